@@ -1,0 +1,1 @@
+"""Unlabelled cases: preprocessing, splits, the second stream of the loader, weak and strong views."""

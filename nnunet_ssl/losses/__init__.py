@@ -1,0 +1,1 @@
+"""Pure loss functions of tensors: no trainer state, no device, no schedule."""

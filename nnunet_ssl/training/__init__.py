@@ -1,0 +1,1 @@
+"""What every semi-supervised trainer shares: settings, streams, EMA, ramps, checkpoints, monitoring."""

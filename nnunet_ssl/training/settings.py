@@ -1,0 +1,171 @@
+"""The settings block of a plans file: ``plans["nnunet_ssl"]``.
+
+    {"split": "l10",
+     "training": {"num_epochs": 200, "optimizer": "adamw", "initial_lr": 0.003},
+     "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.1}}}
+
+nnU-Net copies the plans to the results, to exported models and to every machine that predicts, so the settings
+travel with the weights and no trainer needs constructor arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nnunet_ssl.errors import SemiSupervisedError, complain
+
+BLOCK = "nnunet_ssl"
+BLOCK_KEYS = ("split", "training", "hyperparameters")
+LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    source: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
+    """A dataclass field that documents and limits one setting.
+
+    Args:
+        default: value in force when the block does not name the setting.
+        doc: meaning and unit.
+        source: the paper's value and where it stands (equation, table), or "recommended".
+        low, high: inclusive limits of a number.
+        choices: the allowed values of an option.
+    """
+    metadata = {"doc": doc, "source": source, "low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What nnU-Net hard-codes per trainer class. ``None`` keeps nnU-Net's value. Applies to every trainer alike."""
+
+    num_epochs: int | None = setting(None, "epochs; a trainer name ending in _<N>epochs wins", low=1)
+    num_iterations_per_epoch: int | None = setting(None, "training steps per epoch (nnU-Net: 250)", low=1)
+    num_val_iterations_per_epoch: int | None = setting(None, "validation steps per epoch (nnU-Net: 50)", low=1)
+    save_every: int | None = setting(None, "epochs between two checkpoint_latest.pth (nnU-Net: 50)", low=1)
+    optimizer: str | None = setting(None, "sgd: nnU-Net's own; adamw: for short runs", choices=("sgd", "adamw"))
+    initial_lr: float | None = setting(None, "learning rate at the start (nnU-Net: 0.01)", low=0.0, high=10.0)
+    weight_decay: float | None = setting(None, "weight decay (nnU-Net: 3e-5)", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parsed block for one trainer."""
+
+    split: str | None
+    training: TrainingSettings
+    hyperparameters: Any
+
+
+def settings_name(trainer_name: str) -> str:
+    """Name under which a trainer's hyper-parameters stand in the block: its own, without ``_<N>epochs``."""
+    match = LENGTH_VARIANT.match(trainer_name)
+    return match["base"] if match else trainer_name
+
+
+def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_class: type) -> Settings:
+    """Read the block of a plans file for one trainer.
+
+    Raises:
+        SemiSupervisedError: unknown keys, wrong types and values out of range, all listed at once.
+    """
+    block = plans.get(BLOCK, {})
+    if not isinstance(block, dict):
+        raise complain(f'plans["{BLOCK}"] must be a dictionary with the keys {", ".join(BLOCK_KEYS)}.')
+    problems = [
+        f'unknown key "{key}" in plans["{BLOCK}"]; allowed: {", ".join(BLOCK_KEYS)}'
+        for key in block
+        if key not in BLOCK_KEYS
+    ]
+    split = block.get("split")
+    if split is not None and not isinstance(split, str):
+        problems.append(f'"split" must be the name of a split in splits_ssl.json, got {split!r}')
+    name = settings_name(trainer_name)
+    hyperparameters = block.get("hyperparameters", {})
+    own = hyperparameters.get(name, {}) if isinstance(hyperparameters, dict) else hyperparameters
+    problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
+    problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')
+    if problems:
+        raise complain(
+            f'The settings block plans["{BLOCK}"] of plans "{plans.get("plans_name")}" is not usable for {trainer_name}:',
+            problems,
+            "Correct it with `nnunet_ssl plans` or in the plans file.",
+        )
+    return Settings(split, TrainingSettings(**block.get("training", {})), hyperparameter_class(**own))
+
+
+def find_problems(settings_class: type, values: Any, where: str) -> list[str]:
+    """Every unknown key, wrong type and value out of range of ``values`` for a settings dataclass."""
+    if not isinstance(values, dict):
+        return [f"{where} must be a dictionary, got {values!r}"]
+    fields = {f.name: f for f in dataclasses.fields(settings_class)}
+    hints = typing.get_type_hints(settings_class)
+    problems = []
+    for key, value in values.items():
+        if key not in fields:
+            allowed = ", ".join(fields) or "none, this trainer has no hyper-parameters"
+            problems.append(f'unknown key "{key}" in {where}; allowed: {allowed}')
+        else:
+            problem = _problem_with_value(hints[key], fields[key].metadata, value)
+            if problem:
+                problems.append(f"{where}: {key} = {value!r} {problem}")
+    return problems
+
+
+def _problem_with_value(hint: Any, limits: typing.Mapping[str, Any], value: Any) -> str:
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    options = typing.get_args(hint) if union else (hint,)
+    if value is None and type(None) in options:
+        return ""
+    expected = [o for o in options if o is not type(None)]
+    if not any(_is_a(value, e) for e in expected):
+        return f"must be {' or '.join(getattr(e, '__name__', str(e)) for e in expected)}"
+    choices, low, high = (limits.get(k) for k in ("choices", "low", "high"))
+    if choices is not None and value not in choices:
+        return f"must be one of {', '.join(map(repr, choices))}"
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        return f"must lie between {'-inf' if low is None else low} and {'inf' if high is None else high}"
+    return ""
+
+
+def _is_a(value: Any, expected: Any) -> bool:
+    if expected is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, typing.get_origin(expected) or expected)
+
+
+def describe(settings_class: type) -> list[tuple[str, Any, str, str]]:
+    """(name, default, meaning, source) of every setting of a dataclass, for help texts and documentation."""
+    return [
+        (f.name, f.default, f.metadata.get("doc", ""), f.metadata.get("source", ""))
+        for f in dataclasses.fields(settings_class)
+    ]
+
+
+__all__ = [
+    "BLOCK",
+    "LENGTH_VARIANT",
+    "SemiSupervisedError",
+    "Settings",
+    "TrainingSettings",
+    "describe",
+    "find_problems",
+    "parse_settings",
+    "setting",
+    "settings_name",
+]
