@@ -1,0 +1,89 @@
+"""Mean Teacher: consistency between a student and the moving average of its weights.
+
+Source: Tarvainen & Valpola, "Mean teachers are better role models" (NeurIPS 2017); constants of the segmentation
+version in UA-MT (Yu et al., MICCAI 2019) and SSL4MIS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.losses.consistency import sigmoid_mse, softmax_mse
+from nnunet_ssl.training.base import SemiSupervisedHyperparameters, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.ema import update_ema
+from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.ramps import sigmoid_rampup
+from nnunet_ssl.training.settings import setting
+
+
+@dataclass(frozen=True)
+class MeanTeacherHyperparameters(SemiSupervisedHyperparameters):
+    consistency_weight: float = setting(
+        0.1, "weight of the consistency term at the end of its ramp", source="0.1, SSL4MIS", low=0.0
+    )
+    rampup_fraction: float = setting(
+        1.0, "fraction of training over which the weight rises", source="1, SSL4MIS and UA-MT", low=1e-6, high=1.0
+    )
+    ema_decay: float = setting(
+        0.99, "limit of the teacher's decay, min(1 - 1 / (t + 1), limit)", source="0.99, UA-MT", low=0.0, high=1.0
+    )
+    noise_std: float = setting(
+        0.1, "standard deviation of the teacher's input noise, in normalised intensities", source="0.1, UA-MT", low=0.0
+    )
+    noise_clip: float = setting(0.2, "limit of the absolute noise", source="0.2, UA-MT", low=0.0)
+    student_view: str = setting(
+        "weak", "what the student sees of the unlabelled patches", source="weak, UA-MT", choices=("weak", "strong")
+    )
+    predict_with: str = setting(
+        "student", "the network that is validated and exported", source="student", choices=("student", "teacher")
+    )
+
+
+class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
+    """L = L_sup(labelled) + w r(progress) mean_voxels,classes (p_student - p_teacher)^2 on the unlabelled patches.
+
+    After each step: teacher <- a teacher + (1 - a) student with a = min(1 - 1 / (t + 1), 0.99).
+    """
+
+    Hyperparameters: ClassVar[type] = MeanTeacherHyperparameters
+    hyperparameters: MeanTeacherHyperparameters
+    card: ClassVar[MethodCard] = MethodCard(
+        paper="Tarvainen & Valpola, Mean Teacher, NeurIPS 2017",
+        predicts="student (option: teacher)",
+        dimensions="2D, 3D",
+        extra_memory="one copy of the network",
+        extra_time="about 1.2",
+    )
+
+    def build_auxiliary(self) -> dict[str, nn.Module]:
+        return {"teacher": self.network_copy()}
+
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        hp = self.hyperparameters
+        view = unlabeled.strong if hp.student_view == "strong" else unlabeled.weak
+        outputs, student = self.forward_joint(labeled.image, view)
+        with torch.no_grad():
+            noise = (torch.randn_like(unlabeled.weak) * hp.noise_std).clamp_(-hp.noise_clip, hp.noise_clip)
+            teacher = self.forward(self.auxiliary["teacher"], unlabeled.weak + noise)
+        self.observe_pseudo_labels(student, teacher, unlabeled.valid)
+
+        distance = sigmoid_mse if self.label_manager.has_regions else softmax_mse
+        consistency = distance(student, teacher, unlabeled.valid) * self.share_of_ranks(unlabeled.valid.sum())
+        weight = hp.consistency_weight * sigmoid_rampup(self.progress / hp.rampup_fraction)
+        return {
+            "supervised": self.supervised_loss(outputs, labeled.target),
+            "consistency": self.weigh("consistency", consistency, weight),
+        }
+
+    def after_optimizer_step(self) -> None:
+        decay = min(1 - 1 / (self.iteration + 1), self.hyperparameters.ema_decay)
+        update_ema(unwrap(self.auxiliary["teacher"]), unwrap(self.network), decay)
+
+    def predictor(self) -> nn.Module:
+        return self.auxiliary["teacher"] if self.hyperparameters.predict_with == "teacher" else self.network

@@ -1,0 +1,179 @@
+"""nnU-Net's trainer, configured by the settings block of the plans, with checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ssl.data.splits import Fold, load_fold
+from nnunet_ssl.errors import complain
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
+from nnunet_ssl.training.settings import BLOCK, Settings, parse_settings
+
+CHECKPOINT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class NoHyperparameters:
+    """For trainers that have none."""
+
+
+class nnUNetTrainerConfigured(nnUNetTrainer):
+    """Stock nnU-Net on the labelled cases of a split, with what nnU-Net hard-codes read from the plans.
+
+    Without a settings block nothing differs from nnUNetTrainer but the checkpoints: they are written atomically and
+    carry the random state.
+    """
+
+    card: ClassVar[MethodCard]
+    Hyperparameters: ClassVar[type] = NoHyperparameters
+    length_variant_epochs: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net compares this signature with its own
+    ) -> None:
+        settings = self.settings_of(plans)  # before nnU-Net creates the results folder
+        plans.setdefault("continue_training", False)  # restored init_args lack it
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted as soon as there are several processes
+            self.device, self.grad_scaler = device, None
+        self.settings = settings
+        self.hyperparameters: Any = settings.hyperparameters
+        self._random_state_to_restore: dict[str, Any] | None = None
+        self._resumed = False
+        for name, value in asdict(settings.training).items():
+            if value is not None and name != "optimizer":
+                setattr(self, name, value)
+        if self.length_variant_epochs is not None:
+            self.num_epochs = self.length_variant_epochs
+
+    @classmethod
+    def settings_of(cls, plans: dict[str, Any]) -> Settings:
+        """The settings of this trainer in a plans dictionary; also for ``build_network_architecture``."""
+        return parse_settings(plans, cls.__name__, cls.Hyperparameters)
+
+    def initialize(self) -> None:
+        folder = self.preprocessed_dataset_folder
+        if not os.path.isdir(folder) or not os.listdir(folder):
+            raise complain(
+                f"The labelled cases are not preprocessed for configuration {self.configuration_name}: "
+                f"{folder} is missing or empty.",
+                remedy=f"Run: nnUNetv2_preprocess -d {self.dataset_id} -c {self.configuration_name} "
+                f"-plans_name {self.plans_manager.plans_name}",
+            )
+        super().initialize()
+
+    @property
+    def dataset_id(self) -> int:
+        """The number in DatasetXXX_Name, for the commands that messages name."""
+        return int(self.plans_manager.dataset_name[len("Dataset") :].split("_")[0])
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """nnU-Net's SGD, or AdamW where the settings say so; nnU-Net's polynomial schedule in both cases."""
+        if self.settings.training.optimizer != "adamw":
+            return super().configure_optimizers()
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def split_of_fold(self) -> Fold | None:
+        """The labelled, withheld and validation cases of this fold, or ``None`` without a split in the settings."""
+        split = self.settings.split
+        if split is None:
+            return None
+        if self.fold == "all":
+            raise complain(
+                f'Fold "all" trains on every label, but plans "{self.plans_manager.plans_name}" name the split "{split}".',
+                remedy="Choose a numbered fold, or plans without a split (-p).",
+            )
+        known = infer_dataset_class(self.preprocessed_dataset_folder).get_identifiers(self.preprocessed_dataset_folder)
+        return load_fold(self.preprocessed_dataset_folder_base, split, self.fold, known_cases=known)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """(labelled training cases, validation cases); nnU-Net's own split without a split in the settings."""
+        fold = self.split_of_fold()
+        if fold is None:
+            return super().do_split()
+        self.print_to_log_file(
+            f'Split "{self.settings.split}", fold {self.fold}: {len(fold.labeled)} labelled, {len(fold.unlabeled)} '
+            f"withheld and {len(fold.val)} validation cases."
+        )
+        return list(fold.labeled), list(fold.val)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.print_to_log_file("Settings in force:", self.settings_in_force(), add_timestamp=False)
+        if self._random_state_to_restore is not None:
+            # only now: building the loaders has drawn random numbers that the uninterrupted run did not draw
+            set_random_state(self._random_state_to_restore, self.device)
+            self._random_state_to_restore = None
+
+    def settings_in_force(self) -> dict[str, Any]:
+        """Plain Python, for the log and the checkpoint."""
+        training = {name: getattr(self, name) for name in asdict(self.settings.training) if name != "optimizer"}
+        training["optimizer"] = self.settings.training.optimizer or "sgd"
+        return {
+            "split": self.settings.split,
+            "training": training,
+            "hyperparameters": asdict(self.hyperparameters),
+        }
+
+    def extra_state(self) -> dict[str, Any]:
+        """What stands under this package's key in a checkpoint: tensors and plain Python only.
+
+        nnU-Net unpickles a checkpoint before it looks for the trainer, also where this package is not installed.
+        """
+        return {
+            "version": CHECKPOINT_VERSION,
+            "settings": self.settings_in_force(),
+            "random_state": random_state(self.device),
+        }
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`extra_state`."""
+        if not self.is_ddp:  # the file holds the state of rank 0; the others must not repeat its random numbers
+            self._random_state_to_restore = state["random_state"]
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint plus our key, written to a temporary file and renamed."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        buffer = io.BytesIO()
+        super().save_checkpoint(buffer)  # whatever nnU-Net puts in, without a list of its keys here
+        buffer.seek(0)
+        checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
+        checkpoint[BLOCK] = self.extra_state()
+        write_atomically(checkpoint, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Continue from a checkpoint of the same trainer.
+
+        Raises:
+            SemiSupervisedError: the file was written by another trainer.
+        """
+        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)
+        name, extra = checkpoint["trainer_name"], checkpoint.get(BLOCK)
+        if name != type(self).__name__ or extra is None:
+            raise complain(
+                f"{filename_or_checkpoint} is a checkpoint of {name}, not of {type(self).__name__}.",
+                remedy="Continue with the trainer that wrote it (-tr), or start from its weights alone: "
+                f"nnUNetv2_train ... -pretrained_weights {filename_or_checkpoint}",
+            )
+        super().load_checkpoint(filename_or_checkpoint)
+        self._resumed = True
+        self.load_extra_state(extra)

@@ -1,0 +1,26 @@
+"""Means that agree between one process and several."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@torch.no_grad()
+def rank_share(count: Tensor) -> Tensor:
+    """Factor that turns this rank's mean over ``count`` elements into its part of the mean over all ranks.
+
+    DDP averages gradients over ranks with equal weight. A mean over valid voxels needs weights proportional to their
+    number: world_size * count / sum of counts. One process: 1.
+    """
+    count = count.detach().float()
+    if not is_distributed():
+        return torch.ones_like(count)
+    total = count.clone()
+    dist.all_reduce(total)
+    return dist.get_world_size() * count / total.clamp(min=1.0)

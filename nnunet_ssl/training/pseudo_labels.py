@@ -1,0 +1,66 @@
+"""What is worth knowing about pseudo-labels during training. Read only: nothing here enters a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+CONFIDENT = 0.95  # USB's threshold for pseudo-labels (FixMatch, NeurIPS 2020, Table 2)
+
+
+@torch.no_grad()
+def class_masks(logits: Tensor, has_regions: bool) -> tuple[Tensor, Tensor]:
+    """(predicted foreground channels (B, F, *S) bool, confidence of the decision (B, 1, *S)) of logits (B, K, *S)."""
+    if has_regions:
+        probability = logits.float().sigmoid()
+        decided = probability > 0.5
+        return decided, torch.maximum(probability, 1 - probability).amin(1, keepdim=True)
+    confidence, label = logits.float().softmax(1).max(1, keepdim=True)
+    classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.ndim - 2))
+    return label == classes, confidence
+
+
+@torch.no_grad()
+def describe(student: Tensor, teacher: Tensor, valid: Tensor, has_regions: bool) -> dict[str, Tensor]:
+    """Coverage, agreement and foreground fraction over the valid voxels.
+
+    Args:
+        student, teacher: logits (B, K, *S); the pseudo-label is the teacher's decision.
+        valid: (B, 1, *S) bool.
+
+    Returns:
+        scalars ``coverage`` (share decided with at least 0.95 confidence), ``agreement`` (share on which both decide
+        alike) and ``foreground`` (share decided as any foreground class).
+    """
+    decided, confidence = class_masks(teacher, has_regions)
+    other, _ = class_masks(student, has_regions)
+    count = valid.sum().clamp(min=1)
+    return {
+        "coverage": ((confidence >= CONFIDENT) & valid).sum() / count,
+        "agreement": ((decided == other).all(1, keepdim=True) & valid).sum() / count,
+        "foreground": (decided.any(1, keepdim=True) & valid).sum() / count,
+    }
+
+
+@torch.no_grad()
+def true_dice(
+    teacher: Tensor, label: Tensor, known: Tensor, classes: Sequence[Sequence[int]], has_regions: bool
+) -> tuple[Tensor, Tensor]:
+    """(mean Dice of the pseudo-labels over the classes that occur, number of these classes).
+
+    Args:
+        teacher: logits (B, K, *S).
+        label: (B, 1, *S) withheld label map.
+        known: (B, 1, *S) bool, true where a withheld label exists and the voxel is not padding.
+        classes: the label values of each foreground class or region, in channel order.
+    """
+    decided, _ = class_masks(teacher, has_regions)
+    dice = []
+    for channel, values in enumerate(classes):
+        truth = torch.isin(label, torch.tensor(list(values), dtype=label.dtype, device=label.device)) & known
+        guess = decided[:, channel : channel + 1] & known
+        dice.append(2.0 * (truth & guess).sum() / (truth.sum() + guess.sum()))  # 0 / 0: absent, NaN
+    stacked = torch.stack(dice)
+    return stacked.nanmean().nan_to_num(), (~stacked.isnan()).sum()
