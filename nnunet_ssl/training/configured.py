@@ -48,7 +48,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
         plans.setdefault("continue_training", False)  # restored init_args lack it
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted as soon as there are several processes
+        if (
+            self.is_ddp and device.type == "cpu"
+        ):  # nnU-Net takes CUDA for granted as soon as there are several processes
             self.device, self.grad_scaler = device, None
         self.settings = settings
         self.hyperparameters: Any = settings.hyperparameters
@@ -85,9 +87,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """nnU-Net's SGD, or AdamW where the settings say so; nnU-Net's polynomial schedule in both cases."""
         if self.settings.training.optimizer != "adamw":
             return super().configure_optimizers()
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay
-        )
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def split_of_fold(self) -> Fold | None:
@@ -97,7 +97,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             return None
         if self.fold == "all":
             raise complain(
-                f'Fold "all" trains on every label, but plans "{self.plans_manager.plans_name}" name the split "{split}".',
+                f'Fold "all" trains on every label, but plans "{self.plans_manager.plans_name}" name split "{split}".',
                 remedy="Choose a numbered fold, or plans without a split (-p).",
             )
         known = infer_dataset_class(self.preprocessed_dataset_folder).get_identifiers(self.preprocessed_dataset_folder)

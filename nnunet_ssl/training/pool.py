@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -57,8 +56,10 @@ def unlabeled_pool(
 def _raw_cases(labeled_folder: str) -> list[str]:
     """Ids in imagesUn of the raw dataset; none where the raw data are not on this machine."""
     dataset = Path(labeled_folder).parent
-    images = Path(os.environ.get("nnUNet_raw", ""), dataset.name, "imagesUn")
-    if not nnUNet_raw.is_set() or not images.is_dir():
+    if not nnUNet_raw.is_set():
+        return []
+    images = Path(nnUNet_raw, dataset.name, "imagesUn")
+    if not images.is_dir():
         return []
     ending = load_json(str(dataset / "dataset.json"))["file_ending"]
     return [str(case) for case in get_identifiers_from_splitted_dataset_folder(str(images), ending)]

@@ -100,7 +100,7 @@ def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_clas
     problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')
     if problems:
         raise complain(
-            f'The settings block plans["{BLOCK}"] of plans "{plans.get("plans_name")}" is not usable for {trainer_name}:',
+            f'The block plans["{BLOCK}"] of plans "{plans.get("plans_name")}" is not usable for {trainer_name}:',
             problems,
             "Correct it with `nnunet_ssl plans` or in the plans file.",
         )

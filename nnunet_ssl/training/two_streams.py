@@ -1,0 +1,122 @@
+"""Labelled and unlabelled patches, loaded by the same workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import Tensor
+from torch import distributed as dist
+
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.streams import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader, single_process_loading
+from nnunet_ssl.data.views import StrongView, geometric_part
+from nnunet_ssl.training.configured import nnUNetTrainerConfigured
+from nnunet_ssl.training.pool import unlabeled_pool
+from nnunet_ssl.training.settings import setting
+
+
+@dataclass(frozen=True)
+class SemiSupervisedHyperparameters:
+    """What every semi-supervised trainer understands."""
+
+    unlabeled_batch_size: int | None = setting(None, "unlabelled patches per step; none: the plans' batch size", low=1)
+    monitor_withheld_labels: bool = setting(
+        False, "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only"
+    )
+
+
+class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
+    """Adds the unlabelled stream to nnU-Net's loading; knows no loss."""
+
+    Hyperparameters: ClassVar[type] = SemiSupervisedHyperparameters
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net compares this signature with its own
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_cascaded:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not support cascade stages ({configuration} needs the predictions of "
+                f"{self.configuration_manager.previous_stage_name}). Train 3d_fullres, 3d_lowres or 2d."
+            )
+        self.strong_view: StrongView | None = None
+        self._withheld_label: Tensor | None = None
+
+    def unlabeled_cases(self) -> dict[str, str]:
+        """Case id -> preprocessed folder of the fold's unlabelled pool."""
+        if not self.was_initialized:
+            self.initialize()
+        fold = self.split_of_fold()
+        command = (
+            f"nnunet_ssl preprocess -d {self.dataset_id} -c {self.configuration_name} "
+            f"-p {self.plans_manager.plans_name}"
+        )
+        labeled_cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
+        withheld = fold.unlabeled if fold else []
+        return unlabeled_pool(self.preprocessed_dataset_folder, withheld, labeled_cases, command)
+
+    def unlabeled_batch_size(self) -> int:
+        """Unlabelled patches per step on this rank."""
+        size = self.hyperparameters.unlabeled_batch_size
+        if size is None:
+            return self.batch_size
+        ranks, rank = (dist.get_world_size(), dist.get_rank()) if self.is_ddp else (1, 0)
+        if size < ranks:
+            raise ValueError(f"unlabeled_batch_size {size} is smaller than the number of GPUs, {ranks}")
+        return size // ranks + (rank < size % ranks)
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's loaders, the training one paired with the unlabelled stream in the same workers."""
+        with single_process_loading():
+            training, validation = (augmenter.data_loader for augmenter in super().get_dataloaders())
+        pool = self.unlabeled_cases()
+        monitored = self.hyperparameters.monitor_withheld_labels
+        withheld = frozenset(c for c, folder in pool.items() if folder == self.preprocessed_dataset_folder)
+        dataset = UnlabeledDataset(pool, withheld if monitored else frozenset(), with_monitor=monitored)
+        weak = geometric_part(training.transforms)
+        unlabeled = UnlabeledLoader(dataset, self.unlabeled_batch_size(), training, weak)
+        self.strong_view = self.make_strong_view(
+            anisotropic=any(isinstance(t, Convert3DTo2DTransform) for t in weak.transforms)
+        )
+        self.print_to_log_file(f"Unlabelled pool: {len(pool)} cases, {len(withheld)} of them withheld training cases.")
+        processes = get_allowed_n_proc_DA()
+        # a queued pair holds twice the patches, so half of nnU-Net's queue keeps its memory
+        streams = self._in_workers(TwoStreamLoader(training, unlabeled), processes, max(3, processes // 4))
+        return streams, self._in_workers(validation, max(1, processes // 2) if processes else 0, max(3, processes // 4))
+
+    def make_strong_view(self, anisotropic: bool) -> StrongView:
+        """The photometric view; a method adds transforms with ``StrongView(ignore_axes, extra=...)``."""
+        return StrongView(ignore_axes=(0,) if anisotropic else None)
+
+    def _in_workers(self, loader: Any, processes: int, cached: int) -> Any:
+        if processes == 0:
+            return SingleThreadedAugmenter(loader, None)
+        pin = self.device.type == "cuda"
+        augmenter = NonDetMultiThreadedAugmenter(loader, None, processes, cached, pin_memory=pin, wait_time=0.002)
+        next(augmenter)  # starts the workers, as nnU-Net does
+        return augmenter
+
+    def _on_device(self, batch: Any) -> Any:
+        if isinstance(batch, list):
+            return [self._on_device(b) for b in batch]
+        return batch.to(self.device, non_blocking=True)
+
+    def split_batch(self, batch: dict[str, Any]) -> tuple[LabeledBatch, UnlabeledBatch]:
+        """Move one pair of batches to the training device."""
+        assert self.strong_view is not None
+        labeled = LabeledBatch(self._on_device(batch["data"]), self._on_device(batch["target"]))
+        channels = self._on_device(batch["unlabeled"]["target"])
+        self._withheld_label = channels[:, 1:2] if channels.shape[1] > 1 else None
+        weak = self._on_device(batch["unlabeled"]["data"])
+        return labeled, UnlabeledBatch(weak, channels[:, :1] >= 0, self.strong_view)

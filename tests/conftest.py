@@ -1,0 +1,68 @@
+"""Fixtures every test may use: a tiny dataset per recipe, built once, copied for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import DATASET, Tiny, build
+
+os.environ.setdefault("nnUNet_compile", "f")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real datasets; tests that need it are skipped where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("NNUNET_SSL_TEST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"real datasets not found at {folder} (set NNUNET_SSL_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Tiny], Path]:
+    """Builds each recipe once per session."""
+    built: dict[str, Path] = {}
+
+    def get(tiny: Tiny) -> Path:
+        key = repr(tiny)
+        if key not in built:
+            root = tmp_path_factory.mktemp("tiny")
+            build(root / "data", tiny)
+            built[key] = root / "data"
+        return built[key]
+
+    return get
+
+
+@pytest.fixture
+def make_dataset(
+    dataset_store: Callable[[Tiny], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """make_dataset(**recipe) -> folder of the preprocessed dataset; the three nnU-Net variables point to the copy.
+
+    ``preprocess=False`` leaves imagesUn unpreprocessed.
+    """
+
+    def make(preprocess: bool = True, **recipe) -> Path:
+        tiny = Tiny(**recipe)
+        root = tmp_path / "nnunet"
+        shutil.copytree(dataset_store(tiny), root)
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            monkeypatch.setenv(name, str(root / name))
+        monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+        monkeypatch.setenv("nnUNet_def_n_proc", "1")
+        if preprocess and tiny.unlabeled:
+            from nnunet_ssl.data.unlabeled import preprocess_unlabeled
+
+            preprocess_unlabeled(DATASET, ["3d_fullres", "2d"], num_processes=1)
+        return root / "nnUNet_preprocessed" / DATASET
+
+    return make

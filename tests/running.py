@@ -1,0 +1,64 @@
+"""In-process training on a tiny dataset."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+SHORT = {
+    "num_epochs": 2,
+    "num_iterations_per_epoch": 3,
+    "num_val_iterations_per_epoch": 1,
+    "save_every": 1,
+    "optimizer": "adamw",
+    "initial_lr": 0.003,
+}
+
+
+def seed_everything(seed: int = 0) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def make_trainer(
+    dataset: Path,
+    trainer: type,
+    configuration: str = "3d_fullres",
+    *,
+    fold: int | str = 0,
+    split: str | None = None,
+    training: dict[str, Any] | None = SHORT,
+    hyperparameters: dict[str, Any] | None = None,
+    plans_name: str = "nnUNetPlans",
+    seed: int = 0,
+) -> Any:
+    """A trainer with the settings block in its plans; ``training=None`` and no other setting: no block at all."""
+    plans = copy.deepcopy(load_json(str(dataset / f"{plans_name}.json")))
+    block: dict[str, Any] = {}
+    if training is not None:
+        block["training"] = training
+    if split is not None:
+        block["split"] = split
+    if hyperparameters is not None:
+        block["hyperparameters"] = {trainer.__name__: hyperparameters}
+    if block:
+        plans["nnunet_ssl"] = block
+    plans["continue_training"] = False
+    seed_everything(seed)
+    dataset_json = load_json(str(dataset / "dataset.json"))
+    return trainer(plans, configuration, fold, dataset_json, torch.device("cpu"))
+
+
+def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def same_weights(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
