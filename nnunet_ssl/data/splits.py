@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from nnunet_ssl.data.folders import write_json
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
 SPLITS_FILE = "splits_ssl.json"
@@ -102,7 +103,7 @@ def load_fold(
         raise complain(
             f'Fold {fold} of split "{split}" in {path} cannot be trained with:',
             problems,
-            "Preprocess the missing cases, or make the split again:\n" + _command(splits.dataset, "--overwrite"),
+            f"Preprocess the missing cases, or delete the file and make the splits again:\n{_command(splits.dataset)}",
         )
     return result
 
@@ -125,9 +126,9 @@ def read_splits(preprocessed_dataset_base: str) -> Splits:
         SemiSupervisedError: see above, and if the file is absent.
     """
     path, dataset = splits_path(preprocessed_dataset_base), dataset_name(preprocessed_dataset_base)
-    remedy = f"Delete it and make the splits again:\n{_command(dataset)}"
+    remedy = f"Restore the file that was written, or delete it and make the splits again:\n{_command(dataset)}"
     if not os.path.isfile(path):
-        raise complain(f"There are no semi-supervised splits: {path} does not exist.", remedy=f"Run:\n{_command(dataset)}")
+        raise complain(f"There are no splits yet: {path} does not exist.", remedy=f"Run:\n{_command(dataset)}")
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -137,14 +138,14 @@ def read_splits(preprocessed_dataset_base: str) -> Splits:
         found = content.get("version") if isinstance(content, dict) else None
         raise complain(
             f"{path} has version {found!r}; this nnunet-ssl reads version {VERSION}.",
-            remedy=f"Use the nnunet-ssl that wrote it, or d{remedy[1:]}",
+            remedy=remedy,
         )
     if content.get("dataset") != dataset:
         raise complain(f"{path} belongs to {content.get('dataset')!r}, not to {dataset}.", remedy=remedy)
     if content.get("sha256") != content_hash(content):
         raise complain(
             f"{path} was edited by hand or is damaged: its content does not fit its sha256.",
-            remedy=f"Restore the original. Or d{remedy[1:]}",
+            remedy=remedy,
         )
     return _from_json(content, path, remedy)
 
@@ -167,10 +168,7 @@ def write_splits(preprocessed_dataset_base: str, splits: Splits) -> str:
     content["splits"] = {name: split_to_json(split) for name, split in splits.splits.items()}
     content["sha256"] = content_hash(content)
     path = splits_path(preprocessed_dataset_base)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-    os.replace(temporary, path)
+    write_json(path, content)
     return path
 
 
@@ -214,8 +212,8 @@ def _line(what: str, cases: Iterable[str]) -> list[str]:
     return [f"{what}: {', '.join(ordered)}"] if ordered else []
 
 
-def _command(dataset: str, *options: str) -> str:
-    return " ".join([f"nnunet_ssl splits -d {dataset} --fractions 0.1", *options])
+def _command(dataset: str) -> str:
+    return f"  nnunet_ssl splits -d {dataset} --fractions 0.1"
 
 
 def _from_json(content: dict[str, Any], path: str, remedy: str) -> Splits:
@@ -242,10 +240,10 @@ def _split_from_json(entry: Any) -> Split:
         raise SemiSupervisedError('"folds" must be a list')
     folds = []
     for index, fold in enumerate(entry["folds"]):
-        parts = [fold.get(part) if isinstance(fold, dict) else None for part in PARTS]
-        if not all(isinstance(part, list) and all(isinstance(case, str) for case in part) for part in parts):
+        parts: dict[str, Any] = {part: fold.get(part) if isinstance(fold, dict) else None for part in PARTS}
+        if not all(isinstance(part, list) and all(isinstance(case, str) for case in part) for part in parts.values()):
             raise SemiSupervisedError(f"fold {index} needs the lists {', '.join(PARTS)} of case identifiers")
-        folds.append(Fold(*parts))
+        folds.append(Fold(**parts))
     numbers = [entry.get(key) for key in ("fraction", "seed", "count")]
     if not isinstance(numbers[0], (int, float)) or not all(n is None or isinstance(n, int) for n in numbers[1:]):
         raise SemiSupervisedError('"fraction" must be a number, "seed" and "count" whole numbers')

@@ -1,0 +1,76 @@
+"""`nnunet_ssl splits`: choose the labelled cases of semi-supervised runs, per fold."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_ssl.data.split_making import Written, create_splits
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write splits_ssl.json for semi-supervised training: in every fold, which training cases keep their label and "
+        "which are used as unlabelled images. Smaller splits are contained in larger ones of the same seed. Splits "
+        "already in the file are kept; nnU-Net's splits_final.json is not touched."
+    )
+    parser.add_argument("-d", required=True, metavar="DATASET", help="dataset id or name")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans of the preprocessed labelled cases")
+    parser.add_argument(
+        "--fractions", nargs="+", type=float, default=[], help="labelled share of the training cases; 0.1 is named l10"
+    )
+    parser.add_argument("--counts", nargs="+", type=int, default=[], help="number of labelled cases; 6 is named n6")
+    parser.add_argument(
+        "--labeled-from",
+        metavar="FILE",
+        help='labelled cases given as JSON, a list or {"name": list}, for published protocols; '
+        "each fold labels those that are among its training cases",
+    )
+    parser.add_argument("--names", nargs="+", default=[], help="names of all these splits, in that order")
+    parser.add_argument("--seed", type=int, default=0, help="of the order in which cases become labelled (default: 0)")
+    parser.add_argument(
+        "--groups",
+        metavar="FILE",
+        help='subject of every labelled case: JSON {"case": "subject"} or CSV case,subject. No subject is divided '
+        "between labelled, unlabelled and validation cases; whole subjects are added until there are enough cases",
+    )
+    parser.add_argument(
+        "--ignore-existing-folds", action="store_true", help="make folds although splits_final.json exists"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace splits of the same name")
+
+
+def run(args: argparse.Namespace) -> int:
+    written = create_splits(
+        args.d,
+        plans_identifier=args.p,
+        fractions=args.fractions,
+        counts=args.counts,
+        labeled_from=args.labeled_from,
+        names=args.names,
+        seed=args.seed,
+        groups_file=args.groups,
+        ignore_existing_folds=args.ignore_existing_folds,
+        overwrite=args.overwrite,
+    )
+    print("\n".join(report(written, args.d)))
+    return 0
+
+
+def report(written: Written, dataset: str) -> list[str]:
+    """What stands in the file now, and what to do next."""
+    lines = [f"Semi-supervised splits in {written.path}", f"Folds from: {written.folds_from}"]
+    for name, split in written.new.items():
+        lines.append(f"{name}{' (unchanged)' if name in written.unchanged else ''}")
+        for index, fold in enumerate(split.folds):
+            sizes = f"{len(fold.labeled)} labelled, {len(fold.unlabeled)} unlabelled, {len(fold.val)} validation"
+            lines.append(f"  fold {index}: {sizes}")
+    if written.other_folds:
+        names = ", ".join(written.other_folds)
+        lines.append(f"NOTE: {names} in the same file validate on other cases; do not compare with them.")
+    if written.own_folds:
+        lines.append(
+            "NOTE: trainings with plans that carry no split use nnU-Net's own folds (splits_final.json), not these; "
+            "do not compare the two."
+        )
+    lines += ["Next, the settings for training:", f"  nnunet_ssl plans -d {dataset} --split {next(iter(written.new))}"]
+    return lines

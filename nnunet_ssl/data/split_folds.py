@@ -1,0 +1,89 @@
+"""The folds that a split divides further: nnU-Net's splits_final.json, or folds made by nnU-Net's own function."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from nnunet_ssl.errors import complain
+
+NNUNET_FOLDS = "splits_final.json"
+NNUNET_SEED, NNUNET_NUMBER_OF_FOLDS = 12345, 5  # as in nnUNetTrainer.do_split
+
+
+@dataclass(frozen=True)
+class TrainVal:
+    """One fold before it is divided into labelled and unlabelled cases."""
+
+    train: list[str]
+    val: list[str]
+
+
+def make_folds(cases: Sequence[str], groups: Mapping[str, str]) -> list[TrainVal]:
+    """Folds of nnU-Net's own function with nnU-Net's own seed, applied to the subjects, so that none is divided.
+
+    Without groups these are the folds that nnU-Net itself would make.
+
+    Raises:
+        SemiSupervisedError: fewer groups than folds.
+    """
+    members: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        members.setdefault(groups.get(case, case), []).append(case)
+    if len(members) < NNUNET_NUMBER_OF_FOLDS:
+        raise complain(
+            f"{len(members)} {'groups' if groups else 'cases'} are too few for {NNUNET_NUMBER_OF_FOLDS} folds.",
+            remedy=f'Write the folds you want to {NNUNET_FOLDS} beside the plans: a list of {{"train": [], "val": []}}.',
+        )
+    return [
+        TrainVal(
+            sorted(case for group in fold["train"] for case in members[str(group)]),
+            sorted(case for group in fold["val"] for case in members[str(group)]),
+        )
+        for fold in generate_crossval_split(sorted(members), seed=NNUNET_SEED, n_splits=NNUNET_NUMBER_OF_FOLDS)
+    ]
+
+
+def read_folds(path: str, cases: Sequence[str], groups: Mapping[str, str]) -> list[TrainVal]:
+    """The folds of a splits_final.json, checked against the labelled cases and the groups.
+
+    Raises:
+        SemiSupervisedError: another format, unknown or repeated cases, a case or a group in both train and val.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            folds = [TrainVal(list(fold["train"]), list(fold["val"])) for fold in json.load(file)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise complain(f'{path} is not a list of {{"train": [...], "val": [...]}} ({error!r}).') from error
+    problems = [] if folds else ["no fold"]
+    divided = []
+    for index, fold in enumerate(folds):
+        problems += [f"fold {index}: {problem}" for problem in _problems(fold, set(cases))]
+        both = {groups.get(case, case) for case in fold.train} & {groups.get(case, case) for case in fold.val}
+        if both:
+            divided.append(f"fold {index}: {', '.join(sorted(both))}")
+    if problems:
+        raise complain(f"The folds in {path} cannot be used:", problems, "Correct that file, or preprocess the cases.")
+    if divided:
+        raise complain(
+            f"The folds in {path} divide groups between training and validation:",
+            divided,
+            "Replace that file by folds that keep groups together (before anything is trained), or give "
+            "--ignore-existing-folds to make such folds for splits_ssl.json alone.",
+        )
+    return folds
+
+
+def _problems(fold: TrainVal, known: set[str]) -> list[str]:
+    times = [*Counter(fold.train).items(), *Counter(fold.val).items()]
+    found = {
+        "not among the preprocessed labelled cases": {*fold.train, *fold.val} - known,
+        "in both train and val": {*fold.train} & {*fold.val},
+        "more than once": {case for case, number in times if number > 1},
+    }
+    problems = [f"{what}: {', '.join(sorted(ids))}" for what, ids in found.items() if ids]
+    return problems + ([] if fold.train else ["no training case"])
