@@ -1,0 +1,113 @@
+"""Damage that readers overlook: SimpleITK fills the missing end of a truncated .nii.gz, .nii or .gipl with zeros,
+and a multi-page TIFF that was cut off reads as a shorter volume."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import math
+import os
+import zlib
+from typing import IO, cast
+
+import SimpleITK
+import tifffile
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+
+CHUNK = 1 << 20
+GIPL_HEADER = 256  # bytes
+
+
+def find_damage(path: str) -> str:
+    """Why the file cannot be complete, as the end of a sentence; empty if nothing was found.
+
+    Costs one pass over a compressed file, reads the header only of any other.
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            return "is empty (0 bytes)"
+        lower = path.lower()
+        if lower.endswith((".nii.gz", ".nii")):
+            return _nifti_damage(path)
+        if lower.endswith(".gipl"):
+            return _too_short(os.path.getsize(path), _gipl_size(path))
+        if lower.endswith((".tif", ".tiff")):
+            return _tiff_damage(path)
+    except OSError as error:
+        return f"cannot be opened: {error.strerror or error}"
+    return ""
+
+
+def _too_short(present: int, needed: int) -> str:
+    return f"is truncated: {present} bytes of {needed}" if present < needed else ""
+
+
+def _nifti_damage(path: str) -> str:
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    try:
+        # GzipFile is a readable binary stream; its class says so to type checkers in newer Pythons only
+        with cast("IO[bytes]", gzip.open(path)) if compressed else open(path, "rb") as stream:
+            start = stream.read(Nifti2Header.template_dtype.itemsize)
+            if not compressed:
+                return _too_short(os.path.getsize(path), _nifti_size(start))
+            present = len(start)
+            while chunk := stream.read(CHUNK):  # up to the end, where gzip compares its checksum
+                present += len(chunk)
+    except EOFError:
+        return "is truncated: the compressed data end too early"
+    except (gzip.BadGzipFile, zlib.error) as error:
+        return f"is damaged: {error}"
+    return _too_short(present, _nifti_size(start))
+
+
+def _nifti_size(start: bytes) -> int:
+    """Bytes that header and voxels take, or 0 where the header is not NIfTI (then the reader decides)."""
+    for header_class, magic in ((Nifti1Header, slice(344, 348)), (Nifti2Header, slice(4, 8))):
+        if start[magic][:2] == b"n+" and len(start) >= header_class.template_dtype.itemsize:
+            header = header_class.from_fileobj(io.BytesIO(start), check=False)
+            voxels = math.prod(int(n) for n in header.get_data_shape())
+            return int(header.get_data_offset()) + voxels * int(header.get_data_dtype().itemsize)
+    return 0
+
+
+def _gipl_size(path: str) -> int:
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(path)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 0  # not readable at all: the reader says so
+    voxel = SimpleITK.GetArrayViewFromImage(SimpleITK.Image([1, 1], reader.GetPixelID())).dtype.itemsize
+    return GIPL_HEADER + math.prod(reader.GetSize()) * voxel
+
+
+class _PageErrors(logging.Handler):
+    """Collects what tifffile reports of a broken chain of pages; other oddities of tags are harmless."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("<tifffile.TiffPages"):
+            self.messages.append(message)
+
+
+def _tiff_damage(path: str) -> str:
+    logger, errors = logging.getLogger("tifffile"), _PageErrors()
+    propagate = logger.propagate
+    logger.addHandler(errors)
+    logger.propagate = False
+    try:
+        with tifffile.TiffFile(path) as file:
+            len(file.pages)  # walks the chain to its end
+    except tifffile.TiffFileError:
+        return ""  # not readable at all: the reader says so
+    finally:
+        logger.removeHandler(errors)
+        logger.propagate = propagate
+    return f"is truncated or damaged: {errors.messages[0]}" if errors.messages else ""

@@ -1,0 +1,88 @@
+"""Many independent tasks on spawned processes, as nnU-Net's own preprocessing runs them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from nnunet_ssl.errors import complain
+
+T = TypeVar("T")
+
+
+class Workers:
+    """A pool of processes. With one process everything runs in this one.
+
+    Args:
+        num_processes: at least 1.
+    """
+
+    def __init__(self, num_processes: int) -> None:
+        if num_processes < 1:
+            raise complain(f"The number of processes must be at least 1, got {num_processes}.")
+        self.num_processes = num_processes
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        if self.num_processes > 1:
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self.num_processes, context, _start_worker)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[..., T], tasks: Mapping[str, tuple[Any, ...]], description: str) -> dict[str, T]:
+        """``{name: function(*arguments)}`` in the order of the tasks, with a progress bar.
+
+        Raises:
+            SemiSupervisedError: a process died, with the names of the tasks that were not done.
+        """
+        results: dict[str, T] = {}
+        # miniters=1 keeps tqdm's monitor thread from printing while a reader's output is captured
+        with tqdm(total=len(tasks), desc=description, miniters=1) as bar:
+            if self._executor is None:
+                for name, arguments in tasks.items():
+                    results[name] = function(*arguments)
+                    bar.update()
+                return results
+            try:
+                names: dict[Future[T], str] = {
+                    self._executor.submit(function, *arguments): name for name, arguments in tasks.items()
+                }
+                for future in as_completed(names):
+                    results[names[future]] = future.result()
+                    bar.update()
+            except BrokenProcessPool as error:
+                bar.close()
+                raise complain(
+                    f"{description}: a worker process died without a Python error, most likely for lack of memory. "
+                    "Not done:",
+                    [name for name in tasks if name not in results],
+                    "Finished cases are kept. Run the command again with fewer processes (-np).",
+                ) from error
+        return {name: results[name] for name in tasks}
+
+
+def _start_worker() -> None:
+    """Ctrl-C is the parent's affair; a parent killed without a word takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
