@@ -37,7 +37,7 @@ def make_folds(cases: Sequence[str], groups: Mapping[str, str]) -> list[TrainVal
     if len(members) < NNUNET_NUMBER_OF_FOLDS:
         raise complain(
             f"{len(members)} {'groups' if groups else 'cases'} are too few for {NNUNET_NUMBER_OF_FOLDS} folds.",
-            remedy=f'Write the folds you want to {NNUNET_FOLDS} beside the plans: a list of {{"train": [], "val": []}}.',
+            remedy=f'Write your folds to {NNUNET_FOLDS}, beside the plans: a list of {{"train": [...], "val": [...]}}.',
         )
     return [
         TrainVal(
