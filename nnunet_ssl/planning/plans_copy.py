@@ -1,0 +1,186 @@
+"""Copies of a plans file that carry a split and the settings of the trainers, on the same preprocessed data."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base, write_json
+from nnunet_ssl.data.splits import find_split, read_splits, splits_path
+from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.training.settings import BLOCK, BLOCK_KEYS, TrainingSettings, find_problems, settings_name
+
+RESERVED = ("dataset", "dataset_fingerprint", "splits_final", "splits_ssl")  # other JSON files of the same folder
+
+
+@dataclass(frozen=True)
+class PlansCopy:
+    """What :func:`write_plans_copy` did, for the report to the user.
+
+    Attributes:
+        path: of the plans file.
+        plans: its content.
+        merged: the source carried a settings block already; the new settings were laid over it.
+        unchanged: the file stood there with the same content.
+    """
+
+    path: str
+    plans: dict[str, Any]
+    merged: bool
+    unchanged: bool
+
+
+def make_plans_copy(
+    plans: Mapping[str, Any],
+    name: str,
+    split: str | None,
+    training: Mapping[str, Any],
+    hyperparameters: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Copy of a plans dictionary under another name, with a settings block. The argument is not changed.
+
+    Nothing else differs: every configuration keeps its data_identifier, so that the preprocessed data serve both.
+
+    Args:
+        plans: a block that it carries already is kept where the new settings say nothing else.
+        split: name of a split, or None for no split (or the one of the block).
+        training: see :class:`nnunet_ssl.training.settings.TrainingSettings`.
+        hyperparameters: trainer -> values; ``_<N>epochs`` at the end of a trainer's name is dropped.
+
+    Raises:
+        SemiSupervisedError: an unusable name, unknown trainers or settings, values out of range, all at once.
+    """
+    result = copy.deepcopy(dict(plans))
+    result["plans_name"] = name
+    problems = [p for p in (name_problem(name),) if p]
+    old = result.get(BLOCK, {})
+    if not isinstance(old, dict) or not all(isinstance(old.get(k, {}), dict) for k in ("training", "hyperparameters")):
+        raise complain(f'plans["{BLOCK}"] of "{plans.get("plans_name")}" is damaged; start from other plans (-p).')
+    problems += [f'unknown key "{key}" in plans["{BLOCK}"]' for key in old if key not in BLOCK_KEYS]
+    block: dict[str, Any] = {**old}
+    if split is not None:
+        block["split"] = split
+    if training or "training" in old:
+        block["training"] = {**old.get("training", {}), **training}
+    values = copy.deepcopy(old.get("hyperparameters", {}))
+    for trainer, own in hyperparameters.items():
+        values[settings_name(trainer)] = {**values.get(settings_name(trainer), {}), **own}
+    if values:
+        block["hyperparameters"] = values
+    problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
+    problems += _hyperparameter_problems(values)
+    if problems:
+        raise complain("These plans cannot be made:", problems)
+    result[BLOCK] = block
+    return result
+
+
+def _hyperparameter_problems(hyperparameters: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for trainer, values in hyperparameters.items():
+        if trainer not in TRAINERS:
+            problems.append(f'unknown trainer "{trainer}"; trainers with settings: {", ".join(TRAINERS)}')
+        else:
+            where = f'"hyperparameters" of {trainer}'
+            problems += find_problems(find_trainer(trainer).Hyperparameters, values, where)
+    return problems
+
+
+def write_plans_copy(
+    dataset_name_or_id: str | int,
+    *,
+    plans_identifier: str = "nnUNetPlans",
+    name: str | None = None,
+    split: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+    overwrite: bool = False,
+) -> PlansCopy:
+    """Write ``<name>.json`` beside the plans it is a copy of; ``<plans>_<split>`` unless named.
+
+    Raises:
+        SemiSupervisedError: no such dataset, plans or split; the name is taken (``overwrite`` replaces plans that carry
+            a settings block, never those that nnU-Net made); see also :func:`make_plans_copy`.
+    """
+    base = preprocessed_base(dataset_name_or_id)
+    source = load_plans(base, plans_identifier)
+    if name is None:
+        if split is None:
+            raise complain("The copy needs a name.", remedy="Give --split or --name.")
+        name = f"{plans_identifier}_{split}"
+    if name in RESERVED:
+        raise complain(f'"{name}" is the name of another file in {base}.', remedy="Choose another --name.")
+    plans = make_plans_copy(source, name, split, training or {}, hyperparameters or {})
+    split = plans[BLOCK].get("split")  # asked for, or carried by the source
+    if split is not None:
+        find_split(read_splits(base), split, splits_path(base))
+    path = os.path.join(base, f"{name}.json")
+    unchanged = os.path.exists(path) and _check_taken(path, plans, overwrite)
+    if not unchanged:
+        write_json(path, plans, indent=4)
+    return PlansCopy(path, plans, merged=BLOCK in source, unchanged=unchanged)
+
+
+def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the file holds just these plans; an error if it holds others that may not be replaced."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            present = json.load(file)
+    except ValueError:
+        present = None
+    if present == plans:
+        return True
+    if not isinstance(present, dict) or BLOCK not in present:
+        raise complain(f"{path} exists and was not written by this command.", remedy="Choose another --name.")
+    if not overwrite:
+        raise complain(
+            f"{path} exists with other content, and models may have been trained with it.",
+            remedy="Choose another --name, or replace it with --overwrite.",
+        )
+    return False
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
+    """["num_epochs=200", "optimizer=adamw"] -> {"num_epochs": 200, "optimizer": "adamw"}.
+
+    A value is read as JSON where it is JSON (3, 0.1, true, null, [1, 2]), else as text.
+
+    Raises:
+        SemiSupervisedError: items without "=", or a key given twice.
+    """
+    result: dict[str, Any] = {}
+    problems = []
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            problems.append(f'"{item}" is not of the form key=value')
+        elif key in result:
+            problems.append(f'"{key}" is given twice')
+        else:
+            result[key] = _value(text)
+    if problems:
+        raise complain("The settings are not readable:", problems)
+    return result
+
+
+def parse_trainer_assignments(items: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """["nnUNetTrainerMeanTeacher:ema_decay=0.99"] -> {"nnUNetTrainerMeanTeacher": {"ema_decay": 0.99}}."""
+    per_trainer: dict[str, list[str]] = {}
+    for item in items:
+        trainer, colon, assignment = item.partition(":")
+        if not colon:
+            raise SemiSupervisedError(f'"{item}" is not of the form TRAINER:key=value')
+        per_trainer.setdefault(settings_name(trainer), []).append(assignment)
+    return {trainer: parse_assignments(assignments) for trainer, assignments in per_trainer.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,79 @@
+"""`nnunet_ssl plans` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nnunet_ssl.cli import main
+from tests.helpers_splits import make_planned
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Path:
+    base = make_planned(tmp_path, monkeypatch)
+    assert main(["splits", "-d", "4", "--fractions", "0.1"]) == 0
+    capsys.readouterr()
+    return base
+
+
+def test_settings_and_next_commands(base, capsys):
+    arguments = ["plans", "-d", "4", "--split", "l10", "--training", "num_epochs=200", "optimizer=adamw"]
+    assert main([*arguments, "--hyperparameters", "nnUNetTrainerMeanTeacher:consistency_weight=0.2"]) == 0
+    assert json.loads((base / "nnUNetPlans_l10.json").read_text())["nnunet_ssl"] == {
+        "split": "l10",
+        "training": {"num_epochs": 200, "optimizer": "adamw"},
+        "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.2}},
+    }
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Plans for semi-supervised training: {base / 'nnUNetPlans_l10.json'}"
+    assert "training: num_epochs = 200" in lines
+    assert "  nnUNetv2_train 4 3d_fullres 0 -tr nnUNetTrainerMeanTeacher -p nnUNetPlans_l10" in lines
+    assert "  nnUNetv2_train 4 3d_fullres 0 -tr nnUNetTrainerSupervised -p nnUNetPlans_l10" in lines
+
+
+def test_merging_is_said(base, capsys):
+    main(["plans", "-d", "4", "--split", "l10", "--training", "num_epochs=200"])
+    capsys.readouterr()
+    assert main(["plans", "-d", "4", "-p", "nnUNetPlans_l10", "--name", "short", "--training", "num_epochs=2"]) == 0
+    output = capsys.readouterr().out
+    assert "nnUNetPlans_l10 carries settings already; they hold where nothing else was given." in output
+    assert "split: l10" in output
+    assert "training: num_epochs = 2\n" in output
+
+
+def test_without_a_split_every_label_is_used(base, capsys):
+    assert main(["plans", "-d", "4", "--name", "short", "--training", "num_epochs=2"]) == 0
+    assert "split: none, every training label is used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--split", "l20"], "Available: l10"),
+        (["--split", "l10", "--training", "epochs=3"], 'unknown key "epochs"'),
+        (["--split", "l10", "--training", "initial_lr=-1"], "must lie between"),
+        (["--split", "l10", "--hyperparameters", "nnUNetTrainerNope:a=1"], "unknown trainer"),
+        (["--split", "l10", "--name", "a/b"], '"a/b"'),
+        (["--split", "l10", "--name", "a__b"], "double underscore"),
+        (["--training", "num_epochs=3"], "--split or --name"),
+    ],
+)
+def test_errors_are_explained_and_nothing_is_written(base, capsys, arguments, word):
+    before = sorted(base.rglob("*"))
+    assert main(["plans", "-d", "4", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("nnunet_ssl plans: ")
+    assert word in captured.err
+    assert sorted(base.rglob("*")) == before
+
+
+def test_help_lists_the_settings(capsys):
+    with pytest.raises(SystemExit):
+        main(["plans", "--help"])
+    output = capsys.readouterr().out
+    assert "semi-supervised" in output
+    for setting in ("num_epochs", "optimizer", "weight_decay"):
+        assert setting in output
