@@ -41,13 +41,13 @@ class UnlabeledDataset(nnUNetBaseDataset):
     def load_case(self, identifier: str) -> tuple[Any, np.ndarray, None, dict]:
         folder = self.sources[identifier]
         image = open_image(folder, identifier)
-        no_label = np.broadcast_to(np.int16(0), (1, *image.shape[1:]))
+        no_label = np.broadcast_to(np.int8(0), (1, *image.shape[1:]))
         if not self.with_monitor:
             return image, no_label, None, {"class_locations": None}
         if identifier in self.monitored:
             label = infer_dataset_class(folder)(folder, [identifier]).load_case(identifier)[1][:]
         else:
-            label = np.broadcast_to(np.int16(UNKNOWN_LABEL), no_label.shape)
+            label = np.broadcast_to(np.int8(UNKNOWN_LABEL), no_label.shape)
         return image, np.concatenate([no_label, label[:1].astype(np.int16)]), None, {"class_locations": None}
 
     @staticmethod

@@ -48,9 +48,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
         plans.setdefault("continue_training", False)  # restored init_args lack it
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if (
-            self.is_ddp and device.type == "cpu"
-        ):  # nnU-Net takes CUDA for granted as soon as there are several processes
+        if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted with several processes
             self.device, self.grad_scaler = device, None
         self.settings = settings
         self.hyperparameters: Any = settings.hyperparameters

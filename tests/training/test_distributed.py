@@ -1,0 +1,119 @@
+"""Two gloo processes on the CPU give the gradients of one process with the joined batch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
+from nnunet_ssl.training.distributed import rank_share
+from nnunet_ssl.training.monitor import Monitor
+from nnunet_ssl.training.network import unwrap
+from tests.running import make_trainer, seed_everything
+
+TRAINERS = {c.__name__: c for c in (nnUNetTrainerSupervised, nnUNetTrainerMeanTeacher)}
+
+
+def joined_batch(dimensions: int) -> dict[str, Any]:
+    """Four labelled and four unlabelled patches, the latter with different numbers of valid voxels."""
+    generator = torch.Generator().manual_seed(0)
+    spatial = (16,) * dimensions
+    valid = torch.zeros(4, 1, *spatial, dtype=torch.int16)
+    valid[2, :, :9] = -1
+    valid[3, :, :5] = -1
+    coarse = tuple(s // 2 for s in spatial)
+    coarsest = tuple(s // 4 for s in spatial)
+    return {
+        "data": torch.randn(4, 1, *spatial, generator=generator),
+        "target": [torch.randint(0, 3, (4, 1, *s), generator=generator).short() for s in (spatial, coarse, coarsest)],
+        "unlabeled": {"data": torch.randn(4, 1, *spatial, generator=generator), "target": valid},
+    }
+
+
+def part(batch: Any, rows: slice) -> Any:
+    if isinstance(batch, dict):
+        return {k: part(v, rows) for k, v in batch.items()}
+    if isinstance(batch, list):
+        return [part(b, rows) for b in batch]
+    return batch[rows]
+
+
+def gradients(trainer: Any, batch: dict[str, Any]) -> list[torch.Tensor | None]:
+    """Gradients of one step before clipping."""
+    if isinstance(trainer, nnUNetTrainerMeanTeacher):
+        trainer.strong_view = lambda images: images
+        trainer._step = trainer.num_iterations_per_epoch  # well up the ramp
+        labeled, unlabeled = trainer.split_batch(batch)
+        assert isinstance(labeled, LabeledBatch) and isinstance(unlabeled, UnlabeledBatch)
+        terms = trainer.losses(labeled, unlabeled)
+        sum(terms.values()).backward()
+    else:
+        trainer.loss(trainer.network(batch["data"]), batch["target"]).backward()
+    return [None if p.grad is None else p.grad.clone() for p in unwrap(trainer.network).parameters()]
+
+
+def build(dataset: Path, name: str, configuration: str) -> Any:
+    hyperparameters = {"noise_std": 0.0, "consistency_weight": 100.0} if "MeanTeacher" in name else None
+    trainer = make_trainer(dataset, TRAINERS[name], configuration, hyperparameters=hyperparameters)
+    seed_everything(1)
+    trainer.initialize()
+    if "MeanTeacher" in name:
+        with torch.no_grad():  # a teacher that disagrees
+            for parameter in trainer.auxiliary["teacher"].parameters():
+                parameter.mul_(1.5)
+    return trainer
+
+
+def worker(rank: int, dataset: Path, name: str, configuration: str, port: int, out: str) -> None:
+    import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as host
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    host.DDP = lambda module, device_ids: DistributedDataParallel(module)  # nnU-Net passes CUDA ids
+    trainer = build(dataset, name, configuration)
+    assert trainer.device.type == "cpu"
+    assert isinstance(trainer.network, DistributedDataParallel)
+    batch = joined_batch(len(trainer.configuration_manager.patch_size))
+    found = gradients(trainer, part(batch, slice(2 * rank, 2 * rank + 2)))
+    shares = [rank_share(torch.tensor(float(rank + 1))).item()]
+    monitor = Monitor(torch.device("cpu"))
+    monitor.add("x", torch.tensor(float(rank)), torch.tensor(1.0 + 2 * rank))
+    torch.save({"gradients": found, "shares": shares, "means": monitor.epoch_means()}, f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "name, configuration",
+    [
+        ("nnUNetTrainerSupervised", "3d_fullres"),
+        ("nnUNetTrainerMeanTeacher", "3d_fullres"),
+        ("nnUNetTrainerMeanTeacher", "2d"),
+    ],
+)
+def test_two_ranks_equal_one_process_with_the_joined_batch(make_dataset, tmp_path, name, configuration):
+    from nnunetv2.run.run_training import find_free_network_port
+
+    dataset = make_dataset(unlabeled=0)
+    mp.spawn(worker, (dataset, name, configuration, find_free_network_port(), str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{r}.pt") for r in (0, 1)]
+    trainer = build(dataset, name, configuration)
+    reference = gradients(trainer, joined_batch(len(trainer.configuration_manager.patch_size)))
+    coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}
+    for index, parameter in enumerate(trainer.network.parameters()):
+        first, second = (r["gradients"][index] for r in ranks)
+        assert first is not None, "unused parameter under DDP"
+        assert torch.equal(first, second)
+        if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
+            torch.testing.assert_close(first, reference[index], atol=1e-5, rtol=1e-4)
+    assert [r["shares"] for r in ranks] == [[pytest.approx(2 / 3)], [pytest.approx(4 / 3)]]
+    assert [r["means"] for r in ranks] == [{"x": pytest.approx(0.75)}] * 2

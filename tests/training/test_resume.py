@@ -1,0 +1,188 @@
+"""A run interrupted at an epoch boundary, or killed at any moment, continues."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
+from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
+from tests.running import SHORT, make_trainer, same_weights, seed_everything, weights
+
+LONG = {**SHORT, "num_epochs": 4}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(trainer, epochs: int) -> None:
+    start = trainer.on_epoch_start
+
+    def on_epoch_start():
+        if trainer.current_epoch == epochs:
+            raise Interrupted
+        start()
+
+    trainer.on_epoch_start = on_epoch_start
+
+
+def plain(value) -> bool:
+    """Tensors and plain Python only."""
+    if isinstance(value, dict):
+        return all(plain(k) and plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(plain(v) for v in value)
+    return value is None or type(value) in (torch.Tensor, int, float, str, bool)
+
+
+CASES = [
+    (nnUNetTrainerSupervised, "3d_fullres", {}),
+    (nnUNetTrainerMeanTeacher, "3d_fullres", {"student_view": "strong", "ema_decay": 0.7}),
+    (nnUNetTrainerMeanTeacher, "2d", {"predict_with": "teacher", "ema_decay": 0.7}),
+]
+
+
+@pytest.mark.parametrize("trainer_class, configuration, hyperparameters", CASES)
+@pytest.mark.parametrize("epochs_before", [1, 3])
+def test_interrupted_equals_uninterrupted(make_dataset, trainer_class, configuration, hyperparameters, epochs_before):
+    dataset = make_dataset()
+
+    def trainer(seed: int):
+        return make_trainer(
+            dataset, trainer_class, configuration, training=LONG, hyperparameters=hyperparameters, seed=seed
+        )
+
+    straight = trainer(0)
+    straight.run_training()
+    first = trainer(0)
+    interrupt_after(first, epochs_before)
+    with pytest.raises(Interrupted):
+        first.run_training()
+    second = trainer(123)  # another seed: everything must come from the checkpoint
+    second.load_checkpoint(str(Path(first.output_folder, "checkpoint_latest.pth")))
+    assert second.current_epoch == epochs_before
+    second.run_training()
+
+    for key in ("train_losses", "val_losses", "lrs"):
+        assert straight.logger.get_value(key, None) == second.logger.get_value(key, None)
+    assert same_weights(weights(straight.network), weights(second.network))
+    for name in getattr(straight, "auxiliary", {}):
+        assert same_weights(weights(straight.auxiliary[name]), weights(second.auxiliary[name]))
+    states = [t.optimizer.state_dict()["state"] for t in (straight, second)]
+    for index, state in states[0].items():
+        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(states[1][index][k])) for k, v in state.items())
+    if trainer_class is nnUNetTrainerMeanTeacher:
+        logs = [t.logger.local_logger.my_fantastic_logging for t in (straight, second)]
+        keys = [k for k in logs[0] if k.startswith("ssl/")]
+        assert keys and all(logs[0][k] == logs[1][k] for k in keys)
+
+
+def test_checkpoint_holds_tensors_and_plain_python_under_one_extra_key(make_dataset):
+    dataset = make_dataset()
+    stock_keys = {
+        "network_weights", "optimizer_state", "grad_scaler_state", "logging", "_best_ema", "current_epoch",
+        "init_args", "trainer_name", "inference_allowed_mirroring_axes",
+    }  # fmt: skip
+    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 0.5})
+    trainer.run_training()
+    checkpoint = torch.load(Path(trainer.output_folder, "checkpoint_final.pth"), weights_only=False)
+    assert set(checkpoint) == stock_keys | {"nnunet_ssl"}
+    extra = checkpoint["nnunet_ssl"]
+    assert plain(extra)
+    assert extra["settings"]["hyperparameters"]["ema_decay"] == 0.5
+    assert extra["settings"]["training"]["num_epochs"] == 2
+    assert set(extra["auxiliary"]) == {"teacher"}
+
+
+def test_checkpoint_of_another_trainer_is_refused(make_dataset):
+    dataset = make_dataset()
+    supervised = make_trainer(dataset, nnUNetTrainerSupervised)
+    supervised.run_training()
+    path = str(Path(supervised.output_folder, "checkpoint_final.pth"))
+    with pytest.raises(SemiSupervisedError, match="checkpoint of nnUNetTrainerSupervised, not of nnUNetTrainerMean"):
+        make_trainer(dataset, nnUNetTrainerMeanTeacher).load_checkpoint(path)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
+    target = tmp_path / "checkpoint_latest.pth"
+    write_atomically({"epoch": 1}, str(target))
+
+    class Unwritable:
+        def __reduce__(self):
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_atomically({"epoch": 2, "bad": Unwritable()}, str(target))
+    assert torch.load(target) == {"epoch": 1}
+
+
+def test_random_state_round_trip():
+    import numpy as np
+
+    seed_everything(3)
+    random.random(), np.random.normal(), torch.rand(1)
+    state = random_state(torch.device("cpu"))
+    assert plain(state)
+    first = (random.random(), np.random.normal(), np.random.normal(), torch.rand(3).tolist())
+    set_random_state(state, torch.device("cpu"))
+    assert first == (random.random(), np.random.normal(), np.random.normal(), torch.rand(3).tolist())
+
+
+TRAIN = """
+import sys
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunetv2.run.run_training import maybe_load_checkpoint
+from tests.running import make_trainer
+training = {"num_epochs": 100000, "num_iterations_per_epoch": 1, "num_val_iterations_per_epoch": 1,
+            "save_every": 1, "optimizer": "adamw"}
+trainer = make_trainer(Path(sys.argv[1]), nnUNetTrainerMeanTeacher, training=training)
+trainer.logger.plot_progress_png = lambda folder: None  # takes a second, the checkpoint milliseconds
+maybe_load_checkpoint(trainer, True, False)
+print("START", trainer.current_epoch, flush=True)
+trainer.run_training()
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_training_always_continues(make_dataset):
+    dataset = make_dataset()
+    script = dataset.parent / "train.py"
+    script.write_text(TRAIN)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    generator = random.Random(0)
+    starts = []
+    for _ in range(10):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(dataset)],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        output = ""
+        for line in process.stdout:
+            output += line
+            if line.startswith("START"):
+                starts.append(int(line.split()[1]))
+                break
+        else:
+            pytest.fail(f"training did not start:\n{output}")
+        time.sleep(generator.uniform(0.3, 2.0))
+        process.send_signal(signal.SIGKILL)
+        process.stdout.read()
+        process.wait()
+        results = dataset.parents[1] / "nnUNet_results"
+        for checkpoint in results.rglob("checkpoint_*.pth"):
+            assert "nnunet_ssl" in torch.load(checkpoint, weights_only=False)
+    assert starts[0] == 0 and starts == sorted(starts) and starts[-1] > starts[0]

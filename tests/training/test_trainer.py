@@ -1,0 +1,439 @@
+"""The trainer contract, in process, on tiny synthetic datasets."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ssl.data.splits import Fold, Split, Splits, write_splits
+from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
+from nnunet_ssl.training.network import unwrap
+from tests.running import SHORT, make_trainer, same_weights, weights
+from tests.tiny import DATASET
+
+CASES = [f"tiny_{i:03d}" for i in range(6)]
+FOLD = Fold(labeled=CASES[:2], unlabeled=CASES[2:5], val=CASES[5:])
+
+
+def write_split(dataset: Path, fold: Fold = FOLD, name: str = "n2") -> None:
+    write_splits(str(dataset), Splits(DATASET, {}, {name: Split(0.4, 0, [fold])}))
+
+
+def log_of(trainer) -> str:
+    return Path(trainer.log_file).read_text()
+
+
+class TestSupervised:
+    @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+    def test_without_a_block_it_is_nnunet_bit_for_bit(self, make_dataset, configuration):
+        dataset = make_dataset(preprocess=False)
+        results = []
+        for trainer_class in (nnUNetTrainer, nnUNetTrainerSupervised):
+            trainer = make_trainer(dataset, trainer_class, configuration, training=None)
+            trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 4, 2
+            trainer.run_training()
+            results.append((weights(trainer.network), trainer.logger.get_value("train_losses", None)))
+        assert same_weights(results[0][0], results[1][0])
+        assert results[0][1] == results[1][1]
+
+    def test_trains_on_the_labelled_cases_of_the_split_alone(self, make_dataset):
+        dataset = make_dataset(preprocess=False)
+        write_split(dataset)
+        trainer = make_trainer(dataset, nnUNetTrainerSupervised, split="n2")
+        trainer.run_training()
+        assert list(trainer.dataloader_train.data_loader.indices) == CASES[:2]
+        assert list(trainer.dataloader_val.data_loader.indices) == CASES[5:]
+
+    def test_training_settings_are_in_force(self, make_dataset):
+        dataset = make_dataset(preprocess=False)
+        settings = {"num_epochs": 7, "num_iterations_per_epoch": 9, "optimizer": "adamw", "weight_decay": 0.02}
+        trainer = make_trainer(dataset, nnUNetTrainerSupervised, training=settings)
+        trainer.initialize()
+        assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.save_every) == (7, 9, 50)
+        assert isinstance(trainer.optimizer, torch.optim.AdamW)
+        assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.02
+        stock = make_trainer(dataset, nnUNetTrainerSupervised, training={"initial_lr": 0.1})
+        stock.initialize()
+        assert isinstance(stock.optimizer, torch.optim.SGD) and stock.optimizer.param_groups[0]["lr"] == 0.1
+
+
+class TestWithheldLabels:
+    def test_garbage_in_their_place_changes_no_weight(self, make_dataset):
+        dataset = make_dataset()
+        write_split(dataset)
+        clean = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2")
+        clean.run_training()
+        for configuration in ("3d_fullres", "2d"):
+            folder = dataset / f"nnUNetPlans_{configuration}"
+            for case in FOLD.unlabeled:
+                (folder / f"{case}_seg.b2nd").write_bytes(b"garbage")
+                properties = load_pickle(str(folder / f"{case}.pkl"))
+                properties["class_locations"] = {1: np.full((5, 4), 10**6), 99: "nonsense"}
+                write_pickle(properties, str(folder / f"{case}.pkl"))
+                (dataset / "gt_segmentations" / f"{case}.nii.gz").write_bytes(b"garbage")
+        garbled = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2")
+        garbled.run_training()
+        assert same_weights(weights(clean.network), weights(garbled.network))
+        assert clean.logger.get_value("train_losses", None) == garbled.logger.get_value("train_losses", None)
+
+    def test_no_file_of_theirs_but_the_image_is_needed(self, make_dataset):
+        dataset = make_dataset(preprocess=False)
+        shutil.rmtree(dataset.parents[1] / "nnUNet_raw" / DATASET / "imagesUn")
+        write_split(dataset)
+        for case in FOLD.unlabeled:
+            (dataset / "nnUNetPlans_3d_fullres" / f"{case}_seg.b2nd").unlink()
+            (dataset / "nnUNetPlans_3d_fullres" / f"{case}.pkl").unlink()
+        make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2").run_training()
+
+    def test_monitoring_them_changes_no_weight_and_logs_their_dice(self, make_dataset):
+        dataset = make_dataset()
+        write_split(dataset)
+        runs = []
+        for monitor in (False, True):
+            hyperparameters = {"monitor_withheld_labels": monitor}
+            trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2", hyperparameters=hyperparameters)
+            trainer.run_training()
+            runs.append((weights(trainer.network), pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))))
+        assert same_weights(runs[0][0], runs[1][0])
+        tables = [table for _, table in runs]
+        assert "true_dice" not in tables[0] and tables[1]["true_dice"].between(0, 1).all()
+
+    def test_monitored_dice_is_the_dice_of_the_true_label(self, make_dataset):
+        dataset = make_dataset()
+        write_split(dataset)
+        hyperparameters = {"monitor_withheld_labels": True}
+        trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2", hyperparameters=hyperparameters)
+        trainer.on_train_start()
+        labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+        label = trainer._withheld_label
+        perfect = torch.nn.functional.one_hot(label.clamp(min=0).long().squeeze(1), 3).movedim(-1, 1) * 50.0
+        trainer.observe_pseudo_labels(perfect, perfect, unlabeled.valid)
+        means = trainer.monitor.epoch_means()
+        assert means["coverage"] == means["agreement"] == 1.0
+        if (label > 0).any():
+            assert means["true_dice"] == 1.0
+
+
+class TestPool:
+    def pool_of(self, dataset: Path, **kwargs) -> dict[str, str]:
+        return make_trainer(dataset, nnUNetTrainerMeanTeacher, **kwargs).unlabeled_cases()
+
+    def test_is_the_withheld_cases_and_the_images_without_label(self, make_dataset):
+        dataset = make_dataset()
+        write_split(dataset)
+        pool = self.pool_of(dataset, split="n2")
+        assert sorted(pool) == ["extra_000", "extra_001", "extra_002", *CASES[2:5]]
+        assert not set(pool) & set(FOLD.val)
+
+    def test_without_a_split_it_is_the_images_without_label(self, make_dataset):
+        assert sorted(self.pool_of(make_dataset())) == ["extra_000", "extra_001", "extra_002"]
+
+    def test_loader_draws_from_the_pool_alone(self, make_dataset):
+        dataset = make_dataset()
+        write_split(dataset)
+        trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2")
+        trainer.on_train_start()
+        seen = {k for _ in range(30) for k in next(trainer.dataloader_train)["unlabeled"]["keys"]}
+        assert seen == {"extra_000", "extra_001", "extra_002", *CASES[2:5]}
+
+    def test_a_labelled_case_among_the_unlabelled_is_refused(self, make_dataset):
+        dataset = make_dataset()
+        folder = dataset / "nnUNetPlans_3d_fullres__unlabeled"
+        for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
+            shutil.copy(folder / f"extra_000{suffix}", folder / f"tiny_005{suffix}")
+        with pytest.raises(SemiSupervisedError, match="also among the labelled cases(.|\n)*tiny_005"):
+            self.pool_of(dataset)
+
+    def test_missing_preprocessing_names_the_cases_and_the_command(self, make_dataset):
+        with pytest.raises(SemiSupervisedError) as error:
+            self.pool_of(make_dataset(preprocess=False))
+        message = str(error.value)
+        assert "nnunet_ssl preprocess -d 901 -c 3d_fullres -p nnUNetPlans" in message
+        assert all(case in message for case in ("extra_000", "extra_001", "extra_002"))
+
+    def test_no_unlabelled_image_at_all_is_an_error_with_the_remedy(self, make_dataset):
+        with pytest.raises(SemiSupervisedError, match=r"nothing unlabelled(.|\n)*imagesUn(.|\n)*nnunet_ssl splits"):
+            self.pool_of(make_dataset(unlabeled=0))
+
+    def test_missing_labelled_preprocessing_names_the_command(self, make_dataset):
+        dataset = make_dataset(preprocess=False)
+        shutil.rmtree(dataset / "nnUNetPlans_3d_fullres")
+        with pytest.raises(SemiSupervisedError, match="nnUNetv2_preprocess -d 901 -c 3d_fullres"):
+            make_trainer(dataset, nnUNetTrainerSupervised).initialize()
+
+    def test_split_with_an_unknown_case_is_refused(self, make_dataset):
+        dataset = make_dataset(preprocess=False)
+        write_split(dataset, Fold(["tiny_000", "nobody_7"], CASES[2:5], CASES[5:]))
+        trainer = make_trainer(dataset, nnUNetTrainerSupervised, split="n2")
+        with pytest.raises(SemiSupervisedError, match="nobody_7"):
+            trainer.do_split()
+
+    def test_fold_all_with_a_split_is_refused(self, make_dataset):
+        dataset = make_dataset(preprocess=False)
+        write_split(dataset)
+        with pytest.raises(SemiSupervisedError, match='Fold "all"'):
+            make_trainer(dataset, nnUNetTrainerSupervised, split="n2", fold="all").do_split()
+
+    def test_fold_all_without_a_split_trains(self, make_dataset):
+        make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, fold="all").run_training()
+
+
+VARIANTS = {
+    "3d": ({}, "3d_fullres"),
+    "2d": ({}, "2d"),
+    "two channels": ({"channels": 2}, "3d_fullres"),
+    "anisotropic": ({"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}, "3d_fullres"),
+    "ignore label": ({"labels": {"background": 0, "ball": 1, "box": 2, "ignore": 3}}, "3d_fullres"),
+    "ignore label 2d": ({"labels": {"background": 0, "ball": 1, "box": 2, "ignore": 3}}, "2d"),
+    "regions": (
+        {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)},
+        "3d_fullres",
+    ),
+    "regions with ignore label": (
+        {"labels": {"background": 0, "whole": (1, 2), "box": 2, "ignore": 3}, "regions_class_order": (1, 2)},
+        "2d",
+    ),
+    "mask normalisation": ({"mask_normalization": True}, "3d_fullres"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_dataset_trains(make_dataset, name):
+    recipe, configuration = VARIANTS[name]
+    trainer = make_trainer(
+        make_dataset(**recipe),
+        nnUNetTrainerMeanTeacher,
+        configuration,
+        hyperparameters={"student_view": "strong", "monitor_withheld_labels": True},
+    )
+    before = None
+    trainer.initialize()
+    before = weights(trainer.network)
+    trainer.run_training()
+    assert not same_weights(before, weights(trainer.network))
+    table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
+    assert table["loss_consistency"].gt(0).all() and table["loss_supervised"].notna().all()
+    assert Path(trainer.output_folder, "progress_semi_supervised.png").stat().st_size > 0
+
+
+class NoDeepSupervision(nnUNetTrainerMeanTeacher):
+    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cpu")):  # noqa: B008
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+
+
+def test_trains_without_deep_supervision(make_dataset):
+    trainer = make_trainer(make_dataset(), NoDeepSupervision)
+    trainer.run_training()
+    assert math.isfinite(trainer.logger.get_value("train_losses", -1))
+
+
+def test_cascade_stage_is_refused_at_construction(make_dataset):
+    with pytest.raises(NotImplementedError, match="does not support cascade stages"):
+        make_trainer(make_dataset(preprocess=False), nnUNetTrainerMeanTeacher, "3d_cascade_fullres")
+
+
+def test_wrong_settings_are_refused_before_anything_is_written(make_dataset):
+    dataset = make_dataset(preprocess=False)
+    with pytest.raises(SemiSupervisedError, match='unknown key "weight"(.|\n)*allowed: unlabeled_batch_size'):
+        make_trainer(dataset, nnUNetTrainerMeanTeacher, hyperparameters={"weight": 1})
+    with pytest.raises(SemiSupervisedError, match="ema_decay = 1.5 must lie between 0.0 and 1.0"):
+        make_trainer(dataset, nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 1.5})
+    assert not list((dataset.parents[1] / "nnUNet_results").iterdir())
+
+
+def test_unlabeled_batch_size(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"unlabeled_batch_size": 3})
+    trainer.on_train_start()
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    assert (len(labeled.image), len(unlabeled.weak), len(unlabeled.valid)) == (2, 3, 3)
+    assert unlabeled.valid.dtype == torch.bool and unlabeled.valid.shape[1] == 1
+
+
+def test_progress_runs_from_zero_to_one(make_dataset):
+    seen = []
+
+    class Recorder(nnUNetTrainerMeanTeacher):
+        def losses(self, labeled, unlabeled):
+            seen.append(self.progress)
+            return super().losses(labeled, unlabeled)
+
+    trainer = make_trainer(make_dataset(), Recorder)
+    trainer.run_training()
+    np.testing.assert_allclose(seen, np.arange(6) / 6)
+    assert trainer.iteration == 2 * SHORT["num_iterations_per_epoch"] + 3  # after the last epoch's increment
+
+
+class TestMeanTeacher:
+    def test_noise_off_and_equal_networks_give_exactly_zero_consistency(self, make_dataset):
+        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"noise_std": 0.0})
+        trainer.on_train_start()
+        terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
+        assert terms["consistency"].item() == 0.0
+        assert terms["supervised"].item() != 0.0
+
+    def test_gradient_reaches_every_student_parameter_and_no_teacher_parameter(self, make_dataset):
+        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"student_view": "strong"})
+        trainer.on_train_start()
+        terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
+        terms["consistency"].backward()
+        assert all(p.grad is None and not p.requires_grad for p in trainer.auxiliary["teacher"].parameters())
+        encoder = trainer.network.encoder.parameters()
+        assert all(p.grad is not None for p in encoder)
+        trainer.network.zero_grad()
+        terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
+        sum(terms.values()).backward()
+        # nnU-Net gives the coarsest output weight 0 (1e-6 under DDP), so that its head is without gradient
+        coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}
+        assert all(p.grad is not None for p in trainer.network.parameters() if id(p) not in coarsest)
+
+    def test_teacher_follows_the_published_schedule(self, make_dataset):
+        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 0.6})
+        trainer.on_train_start()
+        trainer.on_train_epoch_start()
+        expected = None
+        for step in range(4):
+            trainer.train_step(next(trainer.dataloader_train))
+            student = weights(trainer.network)
+            decay = min(1 - 1 / (step + 1), 0.6)  # the first step copies the student
+            expected = student if expected is None else [
+                decay * e + (1 - decay) * s for e, s in zip(expected, student, strict=True)
+            ]
+            for e, t in zip(expected, trainer.auxiliary["teacher"].parameters(), strict=True):
+                torch.testing.assert_close(t, e)
+
+    def test_weight_ramps_up(self, make_dataset):
+        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher)
+        trainer.run_training()
+        table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
+        ramp = [0.1 * math.exp(-5 * (1 - i / 6) ** 2) for i in range(6)]
+        np.testing.assert_allclose(table["weight_consistency"], [np.mean(ramp[:3]), np.mean(ramp[3:])], rtol=1e-5)
+
+    def test_teacher_predicts_by_option(self, make_dataset):
+        dataset = make_dataset()
+        trainer = make_trainer(
+            dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
+        )
+        trainer.run_training()
+        checkpoint = torch.load(Path(trainer.output_folder, "checkpoint_final.pth"), weights_only=False)
+        saved = checkpoint["network_weights"]
+        teacher = trainer.auxiliary["teacher"].state_dict()
+        assert all(torch.equal(saved[k], teacher[k]) for k in teacher)
+        assert not same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
+        again = make_trainer(
+            dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
+        )
+        again.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
+        assert same_weights(weights(again.network), weights(trainer.network))
+        assert same_weights(weights(again.auxiliary["teacher"]), weights(trainer.auxiliary["teacher"]))
+
+    def test_pretrained_weights_reach_the_teacher(self, make_dataset):
+        from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+        dataset = make_dataset()
+        source = make_trainer(dataset, nnUNetTrainerMeanTeacher, training={**SHORT, "num_epochs": 1})
+        source.run_training()
+        trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, seed=5)
+        trainer.initialize()
+        load_pretrained_weights(trainer.network, str(Path(source.output_folder, "checkpoint_final.pth")))
+        trainer.on_train_start()
+        assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
+        assert torch.equal(
+            next(unwrap(trainer.network).encoder.parameters()), next(source.network.encoder.parameters())
+        )
+
+
+class TestWarnings:
+    def test_a_term_that_stays_zero_is_reported_once(self, make_dataset):
+        class Silent(nnUNetTrainerMeanTeacher):
+            def losses(self, labeled, unlabeled):
+                terms = super().losses(labeled, unlabeled)
+                return {**terms, "consistency": terms["consistency"] * 0}
+
+        trainer = make_trainer(make_dataset(), Silent)
+        trainer.run_training()
+        assert log_of(trainer).count("The loss term consistency was exactly zero") == 1
+
+    def test_collapse_to_background_is_reported_once(self, make_dataset):
+        class Collapsing(nnUNetTrainerMeanTeacher):
+            def observe_pseudo_labels(self, student, teacher, valid):
+                background = torch.zeros_like(teacher)
+                background[:, 0] = 10
+                super().observe_pseudo_labels(student, background, valid)
+
+        trainer = make_trainer(make_dataset(), Collapsing, training={**SHORT, "num_epochs": 3})
+        trainer.run_training()
+        assert log_of(trainer).count("collapsed to background") == 1
+
+    def test_a_healthy_run_is_not_warned_about(self, make_dataset):
+        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, training={**SHORT, "num_epochs": 1})
+        trainer.run_training()
+        assert "WARNING" not in log_of(trainer)
+
+
+def test_logged_names_reach_nnunets_logger_and_the_csv(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher)
+    trainer.run_training()
+    logging = trainer.logger.local_logger.my_fantastic_logging
+    expected = {"loss_supervised", "loss_consistency", "weight_consistency", "coverage", "agreement", "foreground"}
+    assert {f"ssl/{name}" for name in expected} <= set(logging)
+    assert all(len(values) == 2 for values in logging.values())
+    table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
+    assert expected <= set(table) and list(table["epoch"]) == [0, 1]
+    total = table["loss_supervised"] + table["loss_consistency"]
+    np.testing.assert_allclose(total, trainer.logger.get_value("train_losses", None), rtol=1e-5)
+
+
+def test_gradients_are_clipped_per_network(make_dataset):
+    class TwoNetworks(nnUNetTrainerMeanTeacher):
+        def build_auxiliary(self):
+            second = self.network_copy().requires_grad_(True)
+            return {**super().build_auxiliary(), "second": second}
+
+        def losses(self, labeled, unlabeled):
+            terms = super().losses(labeled, unlabeled)
+            terms["supervised"] = terms["supervised"] * 1e4
+            terms["second"] = self.forward(self.auxiliary["second"], unlabeled.weak).square().mean() * 1e4
+            return terms
+
+    trainer = make_trainer(make_dataset(), TwoNetworks)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in trainer.auxiliary["second"].parameters()} <= trained
+    assert not {id(p) for p in trainer.auxiliary["teacher"].parameters()} & trained
+    trainer.train_step(next(trainer.dataloader_train))
+    for network in (trainer.network, trainer.auxiliary["second"]):
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        assert norm.item() == pytest.approx(12.0, rel=1e-3)
+
+
+def test_stock_loader_classes_and_memory_mapping_are_used(make_dataset):
+    dataset = make_dataset()
+    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher)
+    trainer.on_train_start()
+    image = trainer.dataloader_train.data_loader.unlabeled._data.load_case("extra_000")[0]
+    stock = nnUNetDatasetBlosc2(str(dataset / "nnUNetPlans_3d_fullres__unlabeled")).load_case("extra_000")[0]
+    assert type(image) is type(stock)
+    np.testing.assert_array_equal(image[:], stock[:])
+
+
+def test_a_splits_file_edited_by_hand_is_refused(make_dataset):
+    dataset = make_dataset(preprocess=False)
+    write_split(dataset)
+    content = (dataset / "splits_ssl.json").read_text().replace("tiny_004", "tiny_005")
+    (dataset / "splits_ssl.json").write_text(content)
+    with pytest.raises(SemiSupervisedError, match="edited by hand"):
+        make_trainer(dataset, nnUNetTrainerSupervised, split="n2").do_split()
