@@ -1,5 +1,8 @@
-"""Damage that readers overlook: SimpleITK fills the missing end of a truncated .nii.gz, .nii or .gipl with zeros,
-and a multi-page TIFF that was cut off reads as a shorter volume."""
+"""Damage that readers overlook.
+
+SimpleITK fills the missing end of a truncated .nii.gz, .nii or .gipl with zeros and puts zeros in place of NaN in NIfTI
+files. A multi-page TIFF that was cut off reads as a shorter volume.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import logging
 import math
 import os
 import zlib
-from typing import IO, cast
+from typing import IO, Any, cast
 
+import nibabel
+import numpy as np
 import SimpleITK
 import tifffile
 from nibabel.nifti1 import Nifti1Header
@@ -21,16 +26,16 @@ GIPL_HEADER = 256  # bytes
 
 
 def find_damage(path: str) -> str:
-    """Why the file cannot be complete, as the end of a sentence; empty if nothing was found.
+    """What is wrong with the file, to be read after its name; empty if nothing was found.
 
-    Costs one pass over a compressed file, reads the header only of any other.
+    Costs one pass over a compressed file, another one over NIfTI of floating point; of other files the header is read.
     """
     try:
         if os.path.getsize(path) == 0:
             return "is empty (0 bytes)"
         lower = path.lower()
         if lower.endswith((".nii.gz", ".nii")):
-            return _nifti_damage(path)
+            return _nifti_damage(path) or _nifti_nan(path)
         if lower.endswith(".gipl"):
             return _too_short(os.path.getsize(path), _gipl_size(path))
         if lower.endswith((".tif", ".tiff")):
@@ -71,6 +76,18 @@ def _nifti_size(start: bytes) -> int:
             voxels = math.prod(int(n) for n in header.get_data_shape())
             return int(header.get_data_offset()) + voxels * int(header.get_data_dtype().itemsize)
     return 0
+
+
+def _nifti_nan(path: str) -> str:
+    try:
+        image: Any = nibabel.load(path)
+    except nibabel.filebasedimages.ImageFileError:
+        return ""  # no NIfTI to nibabel: the reader decides
+    if image.dataobj.dtype.kind not in "fc":
+        return ""
+    values = image.dataobj.get_unscaled()
+    count = values.size - int(np.count_nonzero(np.isfinite(values)))
+    return f"has {count} NaN or infinite voxels" if count else ""
 
 
 def _gipl_size(path: str) -> int:

@@ -101,6 +101,7 @@ def _dataset_json(base: str, raw: str | None) -> dict[str, Any]:
         if os.path.isfile(path):
             content: dict[str, Any] = load_json(path)
             missing = [key for key in ("file_ending", "labels") if key not in content]
+            missing += [] if "channel_names" in content or "modality" in content else ["channel_names"]
             if missing:
                 raise complain(f"{path} lacks {' and '.join(missing)}.")
             return content

@@ -1,0 +1,79 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nnunet_ssl.data.workers import Workers
+from nnunet_ssl.errors import SemiSupervisedError
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def die_on_two(number: int) -> int:
+    if number == 2:
+        os._exit(1)
+    time.sleep(0.05)
+    return number
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_in_the_order_of_the_tasks(processes):
+    with Workers(processes) as workers:
+        results = workers.map(square, {str(n): (n,) for n in (3, 1, 2)}, "squares")
+        assert workers.map(square, {}, "nothing") == {}
+    assert list(results.items()) == [("3", 9), ("1", 1), ("2", 4)]
+
+
+def test_a_dying_worker_is_an_error_with_the_unfinished_tasks():
+    with Workers(2) as workers, pytest.raises(SemiSupervisedError, match=r"worker process died(.|\n)*- two(.|\n)*-np"):
+        workers.map(die_on_two, {"one": (1,), "two": (2,)}, "tasks")
+
+
+def test_exceptions_pass():
+    with Workers(1) as workers, pytest.raises(TypeError):
+        workers.map(square, {"a": ("text",)}, "squares")
+
+
+def test_at_least_one():
+    with pytest.raises(SemiSupervisedError, match="at least 1, got 0"):
+        Workers(0)
+
+
+PARENT = """
+import os, sys, time
+from nnunet_ssl.data.workers import Workers
+def main():
+    with Workers(2) as workers:
+        print(*{p for p in workers.map(os.getpid, {str(n): () for n in range(20)}, "").values()}, flush=True)
+        time.sleep(60)
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert workers
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
