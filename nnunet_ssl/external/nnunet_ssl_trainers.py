@@ -1,0 +1,27 @@
+"""The one module nnU-Net scans: hands out the semi-supervised trainers, and nothing else.
+
+`export nnUNet_extTrainer=$(nnunet_ssl path)` points here. nnU-Net imports every module of an external directory and
+asks each for a class name; the lookup below imports the one trainer that was asked for, so other people's trainers
+are found without importing anything of ours.
+"""
+
+import re
+
+NAMES = ("nnUNetTrainerSupervised", "nnUNetTrainerMeanTeacher")
+_OURS = re.compile(rf"({'|'.join(NAMES)})(_[1-9]\d*epochs)?")
+
+
+def __getattr__(name: str) -> type:
+    if not _OURS.fullmatch(name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import nnunet_ssl  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{name} belongs to the package nnunet_ssl, which is not installed in this environment. "
+            "Run: pip install nnunet-ssl",
+            name="nnunet_ssl",
+        ) from error
+    from nnunet_ssl.trainers import find_trainer
+
+    return find_trainer(name)

@@ -1,0 +1,28 @@
+"""The semi-supervised trainers, one file per method, imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+from nnunet_ssl.training.settings import LENGTH_VARIANT
+
+TRAINERS = {
+    "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
+    "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
+}
+
+
+def find_trainer(name: str) -> type:
+    """The trainer class of that name, or its length variant ``<name>_<N>epochs``.
+
+    Raises:
+        AttributeError: not one of ours.
+    """
+    if name in TRAINERS:
+        return getattr(importlib.import_module(TRAINERS[name]), name)
+    match = LENGTH_VARIANT.match(name)
+    if match is None or match["base"] not in TRAINERS:
+        raise AttributeError(f"nnunet_ssl has no trainer {name!r}; it has {', '.join(TRAINERS)}")
+    from nnunet_ssl.trainers.variants import length_variant
+
+    return length_variant(match["base"], int(match["epochs"]))
