@@ -1,0 +1,1 @@
+"""Semi-supervised training from end to end on a synthetic dataset: ``nnunet_ssl demo``."""

@@ -1,0 +1,92 @@
+"""The commands of the demo, in order: what a user would type."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from nnunet_ssl.demo.options import CONFIGURATION, CONTROL, DEMO_PLANS, SMALL_PLANS, Options
+
+TRAINING = (
+    "num_iterations_per_epoch=12",
+    "num_val_iterations_per_epoch=1",
+    "optimizer=adamw",
+    "initial_lr=0.003",
+)
+HYPERPARAMETERS = {
+    "nnUNetTrainerMeanTeacher": ("consistency_weight=10", "student_view=strong"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command: name of its log, what it does in a sentence, and the words typed."""
+
+    name: str
+    purpose: str
+    command: tuple[str, ...]
+
+
+def environment(options: Options) -> dict[str, str]:
+    """nnU-Net's folders below the output folder, and on a CPU as many workers as are worth their start."""
+    variables = {name: str(options.output / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    if options.device == "cpu" and "nnUNet_n_proc_DA" not in os.environ:
+        variables["nnUNet_n_proc_DA"] = "2"
+    return variables
+
+
+def preprocessing_steps(options: Options) -> list[Step]:
+    """Up to the data of both streams. They do not need the demo's plans."""
+    dataset = str(options.dataset_id)
+    return [
+        Step(
+            "plan_and_preprocess",
+            "nnU-Net plans and preprocesses the labelled cases",
+            ("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", CONFIGURATION, "--verify_dataset_integrity"),
+        ),
+        Step(
+            "preprocess_unlabeled",
+            "the images without labels, preprocessed alike",
+            ("nnunet_ssl", "preprocess", "-d", dataset, "-c", CONFIGURATION),
+        ),
+    ]
+
+
+def training_steps(options: Options) -> list[Step]:
+    """Settings, then training, prediction and evaluation of the control and of the semi-supervised trainer."""
+    hyperparameters = [f"{options.trainer}:{v}" for v in HYPERPARAMETERS.get(options.trainer, ())]
+    training = (f"num_epochs={options.epochs}", *TRAINING)
+    command = ["nnunet_ssl", "plans", "-d", str(options.dataset_id), "-p", SMALL_PLANS, "--name", DEMO_PLANS]
+    command += ["--training", *training]
+    command += ["--hyperparameters", *hyperparameters] if hyperparameters else []
+    steps = [Step("plans", "the settings of both trainings", tuple(command))]
+    for trainer in options.trainers:
+        steps += _steps_of(options, trainer)
+    return steps
+
+
+def _steps_of(options: Options, trainer: str) -> list[Step]:
+    """Fold `all`: with three labelled cases none is spared for validation; the test cases are separate."""
+    dataset, predictions = str(options.dataset_id), str(options.predictions(trainer))
+    of_model = ("-tr", trainer, "-p", DEMO_PLANS)
+    device = ("-device", options.device)
+    files = ("-i", str(options.raw / "imagesTs"), "-o", predictions)
+    descriptions = ("-djfile", f"{predictions}/dataset.json", "-pfile", f"{predictions}/plans.json")
+    kind = "labelled cases only (the control)" if trainer == CONTROL else "labelled and unlabelled cases"
+    return [
+        Step(
+            f"train_{trainer}",
+            f"train on {kind}",
+            ("nnUNetv2_train", dataset, CONFIGURATION, "all", *of_model, *device),
+        ),
+        Step(
+            f"predict_{trainer}",
+            "predict the test cases",
+            ("nnUNetv2_predict", "-d", dataset, "-c", CONFIGURATION, "-f", "all", *of_model, *files, *device),
+        ),
+        Step(
+            f"evaluate_{trainer}",
+            "compare with the reference",
+            ("nnUNetv2_evaluate_folder", str(options.raw / "labelsTs"), predictions, *descriptions),
+        ),
+    ]
