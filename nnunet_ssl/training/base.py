@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -112,17 +112,20 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
 
     def initialize(self) -> None:
         super().initialize()
-        for name, module in self.build_auxiliary().items():
-            module = module.to(self.device)
-            trainable = [p for p in module.parameters() if p.requires_grad]
-            if self._do_i_compile():
-                module = torch.compile(module)
-            if trainable:
-                self.optimizer.add_param_group({"params": trainable})
-                if self.is_ddp:
-                    ids = [self.local_rank] if self.device.type == "cuda" else None
-                    module = DistributedDataParallel(module, device_ids=ids)
-            self.auxiliary[name] = module
+        self.auxiliary = {name: self._wrap(module) for name, module in self.build_auxiliary().items()}
+
+    def _wrap(self, module: nn.Module) -> nn.Module:
+        """On the training device, in the optimiser and behind the same wrappers as the network."""
+        module = module.to(self.device)
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        if self._do_i_compile():
+            module = cast(nn.Module, torch.compile(module))
+        if trainable:
+            self.optimizer.add_param_group({"params": trainable})
+            if self.is_ddp:
+                ids = [self.local_rank] if self.device.type == "cuda" else None
+                module = DistributedDataParallel(module, device_ids=ids)
+        return module
 
     def on_train_start(self) -> None:
         self.unlabeled_cases()  # complain before any work

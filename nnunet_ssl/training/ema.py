@@ -18,7 +18,8 @@ def update_ema(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     """
     if not 0.0 <= decay <= 1.0:
         raise ValueError(f"decay must lie in [0, 1], got {decay}")
-    targets, sources = list(averaged.parameters()), list(model.parameters())
+    targets: list[torch.Tensor] = [*averaged.parameters()]
+    sources: list[torch.Tensor] = [*model.parameters()]
     if [t.shape for t in targets] != [s.shape for s in sources]:
         raise ValueError("averaged and model must have the same parameters in the same order")
     torch._foreach_lerp_(targets, sources, 1.0 - decay)

@@ -1,0 +1,229 @@
+"""Time and peak memory of one training step of semi-supervised trainers, as a ratio to nnU-Net's own step.
+
+    python benchmarks/step_time.py                                   # CPU, built-in 3D plan
+    python benchmarks/step_time.py --dimensions 2
+    python benchmarks/step_time.py --device cuda --compile           # GPU, mixed precision, torch.compile
+    python benchmarks/step_time.py --plans PLANS.json --dataset-json DATASET.json -c 3d_fullres
+    python benchmarks/step_time.py --loaders -d 4 -c 3d_fullres      # throughput of the loaders on a real dataset
+
+nnU-Net trains on as many patches as the two streams hold together. The trainers take turns, step by step, within one
+run, so that a busy machine slows each of them alike; times are medians, memory is the peak over a few steps. The data
+are random: only the work of the step counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from bench_plans import builtin_plans, fake_preprocessed  # noqa: E402
+
+STOCK = "nnUNetTrainer"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-tr", nargs="+", default=["nnUNetTrainerSupervised", "nnUNetTrainerMeanTeacher"])
+    parser.add_argument("-c", default=None, help="configuration of --plans or of the dataset")
+    parser.add_argument("-d", default=None, help="dataset id or name, for --loaders")
+    parser.add_argument("-p", default="nnUNetPlans", help="plans name, for --loaders")
+    parser.add_argument("--plans", type=Path, help="plans file; default: a built-in plan")
+    parser.add_argument("--dataset-json", type=Path)
+    parser.add_argument("--hyperparameters", type=json.loads, default={}, help="settings block's hyperparameters, JSON")
+    parser.add_argument("--dimensions", type=int, choices=(2, 3), default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--loaders", action="store_true")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    return parser.parse_args()
+
+
+def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device) -> Any:
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    plans = json.loads(json.dumps(plans)) | {"continue_training": False}
+    with redirect_stdout(open(os.devnull, "w")):  # noqa: SIM115 - the log of the trainer is not of interest
+        trainer = recursive_find_trainer_class_by_name(name)(plans, configuration, 0, dataset_json, device)
+        trainer.initialize()
+    trainer.print_to_log_file = lambda *args, **kwargs: None
+    return trainer
+
+
+def random_batch(trainer: Any, patches: int) -> dict[str, Any]:
+    """What nnU-Net's loader yields, with random content."""
+    patch = trainer.configuration_manager.patch_size
+    scales = trainer._get_deep_supervision_scales()
+    classes = trainer.label_manager.num_segmentation_heads
+    shapes = [[round(p * s) for p, s in zip(patch, scale, strict=True)] for scale in scales]
+    target = [torch.randint(0, classes, (patches, 1, *shape), dtype=torch.int16) for shape in shapes]
+    return {"data": torch.randn(patches, trainer.num_input_channels, *patch), "target": target}
+
+
+def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> Callable:
+    """A function that runs one training step of the trainer on its share of 2 x batch size patches."""
+    from nnunet_ssl.data.views import StrongView
+    from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+
+    device = torch.device(args.device, 0) if args.device == "cuda" else torch.device("cpu")
+    trainer = make_trainer(name, plans, configuration, dataset_json, device)
+    size = trainer.configuration_manager.batch_size
+    if isinstance(trainer, nnUNetTrainerSemiSupervised):
+        batch = random_batch(trainer, size)
+        unlabeled = random_batch(trainer, size)
+        valid = torch.zeros_like(unlabeled["target"][0])
+        batch["unlabeled"] = {"data": unlabeled["data"], "target": valid}
+        trainer.strong_view = StrongView()
+    else:
+        batch = random_batch(trainer, 2 * size)
+    trainer.network.train()
+    if device.type == "cuda":
+        batch = {k: _pin(v) for k, v in batch.items()}
+
+    def step() -> None:
+        trainer.train_step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def _pin(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _pin(v) for k, v in value.items()}
+    return [_pin(v) for v in value] if isinstance(value, list) else value.pin_memory()
+
+
+def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> float:
+    """Peak memory in MiB that building the trainer and three steps take, in a process of its own."""
+    torch.set_num_threads(args.threads)
+    if args.device == "cuda":
+        step = step_of(name, args, plans, configuration, dataset_json)
+        for _ in range(3):
+            step()
+        return torch.cuda.max_memory_allocated() / 2**20
+    import nnunet_ssl.training.base  # noqa: F401 - imports are not the step's memory
+
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    before = _resident_mib("VmRSS")
+    step = step_of(name, args, plans, configuration, dataset_json)
+    for _ in range(3):
+        step()
+    return _resident_mib("VmHWM") - before
+
+
+def _resident_mib(key: str) -> float:
+    """Resident memory of this process now (VmRSS) or at its peak (VmHWM)."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
+    return int(line.split()[1]) / 2**10
+
+
+def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
+    if args.plans:
+        plans, dataset_json = (json.loads(p.read_text()) for p in (args.plans, args.dataset_json))
+        configuration = args.c
+    else:
+        plans, dataset_json = builtin_plans(args.dimensions)
+        configuration = args.c or ("3d_fullres" if args.dimensions == 3 else "2d")
+    plans["nnunet_ssl"] = {"hyperparameters": args.hyperparameters}
+    with tempfile.TemporaryDirectory() as folder:
+        fake_preprocessed(Path(folder), plans, configuration)
+        names = [STOCK, *args.tr]
+        steps = {name: step_of(name, args, plans, configuration, dataset_json) for name in names}
+        for step in steps.values():
+            for _ in range(3):
+                step()
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(args.steps):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                times[name].append(time.perf_counter() - start)
+        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            memory = {n: pool.apply(memory_in_child, (n, args, plans, configuration, dataset_json)) for n in names}
+    patch = plans["configurations"][configuration]["patch_size"]
+    rows = []
+    for name in names:
+        ratios = [t / s for t, s in zip(times[name], times[STOCK], strict=True)]
+        rows.append(
+            {
+                "trainer": name,
+                "step_s": statistics.median(times[name]),
+                "time_ratio": statistics.median(times[name]) / statistics.median(times[STOCK]),
+                "ratio_quartiles": [float(np.quantile(ratios, q)) for q in (0.25, 0.75)],
+                "memory_mib": memory[name],
+                "memory_ratio": memory[name] / memory[STOCK],
+            }
+        )
+    batch = plans["configurations"][configuration]["batch_size"]
+    return {"what": f"{configuration}, patch {patch}, {2 * batch} patches per step", "rows": rows}
+
+
+def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:
+    """Patches per second that the loaders deliver when nothing else runs."""
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+    from nnunetv2.paths import nnUNet_preprocessed
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+    from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+    dataset = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d))
+    plans, dataset_json = load_json(str(dataset / f"{args.p}.json")), load_json(str(dataset / "dataset.json"))
+    rows = []
+    for name in [STOCK, *args.tr]:
+        trainer = make_trainer(name, plans, args.c or "3d_fullres", dataset_json, torch.device("cpu"))
+        with redirect_stdout(open(os.devnull, "w")):  # noqa: SIM115
+            loader, validation = trainer.get_dataloaders()
+        batch = next(loader)
+        patches = len(batch["data"]) + (len(batch["unlabeled"]["data"]) if "unlabeled" in batch else 0)
+        for _ in range(20):  # beyond the queue
+            next(loader)
+        start = time.perf_counter()
+        for _ in range(args.steps * 4):
+            next(loader)
+        rows.append({"trainer": name, "patches_per_s": patches * args.steps * 4 / (time.perf_counter() - start)})
+        for augmenter in (loader, validation):
+            if hasattr(augmenter, "_finish"):
+                augmenter._finish()
+    for row in rows:
+        row["ratio"] = row["patches_per_s"] / rows[0]["patches_per_s"]
+    return {"what": f"loaders of {dataset.name}, {get_allowed_n_proc_DA()} workers", "rows": rows}
+
+
+def main() -> None:
+    args = arguments()
+    os.environ["nnUNet_compile"] = "t" if args.compile else "f"
+    torch.set_num_threads(args.threads)
+    from nnunet_ssl.discovery import register
+
+    register()
+    with redirect_stdout(sys.stderr):
+        result = measure_loaders(args) if args.loaders else measure_steps(args)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.processor() or 'CPU'}"
+    result["device"] = f"{device}, {args.threads} threads, torch {torch.__version__}, compile {args.compile}"
+    print(result["what"], "|", result["device"])
+    keys = [k for k in result["rows"][0] if k != "ratio_quartiles"]
+    print("| " + " | ".join(keys) + " |\n|" + "---|" * len(keys))
+    for row in result["rows"]:
+        print("| " + " | ".join(f"{row[k]:.3f}" if isinstance(row[k], float) else str(row[k]) for k in keys) + " |")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

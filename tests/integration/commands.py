@@ -1,0 +1,96 @@
+"""Run the real commands as subprocesses, the way a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+
+SCRIPTS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Project:
+    """The three folders of nnU-Net below one root, and the environment that points to them."""
+
+    root: Path
+    dataset: str
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "nnUNet_raw" / self.dataset
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "nnUNet_preprocessed" / self.dataset
+
+    def results(self, trainer: str, plans: str, configuration: str) -> Path:
+        return self.root / "nnUNet_results" / self.dataset / f"{trainer}__{plans}__{configuration}"
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        folders = {n: str(self.root / n) for n in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet_")}
+        # one line for `export nnUNet_extTrainer=$(nnunet_ssl path)`
+        path = subprocess.run([SCRIPTS / "nnunet_ssl", "path"], capture_output=True, text=True, check=True, env=clean)
+        defaults = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", "nnUNet_extTrainer": path.stdout.strip()}
+        return clean | folders | defaults | extra
+
+    def run(self, command: str, *arguments: object, fails: bool = False, **environment: str) -> str:
+        """Output of one command, stdout and stderr together; its exit code must be 0, or not with ``fails``."""
+        line = [str(SCRIPTS / command), *map(str, arguments)]
+        return run(line, self.environment(**environment), self.root, fails)
+
+
+def run(line: list[str], environment: dict[str, str], folder: Path, fails: bool = False) -> str:
+    done = subprocess.run(
+        line, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
+    )
+    assert (done.returncode != 0) == fails, f"{' '.join(line)} ended with {done.returncode}:\n{done.stdout[-6000:]}"
+    return done.stdout
+
+
+def shrink(plans_file: Path, patches: dict[str, list[int]]) -> None:
+    """Give a planned configuration a patch and a network that a CPU trains in milliseconds."""
+    plans = load_json(str(plans_file))
+    for name, patch in patches.items():
+        configuration = plans["configurations"][name]
+        dimensions = len(patch)
+        configuration.update(patch_size=patch, batch_size=2)
+        architecture = configuration["architecture"]["arch_kwargs"]
+        architecture.update(
+            n_stages=3,
+            features_per_stage=[4, 8, 8],
+            kernel_sizes=[[3] * dimensions] * 3,
+            strides=[[1] * dimensions, [2] * dimensions, [2] * dimensions],
+            n_conv_per_stage_decoder=[1, 1],
+        )
+        blocks = "n_conv_per_stage" if "n_conv_per_stage" in architecture else "n_blocks_per_stage"
+        architecture[blocks] = [1, 1, 1]
+    save_json(plans, str(plans_file), sort_keys=False)
+
+
+def subjects(cases: list[str]) -> dict[str, str]:
+    """Hippocampus ids 2k-1 and 2k are the two sides of one subject."""
+    return {case: f"subject_{(int(case.split('_')[1]) + 1) // 2:03d}" for case in cases}
+
+
+def segmentation(path: Path) -> np.ndarray:
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+
+
+def same_predictions(first: Path, second: Path) -> bool:
+    names = sorted(p.name for p in first.glob("*.nii.gz"))
+    assert names and names == sorted(p.name for p in second.glob("*.nii.gz"))
+    return all(np.array_equal(segmentation(first / n), segmentation(second / n)) for n in names)
+
+
+def dump(content: object, path: Path) -> Path:
+    path.write_text(json.dumps(content))
+    return path

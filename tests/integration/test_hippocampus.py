@@ -1,0 +1,194 @@
+"""Real data through the real commands: subject-wise split with 6 labelled cases, and images without any label."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+from tests.integration.commands import Project, dump, run, same_predictions, shrink, subjects
+
+pytestmark = pytest.mark.slow
+
+DATASET = "Dataset004_Hippocampus"
+TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "optimizer=adamw",
+            "initial_lr=0.003", "save_every=1")  # fmt: skip
+MEAN_TEACHER = "nnUNetTrainerMeanTeacher"
+PATCHES = {"3d_fullres": [24, 32, 24], "2d": [32, 32]}
+
+
+def inputs(project: Project, folder: Path) -> Path:
+    """Two images to predict."""
+    folder.mkdir()
+    for image in sorted((project.raw / "imagesTr").iterdir())[:2]:
+        shutil.copy(image, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def withheld(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """24 labelled cases of which the split withholds all but 6 of the training cases; planned and preprocessed."""
+    project = Project(tmp_path_factory.mktemp("withheld"), DATASET)
+    shutil.copytree(real_data / "hippocampus_mini" / DATASET, project.raw)
+    project.run("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "2d", "-np", 2, "-npfp", 2)
+    shutil.copy(real_data / "hippocampus_mini" / "splits_final.json", project.preprocessed)
+    shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
+    cases = [p.name.removesuffix(".nii.gz") for p in sorted((project.raw / "labelsTr").iterdir())]
+    groups = dump(subjects(cases), project.root / "groups.json")
+    project.run("nnunet_ssl", "splits", "-d", 4, "--counts", 6, "--groups", groups)
+    project.run("nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--training", *TRAINING)
+    return project
+
+
+@pytest.fixture(scope="module")
+def trained(withheld: Project) -> str:
+    """Mean Teacher, 3d_fullres, trained for two epochs; the log."""
+    return withheld.run(
+        "nnUNetv2_train", 4, "3d_fullres", 0, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu"
+    )
+
+
+def test_the_split_keeps_subjects_together(withheld: Project):
+    content = load_json(str(withheld.preprocessed / "splits_ssl.json"))
+    for fold in content["splits"]["n6"]["folds"]:
+        sides = [{content["groups"][c] for c in fold[part]} for part in ("labeled", "unlabeled", "val")]
+        assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+        assert len(fold["labeled"]) in (6, 7)
+
+
+def test_mean_teacher_trains_and_validates(withheld: Project, trained: str):
+    assert "Unlabelled pool:" in trained and "Mean Validation Dice" in trained
+    folder = withheld.results(MEAN_TEACHER, "nnUNetPlans_n6", "3d_fullres") / "fold_0"
+    assert (folder / "validation" / "summary.json").is_file()
+    assert (folder / "progress_semi_supervised.png").is_file()
+    table = pd.read_csv(folder / "semi_supervised.csv")
+    assert len(table) == 2 and table["loss_consistency"].gt(0).all()
+    assert load_json(str(folder.parent / "plans.json"))["nnunet_ssl"]["split"] == "n6"
+
+
+def test_continues_and_validates_again(withheld: Project, trained: str):
+    folder = withheld.results(MEAN_TEACHER, "nnUNetPlans_n6", "3d_fullres") / "fold_0"
+    options = (4, "3d_fullres", 0, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu")
+    before = (folder / "validation" / "summary.json").read_text()
+    (folder / "validation" / "summary.json").unlink()
+    withheld.run("nnUNetv2_train", *options, "--val")
+    assert load_json(str(folder / "validation" / "summary.json"))["foreground_mean"] == _foreground(before)
+    # as if interrupted after the first epoch
+    checkpoint = torch.load(folder / "checkpoint_final.pth", weights_only=False)
+    checkpoint["current_epoch"] = 1
+    checkpoint["logging"] = {k: v[:1] for k, v in checkpoint["logging"].items()}
+    torch.save(checkpoint, folder / "checkpoint_latest.pth")
+    (folder / "checkpoint_final.pth").rename(folder / "kept.pth")
+    output = withheld.run("nnUNetv2_train", *options, "--c")
+    assert "Epoch 1" in output and "Epoch 0" not in output
+    assert (folder / "checkpoint_final.pth").is_file() and not (folder / "checkpoint_latest.pth").exists()
+    assert len(pd.read_csv(folder / "semi_supervised.csv")) == 2
+
+
+def _foreground(summary: str) -> dict:
+    import json
+
+    return json.loads(summary)["foreground_mean"]
+
+
+def test_predicts_here_after_export_elsewhere_and_without_this_package(withheld: Project, trained: str, tmp_path: Path):
+    source = inputs(withheld, tmp_path / "in")
+    common = ("-d", 4, "-c", "3d_fullres", "-f", 0, "-i", source, "-device", "cpu", "-npp", 1, "-nps", 1)
+    here = tmp_path / "here"
+    withheld.run("nnUNetv2_predict", *common, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-o", here)
+
+    archive = tmp_path / "model.zip"
+    withheld.run(
+        "nnUNetv2_export_model_to_zip", "-d", 4, "-o", archive, "-c", "3d_fullres", "-tr", MEAN_TEACHER,
+        "-p", "nnUNetPlans_n6", "-f", 0,
+    )  # fmt: skip
+    elsewhere = Project(tmp_path / "elsewhere", DATASET)
+    (elsewhere.root / "nnUNet_results").mkdir(parents=True)
+    elsewhere.run("nnUNetv2_install_pretrained_model_from_zip", archive)
+    there = tmp_path / "there"
+    elsewhere.run("nnUNetv2_predict", *common, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-o", there)
+    assert same_predictions(here, there)
+
+    # the same weights under nnU-Net's own name, where this package cannot be imported
+    installed = elsewhere.results(MEAN_TEACHER, "nnUNetPlans_n6", "3d_fullres")
+    stock = elsewhere.results("nnUNetTrainer", "nnUNetPlans_n6", "3d_fullres")
+    installed.rename(stock)
+    file = stock / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["trainer_name"] = "nnUNetTrainer"
+    torch.save(checkpoint, file)
+    blocker = tmp_path / "blocker"
+    blocker.mkdir()
+    (blocker / "nnunet_ssl.py").write_text("raise ModuleNotFoundError('nnunet_ssl is not installed here')\n")
+    environment = elsewhere.environment(PYTHONPATH=str(blocker))
+    del environment["nnUNet_extTrainer"]
+    run([sys.executable, "-c", "import nnunet_ssl"], environment, tmp_path, fails=True)
+    line = [str(Path(sys.executable).parent / "nnUNetv2_predict"), *map(str, common), "-p", "nnUNetPlans_n6"]
+    run([*line, "-tr", "nnUNetTrainer", "-o", str(tmp_path / "stock")], environment, tmp_path)
+    assert same_predictions(here, tmp_path / "stock")
+
+
+def test_control_trains_in_2d_and_predicts(withheld: Project, tmp_path: Path):
+    trainer = "nnUNetTrainerSupervised_1epochs"
+    options = ("-tr", trainer, "-p", "nnUNetPlans_n6", "-device", "cpu")
+    output = withheld.run("nnUNetv2_train", 4, "2d", 0, *options)
+    assert 'Split "n6", fold 0:' in output and "Epoch 0" in output and "Epoch 1" not in output
+    withheld.run("nnUNetv2_predict", "-d", 4, "-c", "2d", "-f", 0, *options, "-i", inputs(withheld, tmp_path / "in"),
+                 "-o", tmp_path / "out", "-npp", 1, "-nps", 1)  # fmt: skip
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
+
+
+def test_a_splits_file_edited_by_hand_stops_training(withheld: Project):
+    file = withheld.preprocessed / "splits_ssl.json"
+    original = file.read_text()
+    try:
+        file.write_text(original.replace('"seed": 0', '"seed": 1'))
+        output = withheld.run(
+            "nnUNetv2_train", 4, "3d_fullres", 1, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu", fails=True
+        )
+        assert "edited by hand" in output
+    finally:
+        file.write_text(original)
+
+
+@pytest.fixture(scope="module")
+def unlabeled(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """6 labelled cases; the other images lie in imagesUn and have no label file anywhere."""
+    project = Project(tmp_path_factory.mktemp("unlabeled"), DATASET)
+    source = real_data / "hippocampus_mini"
+    labeled = load_json(str(source / "ssl_splits.json"))["fractions"]["25%"]["labelled"]
+    for folder in ("imagesTr", "labelsTr", "imagesUn"):
+        (project.raw / folder).mkdir(parents=True)
+    dataset_json = load_json(str(source / DATASET / "dataset.json"))
+    dump({**dataset_json, "numTraining": len(labeled)}, project.raw / "dataset.json")
+    for image in (source / DATASET / "imagesTr").iterdir():
+        case = image.name.removesuffix("_0000.nii.gz")
+        shutil.copy(image, project.raw / ("imagesTr" if case in labeled else "imagesUn"))
+        if case in labeled:
+            shutil.copy(source / DATASET / "labelsTr" / f"{case}.nii.gz", project.raw / "labelsTr")
+    project.run(
+        "nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2, "-npfp", 2, "--verify_dataset_integrity"
+    )
+    shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
+    return project
+
+
+def test_images_without_any_label(unlabeled: Project, tmp_path: Path):
+    unlabeled.run("nnunet_ssl", "plans", "-d", 4, "--name", "nnUNetPlans_short", "--training", *TRAINING,
+                  "--hyperparameters", f"{MEAN_TEACHER}:student_view=strong")  # fmt: skip
+    options = (4, "3d_fullres", 0, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_short", "-device", "cpu")
+    refused = unlabeled.run("nnUNetv2_train", *options, fails=True)
+    assert "Run: nnunet_ssl preprocess -d 4 -c 3d_fullres" in refused
+    unlabeled.run("nnunet_ssl", "preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2)
+    assert len(list((unlabeled.preprocessed / "nnUNetPlans_3d_fullres__unlabeled").glob("*[0-9].b2nd"))) == 18
+    output = unlabeled.run("nnUNetv2_train", *options, nnUNet_n_proc_DA="2")
+    assert "Unlabelled pool: 18 cases, 0 of them withheld" in output
+    unlabeled.run("nnUNetv2_predict", "-d", 4, "-c", "3d_fullres", "-f", 0, "-tr", MEAN_TEACHER,
+                  "-p", "nnUNetPlans_short", "-i", inputs(unlabeled, tmp_path / "in"), "-o", tmp_path / "out",
+                  "-device", "cpu", "-npp", 1, "-nps", 1)  # fmt: skip
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
