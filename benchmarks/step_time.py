@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bench_plans import builtin_plans, fake_preprocessed  # noqa: E402
+from bench_plans import builtin_plans, fake_preprocessed
 
 STOCK = "nnUNetTrainer"
 
@@ -59,7 +59,7 @@ def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict,
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     plans = json.loads(json.dumps(plans)) | {"continue_training": False}
-    with redirect_stdout(open(os.devnull, "w")):  # noqa: SIM115 - the log of the trainer is not of interest
+    with redirect_stdout(open(os.devnull, "w")):
         trainer = recursive_find_trainer_class_by_name(name)(plans, configuration, 0, dataset_json, device)
         trainer.initialize()
     trainer.print_to_log_file = lambda *args, **kwargs: None
@@ -187,7 +187,7 @@ def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for name in [STOCK, *args.tr]:
         trainer = make_trainer(name, plans, args.c or "3d_fullres", dataset_json, torch.device("cpu"))
-        with redirect_stdout(open(os.devnull, "w")):  # noqa: SIM115
+        with redirect_stdout(open(os.devnull, "w")):
             loader, validation = trainer.get_dataloaders()
         batch = next(loader)
         patches = len(batch["data"]) + (len(batch["unlabeled"]["data"]) if "unlabeled" in batch else 0)

@@ -149,7 +149,17 @@ def test_a_splits_file_edited_by_hand_stops_training(withheld: Project):
     try:
         file.write_text(original.replace('"seed": 0', '"seed": 1'))
         output = withheld.run(
-            "nnUNetv2_train", 4, "3d_fullres", 1, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu", fails=True
+            "nnUNetv2_train",
+            4,
+            "3d_fullres",
+            1,
+            "-tr",
+            MEAN_TEACHER,
+            "-p",
+            "nnUNetPlans_n6",
+            "-device",
+            "cpu",
+            fails=True,
         )
         assert "edited by hand" in output
     finally:

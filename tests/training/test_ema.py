@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunet_ssl.training.ema import update_ema

@@ -51,7 +51,10 @@ def test_a_length_variant_shares_the_settings_of_its_trainer():
     "block, message",
     [
         ({"hyperparameters": {"nnUNetTrainerExample": {"wieght": 1.0}}}, 'unknown key "wieght".*allowed: weight, view'),
-        ({"hyperparameters": {"nnUNetTrainerExample": {"weight": 11.0}}}, "weight = 11.0 must lie between 0.0 and 10.0"),
+        (
+            {"hyperparameters": {"nnUNetTrainerExample": {"weight": 11.0}}},
+            "weight = 11.0 must lie between 0.0 and 10.0",
+        ),
         ({"hyperparameters": {"nnUNetTrainerExample": {"weight": float("nan")}}}, "weight = nan must lie between"),
         ({"hyperparameters": {"nnUNetTrainerExample": {"weight": "big"}}}, "weight = 'big' must be float"),
         ({"hyperparameters": {"nnUNetTrainerExample": {"weight": None}}}, "weight = None must be float"),

@@ -307,9 +307,11 @@ class TestMeanTeacher:
             trainer.train_step(next(trainer.dataloader_train))
             student = weights(trainer.network)
             decay = min(1 - 1 / (step + 1), 0.6)  # the first step copies the student
-            expected = student if expected is None else [
-                decay * e + (1 - decay) * s for e, s in zip(expected, student, strict=True)
-            ]
+            expected = (
+                student
+                if expected is None
+                else [decay * e + (1 - decay) * s for e, s in zip(expected, student, strict=True)]
+            )
             for e, t in zip(expected, trainer.auxiliary["teacher"].parameters(), strict=True):
                 torch.testing.assert_close(t, e)
 
