@@ -12,7 +12,7 @@ DATASET = "Dataset998_Benchmark"
 
 
 def builtin_plans(dimensions: int) -> tuple[dict, dict]:
-    """(plans, dataset.json) of a plain U-Net: four stages of 16 to 128 features, two convolutions each, as nnU-Net's."""
+    """(plans, dataset.json) of a plain U-Net: four stages of 16 to 128 features, two convolutions each."""
     patch = [40, 56, 40] if dimensions == 3 else [192, 160]
     configuration = {
         "data_identifier": "nnUNetPlans_benchmark",

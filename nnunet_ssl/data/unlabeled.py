@@ -136,12 +136,12 @@ def _labeled_too(
     images: ImageFolder, base: str, raw: str | None, recipes: Sequence[Recipe], dataset_json: Mapping[str, Any]
 ) -> list[str]:
     """Cases that are labelled ones as well; their validation would not be one."""
-    places: dict[str, str] = {case: "dataset.json" for case in dataset_json.get("dataset", {})}
+    places: dict[str, str] = dict.fromkeys(dataset_json.get("dataset", {}), "dataset.json")
     for recipe in recipes:
         folder = os.path.join(base, recipe.data_identifier)
-        places |= {case: folder for case in unlabeled_identifiers(folder)}
+        places |= dict.fromkeys(unlabeled_identifiers(folder), folder)
     if raw is not None:
-        places |= {case: "imagesTr" for case in _cases_in(os.path.join(raw, "imagesTr"), dataset_json)}
+        places |= dict.fromkeys(_cases_in(os.path.join(raw, "imagesTr"), dataset_json), "imagesTr")
     return [f"{case}: also a labelled case (in {places[case]})" for case in images.cases if case in places]
 
 

@@ -86,8 +86,8 @@ def _hyperparameter_problems(hyperparameters: Mapping[str, Any]) -> list[str]:
         if trainer not in TRAINERS:
             problems.append(f'unknown trainer "{trainer}"; trainers with settings: {", ".join(TRAINERS)}')
         else:
-            where = f'"hyperparameters" of {trainer}'
-            problems += find_problems(find_trainer(trainer).Hyperparameters, values, where)
+            trainer_class: Any = find_trainer(trainer)
+            problems += find_problems(trainer_class.Hyperparameters, values, f'"hyperparameters" of {trainer}')
     return problems
 
 

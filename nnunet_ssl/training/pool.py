@@ -50,7 +50,7 @@ def unlabeled_pool(
             remedy=f"Put images into imagesUn and run: {command}\n"
             "Or withhold labels: nnunet_ssl splits, then nnunet_ssl plans --split NAME.",
         )
-    return {case: labeled_folder for case in withheld} | {case: folder for case in own}
+    return dict.fromkeys(withheld, labeled_folder) | dict.fromkeys(own, folder)
 
 
 def _raw_cases(labeled_folder: str) -> list[str]:

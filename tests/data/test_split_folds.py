@@ -11,7 +11,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_ssl.data.split_folds import make_folds, read_folds
 from nnunet_ssl.errors import SemiSupervisedError
-from tests.helpers_splits import CASES, SUBJECTS, write_nnunet_folds
+from tests.helpers_splits import CASES, REPEATABLE, SUBJECTS, write_nnunet_folds
 
 
 def test_without_groups_they_are_those_of_nnunet():
@@ -21,6 +21,7 @@ def test_without_groups_they_are_those_of_nnunet():
     assert all(type(case) is str for fold in folds for case in fold.train + fold.val)  # not numpy.str_
 
 
+@REPEATABLE
 @given(st.lists(st.integers(1, 4), min_size=5, max_size=15))
 def test_groups_are_undivided_and_every_case_is_validated_once(sizes):
     groups = {f"c{s}_{i}": f"s{s}" for s, size in enumerate(sizes) for i in range(size)}

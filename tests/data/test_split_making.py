@@ -13,7 +13,7 @@ from nnunet_ssl.data.split_folds import TrainVal
 from nnunet_ssl.data.split_making import Request, create_splits, first_cases, make_split, plan_requests
 from nnunet_ssl.data.splits import Split, fold_problems, load_fold, read_splits
 from nnunet_ssl.errors import SemiSupervisedError
-from tests.helpers_splits import CASES, SUBJECTS, edit, make_planned, write_nnunet_folds
+from tests.helpers_splits import CASES, REPEATABLE, SUBJECTS, edit, make_planned, write_nnunet_folds
 
 
 @st.composite
@@ -33,6 +33,7 @@ fractions = st.floats(0.01, 1.0)
 seeds = st.integers(0, 2**32 - 1)
 
 
+@REPEATABLE
 @given(datasets(), fractions, fractions, st.integers(1, 5), seeds)
 def test_smaller_is_contained_in_larger(dataset, one, other, count, seed):
     folds, groups = dataset
@@ -46,6 +47,7 @@ def test_smaller_is_contained_in_larger(dataset, one, other, count, seed):
         assert ordered[0] <= ordered[1] <= ordered[2]
 
 
+@REPEATABLE
 @given(datasets(), fractions, seeds)
 def test_parts_are_disjoint_complete_and_keep_subjects_together(dataset, fraction, seed):
     folds, groups = dataset
@@ -61,6 +63,7 @@ def test_parts_are_disjoint_complete_and_keep_subjects_together(dataset, fractio
         assert not (parts["labeled"] | parts["unlabeled"]) & parts["val"]
 
 
+@REPEATABLE
 @given(datasets(), fractions, seeds)
 def test_number_of_labelled_cases(dataset, fraction, seed):
     folds, groups = dataset
@@ -75,6 +78,7 @@ def test_number_of_labelled_cases(dataset, fraction, seed):
             assert len(fold.labeled) < wanted + max(list(groups.values()).count(g) for g in groups.values())
 
 
+@REPEATABLE
 @given(datasets(), fractions, seeds, st.randoms(use_true_random=False))
 def test_order_of_the_input_does_not_matter(dataset, fraction, seed, random):
     folds, groups = dataset

@@ -115,7 +115,7 @@ class TestWithheldLabels:
         hyperparameters = {"monitor_withheld_labels": True}
         trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2", hyperparameters=hyperparameters)
         trainer.on_train_start()
-        labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+        _, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
         label = trainer._withheld_label
         perfect = torch.nn.functional.one_hot(label.clamp(min=0).long().squeeze(1), 3).movedim(-1, 1) * 50.0
         trainer.observe_pseudo_labels(perfect, perfect, unlabeled.valid)
