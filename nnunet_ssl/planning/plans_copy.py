@@ -67,7 +67,7 @@ def make_plans_copy(
         block["split"] = split
     if training or "training" in old:
         block["training"] = {**old.get("training", {}), **training}
-    values = copy.deepcopy(old.get("hyperparameters", {}))
+    values = dict(old.get("hyperparameters", {}))
     for trainer, own in hyperparameters.items():
         values[settings_name(trainer)] = {**values.get(settings_name(trainer), {}), **own}
     if values:
