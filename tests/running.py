@@ -38,6 +38,7 @@ def make_trainer(
     hyperparameters: dict[str, Any] | None = None,
     plans_name: str = "nnUNetPlans",
     seed: int = 0,
+    device: str = "cpu",
 ) -> Any:
     """A trainer with the settings block in its plans; ``training=None`` and no other setting: no block at all."""
     plans = copy.deepcopy(load_json(str(dataset / f"{plans_name}.json")))
@@ -53,7 +54,7 @@ def make_trainer(
     plans["continue_training"] = False
     seed_everything(seed)
     dataset_json = load_json(str(dataset / "dataset.json"))
-    return trainer(plans, configuration, fold, dataset_json, torch.device("cpu"))
+    return trainer(plans, configuration, fold, dataset_json, torch.device(device))
 
 
 def weights(module: torch.nn.Module) -> list[torch.Tensor]:

@@ -101,7 +101,10 @@ def test_labelled_data_not_preprocessed(make_dataset):
     shutil.rmtree(dataset / "nnUNetPlans_2d")
     assert "Run: nnUNetv2_plan_and_preprocess -d 901 -c CONFIGURATION" in refusal(configurations=None)
     (dataset / "nnUNetPlans.json").unlink()
-    assert "nnUNetv2_plan_and_preprocess" in refusal()
+    assert "Run: nnUNetv2_plan_and_preprocess -d 901 -c 3d_fullres" in refusal()
+    assert "Plans of this dataset: none" in refusal(plans_identifier="nnUNetResEncUNetMPlans")
+    shutil.rmtree(dataset)
+    assert "Run: nnUNetv2_plan_and_preprocess" in refusal()
 
 
 def test_unknown_configuration_lists_the_known(make_dataset):

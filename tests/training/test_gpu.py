@@ -1,0 +1,55 @@
+"""Mixed precision, compilation and checkpoints on a CUDA device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from tests.running import make_trainer, same_weights, weights
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+@pytest.mark.parametrize("compiled", ["f", "t"])
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_mean_teacher_trains_in_mixed_precision(make_dataset, monkeypatch, configuration, compiled):
+    dataset = make_dataset()
+    monkeypatch.setenv("nnUNet_compile", compiled)
+    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, configuration, device="cuda",
+                           hyperparameters={"student_view": "strong"})  # fmt: skip
+    seen = []
+    losses = trainer.losses
+
+    def record(labeled, unlabeled):
+        terms = losses(labeled, unlabeled)
+        seen.append({name: value.dtype for name, value in terms.items()})
+        return terms
+
+    trainer.losses = record
+    trainer.run_training()
+    assert all(set(dtypes.values()) == {torch.float32} for dtypes in seen)
+    again = make_trainer(dataset, nnUNetTrainerMeanTeacher, configuration, device="cuda",
+                         hyperparameters={"student_view": "strong"})  # fmt: skip
+    again.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
+    assert same_weights(weights(again.network), weights(trainer.network))
+    assert same_weights(weights(again.auxiliary["teacher"]), weights(trainer.auxiliary["teacher"]))
+
+
+def test_losses_do_not_synchronise_with_the_device(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, device="cuda",
+                           hyperparameters={"student_view": "strong"})  # fmt: skip
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    for _ in range(2):  # cuDNN's choices and lazy initialisation
+        trainer.train_step(next(trainer.dataloader_train))
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.losses(labeled, unlabeled)
+        trainer.after_optimizer_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
