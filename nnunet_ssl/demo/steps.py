@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from nnunet_ssl.demo.options import CONFIGURATION, CONTROL, DEMO_PLANS, SMALL_PLANS, Options
@@ -27,22 +26,28 @@ class Step:
     command: tuple[str, ...]
 
 
+# nnU-Net starts 8 processes here and 3 there; with images this small their start takes longer than their work.
+FEW_PROCESSES = {"nnUNet_def_n_proc": "2", "nnUNet_npp": "1", "nnUNet_nps": "1"}
+
+
 def environment(options: Options) -> dict[str, str]:
-    """nnU-Net's folders below the output folder, and on a CPU as many workers as are worth their start."""
+    """nnU-Net's folders below the output folder, and as many processes as are worth their start."""
     variables = {name: str(options.output / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    if options.device == "cpu" and "nnUNet_n_proc_DA" not in os.environ:
-        variables["nnUNet_n_proc_DA"] = "2"
+    variables |= FEW_PROCESSES
+    if options.device == "cpu":
+        variables["nnUNet_n_proc_DA"] = "1"  # loading takes a tenth of a training step
     return variables
 
 
 def preprocessing_steps(options: Options) -> list[Step]:
     """Up to the data of both streams. They do not need the demo's plans."""
     dataset = str(options.dataset_id)
+    few = ("-npfp", "2", "-np", "2")
     return [
         Step(
             "plan_and_preprocess",
             "nnU-Net plans and preprocesses the labelled cases",
-            ("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", CONFIGURATION, "--verify_dataset_integrity"),
+            ("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", CONFIGURATION, "--verify_dataset_integrity", *few),
         ),
         Step(
             "preprocess_unlabeled",
