@@ -14,6 +14,8 @@ from nnunet_ssl.data.preprocess_case import Recipe, settings_hash
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
 
+DEFAULT_PLANS = "nnUNetPlans"
+
 
 def find_recipes(
     base: str, plans_identifier: str, configurations: Sequence[str] | None, dataset_json: dict[str, Any]
@@ -30,6 +32,8 @@ def find_recipes(
         SemiSupervisedError: plans, configurations or labelled data are missing; a reader or preprocessor that this
             nnU-Net does not have; configurations that share data but not the way they are made.
     """
+    if plans_identifier == DEFAULT_PLANS and not os.path.isfile(os.path.join(base, f"{DEFAULT_PLANS}.json")):
+        raise _not_preprocessed(base, plans_identifier, configurations or ["CONFIGURATION"])
     plans = load_plans(base, plans_identifier)
     manager = PlansManager(plans)
     identifiers = _data_identifiers(manager, configurations, os.path.join(base, f"{plans_identifier}.json"))
@@ -70,8 +74,8 @@ def _data_identifiers(manager: PlansManager, configurations: Sequence[str] | Non
 def _not_preprocessed(base: str, plans_identifier: str, configurations: Sequence[str]) -> Exception:
     dataset = int(os.path.basename(base)[7:10])
     names = " ".join(configurations)
-    if plans_identifier == "nnUNetPlans":
-        command = f"nnUNetv2_plan_and_preprocess -d {dataset} -c {names}"
+    if plans_identifier == DEFAULT_PLANS:
+        command = f"nnUNetv2_plan_and_preprocess -d {dataset} -c {names}  (or name other plans with -p)"
     else:
         command = f"nnUNetv2_preprocess -d {dataset} -plans_name {plans_identifier} -c {names}"
     return complain(

@@ -62,7 +62,10 @@ class BlurOnDevice(ImageOnlyTransform):
     def _apply_to_image(self, img: Tensor, **params) -> Tensor:
         channels = torch.where(params["apply_to_channel"])[0].tolist()
         for channel, sigmas in zip(channels, params["sigmas"], strict=True):
-            kernels = [gaussian_1d(torch.tensor(float(sigma))).to(img.device, non_blocking=True) for sigma in sigmas]
+            kernels = [
+                gaussian_1d(torch.tensor(float(sigma)), approx="sampled").to(img.device, non_blocking=True)
+                for sigma in sigmas
+            ]
             img[channel] = separable_filtering(img[None, channel : channel + 1], kernels, mode="replicate")[0, 0]
         return img
 
