@@ -102,7 +102,7 @@ def assert_same(found: tuple, expected: tuple) -> None:
 
 def test_killed_with_two_processes(make_dataset):
     dataset = make_dataset(preprocess=False)
-    large = np.kron(volume(1), np.ones((8, 8, 8), np.float32))
+    large = np.kron(volume(1), np.ones((5, 5, 5), np.float32))
     write_image(large, images_of(dataset) / "case_00_0000.nii.gz", (1.0, 1.0, 1.0))
     for index in range(1, 12):
         shutil.copy(images_of(dataset) / "case_00_0000.nii.gz", images_of(dataset) / f"case_{index:02d}_0000.nii.gz")
