@@ -34,9 +34,14 @@ def preprocessed_base(dataset_name_or_id: str | int) -> str:
     if not os.path.isdir(base):
         raise complain(
             f"{name} has no preprocessed folder: {base} does not exist.",
-            remedy=f"Run: nnUNetv2_plan_and_preprocess -d {dataset_name_or_id}",
+            remedy=f"Run: nnUNetv2_plan_and_preprocess -d {dataset_id(base)}",
         )
     return base
+
+
+def dataset_id(base: str) -> int:
+    """The number in DatasetXXX_Name, which is what nnU-Net's commands take after -d."""
+    return int(os.path.basename(base).removeprefix("Dataset").split("_")[0])
 
 
 def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
         available = [f[:-5] for f in files if f.endswith(".json") and _plans_in(os.path.join(base, f)) is not None]
         raise complain(
             f"{path} does not exist or is no plans file. Plans of this dataset: {', '.join(available) or 'none'}.",
-            remedy="" if available else f"Run: nnUNetv2_plan_and_preprocess -d {os.path.basename(base)}",
+            remedy="" if available else f"Run: nnUNetv2_plan_and_preprocess -d {dataset_id(base)}",
         )
     return content
 
@@ -74,7 +79,7 @@ def labeled_cases(base: str, plans: dict[str, Any]) -> list[str]:
         folder = os.path.join(base, manager.get_configuration(configuration).data_identifier)
         if os.path.isdir(folder) and os.listdir(folder):
             found[folder] = set(infer_dataset_class(folder).get_identifiers(folder))
-    dataset, name = os.path.basename(base), manager.plans_name
+    dataset, name = dataset_id(base), manager.plans_name
     everything = set[str]().union(*found.values())
     if not everything:
         raise complain(

@@ -9,7 +9,7 @@ from typing import Any
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl.data.folders import load_plans
+from nnunet_ssl.data.folders import dataset_id, load_plans
 from nnunet_ssl.data.preprocess_case import Recipe, settings_hash
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
@@ -72,7 +72,7 @@ def _data_identifiers(manager: PlansManager, configurations: Sequence[str] | Non
 
 
 def _not_preprocessed(base: str, plans_identifier: str, configurations: Sequence[str]) -> Exception:
-    dataset = int(os.path.basename(base)[7:10])
+    dataset = dataset_id(base)
     names = " ".join(configurations)
     if plans_identifier == DEFAULT_PLANS:
         command = f"nnUNetv2_plan_and_preprocess -d {dataset} -c {names}  (or name other plans with -p)"

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from nnunet_ssl.demo.options import CONTROL
 from nnunet_ssl.demo.results import Scores
 
-COLORS = ("#E69F00", "#56B4E9", "#00B07C", "#E58BC0")  # told apart with every kind of colour vision
+COLORS = ("#F0E442", "#56B4E9", "#00B07C", "#E58BC0")  # told apart with every kind of colour vision
 ERROR_COLOR = "#FF3B30"
 
 
@@ -71,7 +71,7 @@ def draw(rows: Sequence[Row], scores: Sequence[Scores], path: Path) -> None:
     handles.append(Line2D([], [], color=ERROR_COLOR, label="outline of wrong voxels"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     means = ", ".join(f"{s.short_name} {s.mean:.3f}" for s in scores)
-    figure.suptitle(f"Semi-supervised nnU-Net on synthetic MR: mean Dice on the test cases: {means}", fontweight="bold")
+    figure.suptitle(f"Semi-supervised nnU-Net on synthetic MR. Mean Dice on the test cases: {means}", fontweight="bold")
     figure.savefig(path, dpi=130)
 
 
@@ -95,4 +95,4 @@ def _show_labels(axis: Any, labels: np.ndarray, count: int) -> None:
 
 def _outline(axis: Any, mask: np.ndarray) -> None:
     if mask.any():
-        axis.contour(mask, levels=[0.5], colors=[ERROR_COLOR], linewidths=0.8)
+        axis.contour(mask, levels=[0.5], colors=[ERROR_COLOR], linewidths=0.9)

@@ -77,7 +77,7 @@ def conclusion(control: Scores, semi: Scores) -> str:
     difference = semi.mean - control.mean
     verdict = "higher" if difference > 0 else "lower"
     return (
-        f"With the unlabelled images the mean Dice is {abs(difference):.3f} {verdict}, and better in {better} of "
+        f"With the unlabelled images the mean Dice is {abs(difference):.3f} {verdict}; it is higher in {better} of "
         f"{len(semi.cases)} test cases. One run on {len(semi.cases)} synthetic cases: an example, no evidence."
     )
 

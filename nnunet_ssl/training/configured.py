@@ -12,6 +12,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.errors import complain
 from nnunet_ssl.training.card import MethodCard
@@ -79,7 +80,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     @property
     def dataset_id(self) -> int:
         """The number in DatasetXXX_Name, for the commands that messages name."""
-        return int(self.plans_manager.dataset_name[len("Dataset") :].split("_")[0])
+        return dataset_id(self.plans_manager.dataset_name)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """nnU-Net's SGD, or AdamW where the settings say so; nnU-Net's polynomial schedule in both cases."""

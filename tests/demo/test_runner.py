@@ -227,7 +227,7 @@ def test_a_finished_demo_runs_nothing_again_and_shows_the_result(
     assert printed.count("done before") == 9
     assert "semi-supervised" in printed.splitlines()[0].lower()
     assert "$ nnUNetv2_train 999 3d_fullres all -tr nnUNetTrainerMeanTeacher -p nnUNetPlans_demo -device cpu" in printed
-    assert "higher, and better in 2 of 2 test cases" in printed
+    assert "higher; it is higher in 2 of 2 test cases" in printed
     numbers = json.loads((finished.output / "results.json").read_text())
     control, semi = (numbers[t] for t in finished.trainers)
     assert set(control["dice"]) == {"liver", "spleen", "kidneys", "pancreas"}
@@ -251,7 +251,7 @@ def test_the_table_shows_a_loss_as_a_loss() -> None:
     assert lines[2].split() == ["spleen", "0.600", "0.400", "-0.200"]
     assert lines[4].split() == ["mean", "0.700", "0.550", "-0.150"]
     assert len({len(line) for line in lines[:5]}) == 1
-    assert "0.150 lower, and better in 0 of 2 test cases" in results.conclusion(control, semi)
+    assert "0.150 lower; it is higher in 0 of 2 test cases" in results.conclusion(control, semi)
 
 
 def test_an_organ_absent_in_a_case_is_left_out_of_the_means() -> None:
