@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from nnunet_ssl.data.splits import Fold, Split, Splits, write_splits
+from tests.tiny import DATASET
+
 SHORT = {
     "num_epochs": 2,
     "num_iterations_per_epoch": 3,
@@ -19,6 +22,14 @@ SHORT = {
     "optimizer": "adamw",
     "initial_lr": 0.003,
 }
+
+
+CASES = [f"tiny_{i:03d}" for i in range(6)]
+FOLD = Fold(labeled=CASES[:2], unlabeled=CASES[2:5], val=CASES[5:])
+
+
+def write_split(dataset: Path, fold: Fold = FOLD, name: str = "n2") -> None:
+    write_splits(str(dataset), Splits(DATASET, {}, {name: Split(0.4, 0, [fold])}))
 
 
 def seed_everything(seed: int = 0) -> None:

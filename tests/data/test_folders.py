@@ -45,7 +45,9 @@ def test_labelled_cases(tmp_path, monkeypatch):
 
 def test_nothing_is_preprocessed(tmp_path, monkeypatch):
     base = make_planned(tmp_path, monkeypatch, configurations=[])
-    with pytest.raises(SemiSupervisedError, match=f"nnUNetv2_preprocess -d {DATASET} -plans_name nnUNetPlans"):
+    with pytest.raises(
+        SemiSupervisedError, match=f"nnUNetv2_preprocess -d {int(DATASET[7:10])} -plans_name nnUNetPlans"
+    ):
         labeled_cases(str(base), PLANS)
 
 

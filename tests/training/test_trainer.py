@@ -12,60 +12,17 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_ssl.data.splits import Fold, Split, Splits, write_splits
+from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
-from nnunet_ssl.training.network import unwrap
-from tests.running import SHORT, make_trainer, same_weights, weights
+from tests.running import CASES, FOLD, SHORT, make_trainer, same_weights, weights, write_split
 from tests.tiny import DATASET
-
-CASES = [f"tiny_{i:03d}" for i in range(6)]
-FOLD = Fold(labeled=CASES[:2], unlabeled=CASES[2:5], val=CASES[5:])
-
-
-def write_split(dataset: Path, fold: Fold = FOLD, name: str = "n2") -> None:
-    write_splits(str(dataset), Splits(DATASET, {}, {name: Split(0.4, 0, [fold])}))
 
 
 def log_of(trainer) -> str:
     return Path(trainer.log_file).read_text()
-
-
-class TestSupervised:
-    @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-    def test_without_a_block_it_is_nnunet_bit_for_bit(self, make_dataset, configuration):
-        dataset = make_dataset(preprocess=False)
-        results = []
-        for trainer_class in (nnUNetTrainer, nnUNetTrainerSupervised):
-            trainer = make_trainer(dataset, trainer_class, configuration, training=None)
-            trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 4, 2
-            trainer.run_training()
-            results.append((weights(trainer.network), trainer.logger.get_value("train_losses", None)))
-        assert same_weights(results[0][0], results[1][0])
-        assert results[0][1] == results[1][1]
-
-    def test_trains_on_the_labelled_cases_of_the_split_alone(self, make_dataset):
-        dataset = make_dataset(preprocess=False)
-        write_split(dataset)
-        trainer = make_trainer(dataset, nnUNetTrainerSupervised, split="n2")
-        trainer.run_training()
-        assert list(trainer.dataloader_train.data_loader.indices) == CASES[:2]
-        assert list(trainer.dataloader_val.data_loader.indices) == CASES[5:]
-
-    def test_training_settings_are_in_force(self, make_dataset):
-        dataset = make_dataset(preprocess=False)
-        settings = {"num_epochs": 7, "num_iterations_per_epoch": 9, "optimizer": "adamw", "weight_decay": 0.02}
-        trainer = make_trainer(dataset, nnUNetTrainerSupervised, training=settings)
-        trainer.initialize()
-        assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.save_every) == (7, 9, 50)
-        assert isinstance(trainer.optimizer, torch.optim.AdamW)
-        assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.02
-        stock = make_trainer(dataset, nnUNetTrainerSupervised, training={"initial_lr": 0.1})
-        stock.initialize()
-        assert isinstance(stock.optimizer, torch.optim.SGD) and stock.optimizer.param_groups[0]["lr"] == 0.1
 
 
 class TestWithheldLabels:
@@ -273,87 +230,6 @@ def test_progress_runs_from_zero_to_one(make_dataset):
     trainer.run_training()
     np.testing.assert_allclose(seen, np.arange(6) / 6)
     assert trainer.iteration == 2 * SHORT["num_iterations_per_epoch"] + 3  # after the last epoch's increment
-
-
-class TestMeanTeacher:
-    def test_noise_off_and_equal_networks_give_exactly_zero_consistency(self, make_dataset):
-        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"noise_std": 0.0})
-        trainer.on_train_start()
-        terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
-        assert terms["consistency"].item() == 0.0
-        assert terms["supervised"].item() != 0.0
-
-    def test_gradient_reaches_every_student_parameter_and_no_teacher_parameter(self, make_dataset):
-        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"student_view": "strong"})
-        trainer.on_train_start()
-        terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
-        terms["consistency"].backward()
-        assert all(p.grad is None and not p.requires_grad for p in trainer.auxiliary["teacher"].parameters())
-        encoder = trainer.network.encoder.parameters()
-        assert all(p.grad is not None for p in encoder)
-        trainer.network.zero_grad()
-        terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
-        sum(terms.values()).backward()
-        # nnU-Net gives the coarsest output weight 0 (1e-6 under DDP), so that its head is without gradient
-        coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}
-        assert all(p.grad is not None for p in trainer.network.parameters() if id(p) not in coarsest)
-
-    def test_teacher_follows_the_published_schedule(self, make_dataset):
-        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 0.6})
-        trainer.on_train_start()
-        trainer.on_train_epoch_start()
-        expected = None
-        for step in range(4):
-            trainer.train_step(next(trainer.dataloader_train))
-            student = weights(trainer.network)
-            decay = min(1 - 1 / (step + 1), 0.6)  # the first step copies the student
-            expected = (
-                student
-                if expected is None
-                else [decay * e + (1 - decay) * s for e, s in zip(expected, student, strict=True)]
-            )
-            for e, t in zip(expected, trainer.auxiliary["teacher"].parameters(), strict=True):
-                torch.testing.assert_close(t, e)
-
-    def test_weight_ramps_up(self, make_dataset):
-        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher)
-        trainer.run_training()
-        table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
-        ramp = [0.1 * math.exp(-5 * (1 - i / 6) ** 2) for i in range(6)]
-        np.testing.assert_allclose(table["weight_consistency"], [np.mean(ramp[:3]), np.mean(ramp[3:])], rtol=1e-5)
-
-    def test_teacher_predicts_by_option(self, make_dataset):
-        dataset = make_dataset()
-        trainer = make_trainer(
-            dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
-        )
-        trainer.run_training()
-        checkpoint = torch.load(Path(trainer.output_folder, "checkpoint_final.pth"), weights_only=False)
-        saved = checkpoint["network_weights"]
-        teacher = trainer.auxiliary["teacher"].state_dict()
-        assert all(torch.equal(saved[k], teacher[k]) for k in teacher)
-        assert not same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
-        again = make_trainer(
-            dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
-        )
-        again.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
-        assert same_weights(weights(again.network), weights(trainer.network))
-        assert same_weights(weights(again.auxiliary["teacher"]), weights(trainer.auxiliary["teacher"]))
-
-    def test_pretrained_weights_reach_the_teacher(self, make_dataset):
-        from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-
-        dataset = make_dataset()
-        source = make_trainer(dataset, nnUNetTrainerMeanTeacher, training={**SHORT, "num_epochs": 1})
-        source.run_training()
-        trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, seed=5)
-        trainer.initialize()
-        load_pretrained_weights(trainer.network, str(Path(source.output_folder, "checkpoint_final.pth")))
-        trainer.on_train_start()
-        assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
-        assert torch.equal(
-            next(unwrap(trainer.network).encoder.parameters()), next(source.network.encoder.parameters())
-        )
 
 
 class TestWarnings:

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.training.network import unwrap
+from tests.running import SHORT, make_trainer, same_weights, weights
+
+
+def test_noise_off_and_equal_networks_give_exactly_zero_consistency(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"noise_std": 0.0})
+    trainer.on_train_start()
+    terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
+    assert terms["consistency"].item() == 0.0
+    assert terms["supervised"].item() != 0.0
+
+
+def test_gradient_reaches_every_student_parameter_and_no_teacher_parameter(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"student_view": "strong"})
+    trainer.on_train_start()
+    terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
+    terms["consistency"].backward()
+    assert all(p.grad is None and not p.requires_grad for p in trainer.auxiliary["teacher"].parameters())
+    encoder = trainer.network.encoder.parameters()
+    assert all(p.grad is not None for p in encoder)
+    trainer.network.zero_grad()
+    terms = trainer.losses(*trainer.split_batch(next(trainer.dataloader_train)))
+    sum(terms.values()).backward()
+    # nnU-Net gives the coarsest output weight 0 (1e-6 under DDP), so that its head is without gradient
+    coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}
+    assert all(p.grad is not None for p in trainer.network.parameters() if id(p) not in coarsest)
+
+
+def test_teacher_follows_the_published_schedule(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 0.6})
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    expected = None
+    for step in range(4):
+        trainer.train_step(next(trainer.dataloader_train))
+        student = weights(trainer.network)
+        decay = min(1 - 1 / (step + 1), 0.6)  # the first step copies the student
+        expected = (
+            student
+            if expected is None
+            else [decay * e + (1 - decay) * s for e, s in zip(expected, student, strict=True)]
+        )
+        for e, t in zip(expected, trainer.auxiliary["teacher"].parameters(), strict=True):
+            torch.testing.assert_close(t, e)
+
+
+def test_weight_ramps_up(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher)
+    trainer.run_training()
+    table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
+    ramp = [0.1 * math.exp(-5 * (1 - i / 6) ** 2) for i in range(6)]
+    np.testing.assert_allclose(table["weight_consistency"], [np.mean(ramp[:3]), np.mean(ramp[3:])], rtol=1e-5)
+
+
+def test_teacher_predicts_by_option(make_dataset):
+    dataset = make_dataset()
+    trainer = make_trainer(
+        dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
+    )
+    trainer.run_training()
+    checkpoint = torch.load(Path(trainer.output_folder, "checkpoint_final.pth"), weights_only=False)
+    saved = checkpoint["network_weights"]
+    teacher = trainer.auxiliary["teacher"].state_dict()
+    assert all(torch.equal(saved[k], teacher[k]) for k in teacher)
+    assert not same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
+    again = make_trainer(
+        dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
+    )
+    again.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
+    assert same_weights(weights(again.network), weights(trainer.network))
+    assert same_weights(weights(again.auxiliary["teacher"]), weights(trainer.auxiliary["teacher"]))
+
+
+def test_pretrained_weights_reach_the_teacher(make_dataset):
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    dataset = make_dataset()
+    source = make_trainer(dataset, nnUNetTrainerMeanTeacher, training={**SHORT, "num_epochs": 1})
+    source.run_training()
+    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, seed=5)
+    trainer.initialize()
+    load_pretrained_weights(trainer.network, str(Path(source.output_folder, "checkpoint_final.pth")))
+    trainer.on_train_start()
+    assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
+    assert torch.equal(next(unwrap(trainer.network).encoder.parameters()), next(source.network.encoder.parameters()))
