@@ -1,0 +1,152 @@
+"""Whether the labelled and unlabelled cases of each configuration are preprocessed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ssl.data.image_folder import ImageFolder, list_images
+from nnunet_ssl.data.preprocess_case import settings_hash, source_record
+from nnunet_ssl.data.unlabeled import IMAGES
+from nnunet_ssl.data.unlabeled_store import is_up_to_date, unlabeled_folder, unlabeled_identifiers
+from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, some
+from nnunet_ssl.errors import SemiSupervisedError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the checks of one dataset share.
+
+    Attributes:
+        base: nnUNet_preprocessed/DatasetXXX_Name.
+        plans_identifier: name of the plans file.
+        plans: its content.
+        dataset_json: as planning left it.
+    """
+
+    base: str
+    plans_identifier: str
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        return int(os.path.basename(self.base)[len("Dataset") :].split("_")[0])
+
+    def command(self, program: str, configuration: str) -> str:
+        """nnUNetv2_preprocess or `nnunet_ssl preprocess` for one configuration."""
+        plans = "-plans_name" if program == "nnUNetv2_preprocess" else "-p"
+        return f"{program} -d {self.number} -c {configuration} {plans} {self.plans_identifier}"
+
+
+def load_dataset_json(base: str) -> dict[str, Any]:
+    """dataset.json of the preprocessed folder.
+
+    Raises:
+        SemiSupervisedError: it is missing, unreadable or lacks what the checks need.
+    """
+    path = os.path.join(base, "dataset.json")
+    try:
+        content: dict[str, Any] = load_json(path)
+        missing = [key for key in ("file_ending", "labels") if key not in content]
+    except (OSError, ValueError, TypeError) as error:
+        raise SemiSupervisedError(f"{path} cannot be read: {error}") from error
+    if missing:
+        raise SemiSupervisedError(f"{path} lacks {' and '.join(missing)}")
+    return content
+
+
+def labeled_ids(dataset: Dataset) -> dict[str, list[str]]:
+    """Configuration -> preprocessed labelled cases, for those that are no cascade stage."""
+    manager = PlansManager(dataset.plans)
+    result = {}
+    for name in manager.available_configurations:
+        configuration = manager.get_configuration(name)
+        if configuration.previous_stage_name is None and "data_identifier" in configuration.configuration:
+            result[name] = unlabeled_identifiers(os.path.join(dataset.base, configuration.data_identifier))
+    return result
+
+
+def data_findings(dataset: Dataset, labeled: dict[str, list[str]], wanted: Sequence[str] | None) -> list[Finding]:
+    """Labelled and unlabelled cases per configuration; ``wanted``: only these, and they have to be there."""
+    unknown = [name for name in wanted or [] if name not in labeled]
+    findings = [
+        Finding(
+            WRONG,
+            name,
+            f"no configuration of {dataset.plans_identifier} that semi-supervised trainers support",
+            f"choose from: {', '.join(labeled)}",
+        )
+        for name in unknown
+    ]
+    images, remarks = _images(dataset)
+    findings += remarks
+    for name, cases in labeled.items():
+        if wanted is None or name in wanted:
+            findings.append(_labeled(dataset, name, cases, required=wanted is not None or not any(labeled.values())))
+            if cases:
+                findings.append(_unlabeled(dataset, name, cases, images))
+    return findings
+
+
+def _images(dataset: Dataset) -> tuple[ImageFolder | None, list[Finding]]:
+    """The raw images without labels, where they are on this machine."""
+    if not nnUNet_raw.is_set():
+        return None, []
+    folder = os.path.join(nnUNet_raw, os.path.basename(dataset.base), IMAGES)
+    try:
+        images = list_images(folder, dataset.dataset_json["file_ending"])
+    except SemiSupervisedError as error:
+        return None, [Finding(NOTE, IMAGES, str(error))]
+    if images.problems:
+        remedy = f"correct the names; nnunet_ssl preprocess -d {dataset.number} lists all of them"
+        return images, [Finding(WRONG, IMAGES, f"{folder}: {some(images.problems)}", remedy)]
+    return images, [Finding(OK, IMAGES, f"{len(images.cases)} images without labels in {folder}")]
+
+
+def _labeled(dataset: Dataset, name: str, cases: list[str], required: bool) -> Finding:
+    item, command = f"{name} labelled", dataset.command("nnUNetv2_preprocess", name)
+    if not cases:
+        return Finding(WRONG if required else NOTE, item, "not preprocessed", command)
+    expected = dataset.dataset_json.get("numTraining")
+    if isinstance(expected, int) and expected != len(cases):
+        return Finding(NOTE, item, f"{len(cases)} cases, but dataset.json says {expected}", command)
+    return Finding(OK, item, f"{len(cases)} cases")
+
+
+def _unlabeled(dataset: Dataset, name: str, labeled: list[str], images: ImageFolder | None) -> Finding:
+    configuration = PlansManager(dataset.plans).get_configuration(name)
+    folder = unlabeled_folder(os.path.join(dataset.base, configuration.data_identifier))
+    item, command = f"{name} unlabelled", dataset.command("nnunet_ssl preprocess", name)
+    try:
+        finished = unlabeled_identifiers(folder)
+    except SemiSupervisedError as error:
+        return Finding(WRONG, item, str(error), command)
+    both = set(finished) & set(labeled)
+    if both:
+        text = f"labelled cases among the unlabelled ones in {folder}: {some(both)}"
+        return Finding(WRONG, item, text, "rename or remove these images and their files in that folder")
+    cases = images.cases if images else {}
+    missing = set(cases) - set(finished)
+    if missing:
+        done = len(cases) - len(missing)
+        text = f"{done} of {len(cases)} images preprocessed; missing: {some(missing)}"
+        return Finding(WRONG, item, text, command)
+    if not finished:
+        text = "none; only a split that withholds labels gives semi-supervised trainers something to use"
+        return Finding(NOTE, item, text, f"put images into {IMAGES}, then: {command}")
+    settings = settings_hash(dataset.plans, name, dataset.dataset_json)
+    old = [c for c, files in cases.items() if not is_up_to_date(folder, c, source_record(files, settings))]
+    if old:
+        text = f"{len(finished)} cases, made from other image files or with other settings: {some(old)}"
+        return Finding(NOTE, item, text, command)
+    others = len(finished) - len(cases)
+    counts = f"{len(cases)} of {len(cases)} images" if cases else ""
+    extra = f"{others} cases whose images are elsewhere" if others else ""
+    return Finding(OK, item, " and ".join(part for part in (counts, extra) if part))

@@ -1,0 +1,64 @@
+"""The whole examination, in the order in which things have to be right."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from nnunet_ssl.data.folders import load_plans, preprocessed_base
+from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
+from nnunet_ssl.doctor.environment import environment_findings
+from nnunet_ssl.doctor.installation import device_findings, installation_findings
+from nnunet_ssl.doctor.lookup import trainer_findings
+from nnunet_ssl.doctor.report import WRONG, Finding, Section
+from nnunet_ssl.doctor.settings_files import plans_findings, split_findings
+from nnunet_ssl.errors import SemiSupervisedError
+
+
+def examine_installation() -> list[Section]:
+    """Everything that does not depend on a dataset."""
+    return [
+        Section("Installation", installation_findings()),
+        Section("Environment", environment_findings()),
+        Section("Trainers, by nnU-Net's own look-up", trainer_findings()),
+        Section("Training on this machine", device_findings()),
+    ]
+
+
+def examine_dataset(
+    dataset_name_or_id: str | int,
+    plans_identifier: str = "nnUNetPlans",
+    configurations: Sequence[str] | None = None,
+) -> list[Section]:
+    """Data, splits and settings of one dataset.
+
+    Args:
+        dataset_name_or_id: as for nnU-Net's commands.
+        plans_identifier: whose configurations are looked at.
+        configurations: only these; None: all, and one preprocessed configuration is enough.
+    """
+    try:
+        base = preprocessed_base(dataset_name_or_id)
+    except SemiSupervisedError as error:
+        return [Section(f"Dataset {dataset_name_or_id}", [_from_error("dataset", error)])]
+    name = os.path.basename(base)
+    known: set[str] = set()
+    try:
+        dataset = Dataset(base, plans_identifier, load_plans(base, plans_identifier), load_dataset_json(base))
+        labeled = labeled_ids(dataset)
+        known = {case for cases in labeled.values() for case in cases}
+        data = data_findings(dataset, labeled, configurations)
+    except SemiSupervisedError as error:
+        data = [_from_error(plans_identifier, error)]
+    folds, splits = split_findings(base, known)
+    return [
+        Section(f"Data of {name}, {plans_identifier}", data),
+        Section(f"Splits of {name}", folds),
+        Section(f"Settings in the plans of {name}", plans_findings(base, splits)),
+    ]
+
+
+def _from_error(item: str, error: SemiSupervisedError) -> Finding:
+    """The last line of our errors says what to do."""
+    lines = str(error).splitlines()
+    return Finding(WRONG, item, "\n".join(lines[:-1]), lines[-1]) if len(lines) > 1 else Finding(WRONG, item, lines[0])

@@ -1,0 +1,107 @@
+"""Versions and places of what a semi-supervised training needs, and the device it would run on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import nnunetv2
+import torch
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from packaging.requirements import Requirement
+
+import nnunet_ssl
+from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
+
+DISTRIBUTION = "nnunet-ssl"
+
+
+def installation_findings() -> list[Finding]:
+    """Python, PyTorch, nnU-Net and this package, and whether the installed versions fit this package."""
+    findings = [
+        Finding(OK, "Python", f"{platform.python_version()}  {sys.executable}"),
+        Finding(OK, "PyTorch", f"{torch.__version__}  {_folder(torch.__file__)}"),
+        Finding(OK, "nnU-Net", f"{_version('nnunetv2')}  {_folder(nnunetv2.__file__)}"),
+        Finding(OK, "nnunet_ssl", f"{nnunet_ssl.__version__}  {_folder(nnunet_ssl.__file__)}"),
+    ]
+    try:
+        requirements = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        text = "this package is used without being installed, so the versions it needs were not checked"
+        return [*findings, Finding(NOTE, "requirements", text, "pip install nnunet-ssl")]
+    problems = [p for p in map(_problem_with, map(Requirement, requirements)) if p]
+    if problems:
+        remedy = f"pip install --upgrade {DISTRIBUTION}"
+        return [*findings, Finding(WRONG, "requirements", "\n".join(problems), remedy)]
+    return [*findings, Finding(OK, "requirements", "every required package is installed in a version that fits")]
+
+
+def _problem_with(requirement: Requirement) -> str:
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return ""
+    found = _version(requirement.name)
+    if found == "not installed":
+        return f"{requirement} is not installed"
+    fits = requirement.specifier.contains(found, prereleases=True)
+    return "" if fits else f"{requirement.name} {found} is installed, but {requirement} is needed"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _folder(file: str | None) -> str:
+    return str(Path(file).parent) if file else "unknown place"
+
+
+def device_findings() -> list[Finding]:
+    """Device, mixed precision, compilation and workers that `nnUNetv2_train` would use in this environment."""
+    device = best_device()
+    return [_device(device), _mixed_precision(device), _compilation(device), _workers()]
+
+
+def best_device() -> str:
+    """cuda, mps or cpu: what `-device` should name. nnU-Net's own default is always cuda."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _device(device: str) -> Finding:
+    if device == "cuda":
+        cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        return Finding(OK, "device", "cuda: " + ", ".join(f"{c.name} {c.total_memory / 2**30:.0f} GiB" for c in cards))
+    text = f"{device}: PyTorch sees no CUDA device; nnU-Net's commands take cuda unless told otherwise"
+    return Finding(NOTE, "device", text, f"nnUNetv2_train ... -device {device}")
+
+
+def _mixed_precision(device: str) -> Finding:
+    on = "on (float16 in the networks, float32 in the losses of this package)"
+    return Finding(OK, "mixed precision", on if device == "cuda" else "off, nnU-Net has it on CUDA only")
+
+
+def _compilation(device: str) -> Finding:
+    """nnU-Net's rule: on unless switched off, and only on CUDA and not on Windows."""
+    value = os.environ.get("nnUNet_compile")
+    said = "not set" if value is None else f"nnUNet_compile={value}"
+    wanted = value is None or value.lower() in ("true", "1", "t")
+    if device != "cuda" or os.name == "nt":
+        return Finding(OK, "torch.compile", f"off on this device ({said})")
+    return Finding(OK, "torch.compile", f"{'on' if wanted else 'off'} ({said})")
+
+
+def _workers() -> Finding:
+    value = os.environ.get("nnUNet_n_proc_DA")
+    try:
+        number = get_allowed_n_proc_DA()
+    except ValueError:
+        text = f"nnUNet_n_proc_DA={value} is not a whole number"
+        return Finding(WRONG, "loading workers", text, "export nnUNet_n_proc_DA=8, or unset nnUNet_n_proc_DA")
+    source = "nnUNet_n_proc_DA" if value is not None else "nnU-Net's default, nnUNet_n_proc_DA is not set"
+    return Finding(OK, "loading workers", f"{number} ({source}), shared by labelled and unlabelled patches")

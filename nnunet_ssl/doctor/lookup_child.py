@@ -1,0 +1,47 @@
+"""Run as a script by lookup.py: argv holds the answer file and the names of the trainers."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # the folder of this script, which no command of nnU-Net has there
+
+import json
+import os
+from typing import Any
+
+
+def look_up(name: str) -> Any:
+    """The class that nnU-Net finds, or the text of its error."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        return recursive_find_trainer_class_by_name(name)
+    except (Exception, SystemExit) as error:  # anything may happen in other people's modules
+        text = str(error).split(". If the trainer is located elsewhere")[0]
+        return (
+            f"{type(error).__name__}: {text}" if text and not isinstance(error, RuntimeError) else text or repr(error)
+        )
+
+
+def describe(name: str, found: Any) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"error": found}
+    try:
+        from nnunet_ssl.trainers import find_trainer
+    except ModuleNotFoundError as error:
+        return {"module": found.__module__, "same": False, "reason": str(error)}
+    return {"module": found.__module__, "same": found is find_trainer(name)}
+
+
+def main(answer: str, names: list[str]) -> None:
+    found = {name: look_up(name) for name in names}  # all of them before our package is imported here
+    content = {name: describe(name, trainer) for name, trainer in found.items()}
+    with open(f"{answer}.tmp", "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(f"{answer}.tmp", answer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,64 @@
+"""Findings, and how they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+OK, NOTE, WRONG = "ok", "note", "WRONG"
+LONGEST = 5  # names of cases in one line
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        mark: OK, NOTE (worth knowing, or not there but optional) or WRONG.
+        item: what was looked at.
+        text: what was found; further lines are indented below it.
+        remedy: what to do, commands where there are any; one step per line.
+    """
+
+    mark: str
+    item: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Findings that belong together."""
+
+    title: str
+    findings: list[Finding]
+
+
+def is_wrong(sections: Iterable[Section]) -> bool:
+    """Whether anything has to be put right before training."""
+    return any(finding.mark == WRONG for section in sections for finding in section.findings)
+
+
+def render(sections: Iterable[Section]) -> str:
+    """Aligned text: mark, item, what was found; a remedy stands below its problem."""
+    sections = list(sections)
+    width = max((len(f.item) for s in sections for f in s.findings), default=0)
+    margin = " " * (9 + width)
+    lines: list[str] = []
+    for section in sections:
+        lines += ["", section.title]
+        for finding in section.findings:
+            first, *rest = finding.text.splitlines() or [""]
+            lines.append(f"  {finding.mark:<5} {finding.item:<{width}} {first}".rstrip())
+            lines += [f"{margin}{line}" for line in rest]
+            lines += [f"{margin}-> {line}" for line in finding.remedy.splitlines()]
+    wrong = sum(f.mark == WRONG for s in sections for f in s.findings)
+    last = f"{wrong} WRONG, see -> for what to do." if wrong else "Nothing is wrong."
+    return "\n".join([*lines[1:], "", last])
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names and the number of the others."""
+    ordered = sorted(names)
+    more = len(ordered) - LONGEST
+    return ", ".join(ordered[:LONGEST]) + (f" and {more} more" if more > 0 else "")

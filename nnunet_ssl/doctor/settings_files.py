@@ -1,0 +1,116 @@
+"""Splits, and the plans files that carry settings for semi-supervised training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+from nnunet_ssl.data.folders import load_plans
+from nnunet_ssl.data.split_folds import NNUNET_FOLDS, read_folds
+from nnunet_ssl.data.splits import SPLITS_FILE, Split, Splits, find_split, fold_problems, read_splits, splits_path
+from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
+from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.planning.plans_copy import make_plans_copy
+from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.training.settings import BLOCK, parse_settings
+
+
+def split_findings(base: str, known_cases: Collection[str]) -> tuple[list[Finding], Splits | None]:
+    """nnU-Net's folds and our splits; the splits too, None where there are none or the file is damaged.
+
+    Args:
+        base: nnUNet_preprocessed/DatasetXXX_Name.
+        known_cases: preprocessed labelled cases; none: the splits are not compared with them.
+    """
+    findings = [_nnunet_folds(base, known_cases)]
+    dataset = os.path.basename(base)
+    if not os.path.isfile(splits_path(base)):
+        text = "not there, every training label is used"
+        command = f"nnunet_ssl splits -d {dataset} --fractions 0.1   (to withhold labels; optional)"
+        return [*findings, Finding(NOTE, SPLITS_FILE, text, command)], None
+    try:
+        splits = read_splits(base)
+    except SemiSupervisedError as error:
+        text, *remedy = str(error).splitlines()
+        return [*findings, Finding(WRONG, SPLITS_FILE, text, "\n".join(line.strip() for line in remedy))], None
+    groups = f", cases grouped by {len(set(splits.groups.values()))} subjects" if splits.groups else ""
+    findings.append(Finding(OK, SPLITS_FILE, f"{len(splits.splits)} splits, hash intact{groups}"))
+    for name, split in splits.splits.items():
+        findings.append(_split(dataset, name, split, splits, known_cases or None))
+    return findings, splits
+
+
+def _nnunet_folds(base: str, known_cases: Collection[str]) -> Finding:
+    path = os.path.join(base, NNUNET_FOLDS)
+    if not os.path.isfile(path):
+        return Finding(NOTE, NNUNET_FOLDS, "not there yet, nnU-Net makes 5 folds when it first needs them")
+    if not known_cases:
+        return Finding(NOTE, NNUNET_FOLDS, "not checked, no labelled case is preprocessed")
+    try:
+        folds = read_folds(path, sorted(known_cases), {})
+    except SemiSupervisedError as error:
+        remedy = f"correct {path}, or delete it before the first training: nnU-Net makes it again"
+        return Finding(WRONG, NNUNET_FOLDS, str(error), remedy)
+    return Finding(OK, NNUNET_FOLDS, f"{len(folds)} folds")
+
+
+def _split(dataset: str, name: str, split: Split, splits: Splits, known_cases: Collection[str] | None) -> Finding:
+    problems = [
+        f"fold {index}: {problem}"
+        for index, fold in enumerate(split.folds)
+        for problem in fold_problems(fold, splits.groups, known_cases)
+    ]
+    if problems:
+        remedy = f"preprocess what is missing, or write other splits: nnunet_ssl splits -d {dataset} --help"
+        return Finding(WRONG, f"split {name}", "\n".join(problems), remedy)
+    parts = {
+        "labelled": [len(fold.labeled) for fold in split.folds],
+        "withheld": [len(fold.unlabeled) for fold in split.folds],
+        "validation": [len(fold.val) for fold in split.folds],
+    }
+    counts = "; ".join(f"{part} {' '.join(map(str, numbers))}" for part, numbers in parts.items())
+    return Finding(OK, f"split {name}", f"per fold: {counts}")
+
+
+def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
+    """Every plans file with a settings block, and whether trainers would accept it."""
+    findings = []
+    for file in sorted(os.listdir(base)):
+        if file.endswith(".json"):
+            try:
+                plans = load_plans(base, file[:-5])
+            except SemiSupervisedError:  # another JSON file
+                continue
+            if BLOCK in plans:
+                findings.append(_block(base, file[:-5], plans, splits))
+    if findings:
+        return findings
+    command = f"nnunet_ssl plans -d {os.path.basename(base)} --help"
+    return [Finding(NOTE, "settings", "no plans file carries settings, the defaults hold", f"{command}   (optional)")]
+
+
+def _block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> Finding:
+    remedy = f"correct it in {os.path.join(base, name + '.json')}, or write another: nnunet_ssl plans --help"
+    try:
+        problem = _problem_with(base, name, plans, splits)
+    except SemiSupervisedError as error:
+        problem = str(error)
+    if problem:
+        return Finding(WRONG, name, problem, remedy)
+    block = plans[BLOCK]
+    values = {"training": block.get("training", {}), **block.get("hyperparameters", {})}
+    lines = [f"{owner}: " + ", ".join(f"{k} = {v}" for k, v in own.items()) for owner, own in values.items() if own]
+    return Finding(OK, name, "\n".join([f"split {block.get('split') or 'none, every label is used'}", *lines]))
+
+
+def _problem_with(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> str:
+    make_plans_copy(plans, name, None, {}, {})  # says everything that is wrong with the block, all trainers at once
+    for trainer in TRAINERS:
+        trainer_class: Any = find_trainer(trainer)
+        split = parse_settings(plans, trainer, trainer_class.Hyperparameters).split
+    if split is not None and splits is None:
+        return f'names split "{split}", but {SPLITS_FILE} is missing or damaged'
+    if split is not None and splits is not None:
+        find_split(splits, split, splits_path(base))
+    return ""
