@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -98,15 +98,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
 
     # ---- construction
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net compares this signature with its own
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def set_up(self) -> None:
+        super().set_up()
         self.auxiliary: dict[str, nn.Module] = {}
         self._copies: list[nn.Module] = []
 
@@ -218,4 +211,4 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
             swap_weights(self.network, self.predictor())
 
 
-__all__: Sequence[str] = ["SemiSupervisedHyperparameters", "nnUNetTrainerSemiSupervised"]
+__all__ = ["SemiSupervisedHyperparameters", "nnUNetTrainerSemiSupervised"]

@@ -44,7 +44,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         configuration: str,
         fold: int,
         dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net compares this signature with its own
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
     ) -> None:
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
         plans.setdefault("continue_training", False)  # restored init_args lack it
@@ -60,6 +60,13 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
                 setattr(self, name, value)
         if self.length_variant_epochs is not None:
             self.num_epochs = self.length_variant_epochs
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Attributes and refusals of a subclass: the last thing in construction, so that no class repeats __init__.
+
+        nnU-Net inspects the signature of the constructor and breaks on any other.
+        """
 
     @classmethod
     def settings_of(cls, plans: dict[str, Any]) -> Settings:
@@ -115,7 +122,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        self.print_to_log_file("Settings in force:", self.settings_in_force(), add_timestamp=False)
+        settings = self.settings_in_force()
+        self.print_to_log_file("Settings in force:", settings, add_timestamp=False)
+        self.logger.update_config({BLOCK: settings})
         if self._random_state_to_restore is not None:
             # only now: building the loaders has drawn random numbers that the uninterrupted run did not draw
             set_random_state(self._random_state_to_restore, self.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from nnunet_ssl.data.batches import LabeledBatch
@@ -19,15 +18,8 @@ OBSERVE_EVERY = 10  # steps between two looks at the pseudo-labels
 class nnUNetTrainerMonitored(nnUNetTrainerTwoStreams):
     """Collects loss terms, weights and pseudo-label monitors and reports them once per epoch."""
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net compares this signature with its own
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def set_up(self) -> None:
+        super().set_up()
         self.monitor = Monitor(self.device)
         self._step = 0
         self._warned: set[str] = set()

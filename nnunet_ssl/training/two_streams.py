@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
@@ -36,19 +35,13 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
 
     Hyperparameters: ClassVar[type] = SemiSupervisedHyperparameters
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net compares this signature with its own
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def set_up(self) -> None:
+        super().set_up()
         if self.is_cascaded:
+            previous = self.configuration_manager.previous_stage_name
             raise NotImplementedError(
-                f"{type(self).__name__} does not support cascade stages ({configuration} needs the predictions of "
-                f"{self.configuration_manager.previous_stage_name}). Train 3d_fullres, 3d_lowres or 2d."
+                f"{type(self).__name__} does not support cascade stages ({self.configuration_name} needs the "
+                f"predictions of {previous}). Train 3d_fullres, 3d_lowres or 2d."
             )
         self.strong_view: StrongView | None = None
         self._withheld_label: Tensor | None = None
