@@ -1,0 +1,51 @@
+"""`nnunet_ssl methods` as it is typed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from nnunet_ssl.cli import main
+from nnunet_ssl.methods import align
+from nnunet_ssl.trainers import TRAINERS, find_trainer
+
+
+def test_every_trainer_with_its_card(capsys):
+    assert main(["methods"]) == 0
+    header, rule, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "trainer"
+    assert set(rule) == {"-", " "}
+    starts = [0] + [i + 2 for i in range(len(rule)) if rule[i : i + 2] == "  "]
+    for row, name in zip(rows, TRAINERS, strict=False):
+        cells = [row[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        assert cells == [name, *dataclasses.astuple(find_trainer(name).card)]
+    assert rows[len(TRAINERS)] == ""
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerMeanTeacher", "nnUNetTrainerMeanTeacher_5epochs"])
+def test_hyperparameters_with_default_meaning_and_source(name, capsys):
+    assert main(["methods", "-tr", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{name}: Tarvainen & Valpola")
+    rows = {line.split()[0]: line for line in lines[4:] if line}
+    for field in dataclasses.fields(find_trainer(name).Hyperparameters):
+        assert field.metadata["doc"] in rows[field.name]
+        assert rows[field.name].endswith(field.metadata["source"])
+    assert rows["ema_decay"].split()[1] == "0.99"
+    assert rows["unlabeled_batch_size"].split()[1] == "null"
+    assert "--hyperparameters nnUNetTrainerMeanTeacher:" in lines[-1]
+
+
+def test_a_trainer_without_hyperparameters(capsys):
+    assert main(["methods", "-tr", "nnUNetTrainerSupervised"]) == 0
+    assert "No hyper-parameters." in capsys.readouterr().out
+
+
+def test_an_unknown_trainer(capsys):
+    assert main(["methods", "-tr", "nnUNetTrainer"]) == 1
+    assert "no trainer 'nnUNetTrainer'; it has nnUNetTrainerSupervised" in capsys.readouterr().err
+
+
+def test_columns_line_up():
+    assert align([("a", "b"), ("long", "c")]) == ["a     b", "----  -", "long  c"]

@@ -1,0 +1,68 @@
+"""The command `nnunet_ssl` as it is typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nnunet_ssl import __version__, cli
+from nnunet_ssl.errors import complain
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"{__version__}\n")
+
+
+def test_help_says_semi_supervised_first_and_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "The command `nnunet_ssl`: semi-supervised training for nnU-Net v2" in output
+    assert all(f"{name} {summary}" in output for name, summary in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize("name", [*cli.COMMANDS])
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([name, "--help"])
+    assert end.value.code == 0
+    assert f"usage: nnunet_ssl {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nope"], ["path", "--nope"], ["doctor", "-p"]])
+def test_wrong_usage_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert "usage: nnunet_ssl" in capsys.readouterr().err
+
+
+def test_errors_for_people_have_no_traceback_and_others_do(monkeypatch, capsys):
+    from nnunet_ssl.commands import path
+
+    def refuse(args):
+        raise complain("It is wrong.", ["here", "there"], "Do this.")
+
+    monkeypatch.setattr(path, "run", refuse)
+    assert cli.main(["path"]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "nnunet_ssl path: It is wrong.\n  - here\n  - there\nDo this.\n")
+
+    def fail(args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(path, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["path"])
+
+
+def test_path_is_quick_since_it_imports_neither_torch_nor_nnunet():
+    imported = "sorted({'torch', 'nnunetv2'} & {*sys.modules})"
+    script = f"import sys; from nnunet_ssl.cli import main; main(['path']); print({imported})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
