@@ -1,0 +1,177 @@
+"""The wheel that is shipped, and the directions in which its parts may know each other."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nnunet_ssl import __version__
+from nnunet_ssl.trainers import TRAINERS
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "nnunet_ssl"
+
+# ---- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed here, so that no wheel can be built without the network")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools leaves build folders beside pyproject.toml
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "nnunet_ssl", "tests", "trainers", "architectures"):
+        (source / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    assert wheel.name == f"nnunet_ssl-{__version__}-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    shipped = {name for name in names if name.startswith("nnunet_ssl/")}
+    python = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
+    assert shipped == python | {"nnunet_ssl/py.typed"}
+    assert "nnunet_ssl/external/nnunet_ssl_trainers.py" in shipped
+    information = f"nnunet_ssl-{__version__}.dist-info/"
+    assert {name.split("/")[0] + "/" for name in names} == {"nnunet_ssl/", information}
+    metadata = zipfile.ZipFile(wheel).read(information + "METADATA").decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "semi-supervised" in metadata
+    assert information + "licenses/LICENSE" in names
+
+
+@pytest.mark.slow
+def test_the_unpacked_wheel_works_from_another_working_directory(wheel, tmp_path):
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    zipfile.ZipFile(wheel).extractall(site)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    environment.pop("nnUNet_extTrainer", None)
+
+    def output(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=elsewhere, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    directory = output("-m", "nnunet_ssl.cli", "path")
+    assert directory == str((site / "nnunet_ssl" / "external").resolve())
+    environment["nnUNet_extTrainer"] = directory
+    script = (
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        f"import sys\nfor name in {[*TRAINERS]}:\n    print('FOUND', sys.modules[find(name).__module__].__file__)"
+    )
+    found = [line for line in output("-c", script).splitlines() if line.startswith("FOUND")]
+    files = [site.joinpath(*module.split(".")).with_suffix(".py") for module in TRAINERS.values()]
+    assert found == [f"FOUND {file}" for file in files]
+    assert not any(elsewhere.iterdir())
+
+
+# ---- who may know whom
+
+MAY_KNOW = {
+    "errors": set(),
+    "losses": set(),
+    "architectures": set(),
+    "data": {"errors"},
+    "training": {"data", "losses", "errors"},
+    "trainers": {"training", "losses", "architectures", "data", "errors"},
+}
+ON_TOP = {"planning", "evaluation", "doctor", "demo", "commands", "cli", "discovery", "methods", "external", "__init__"}
+
+
+def part_of(module: str) -> str:
+    """nnunet_ssl.data.splits -> data; the package itself -> __init__."""
+    return [*module.split("."), "__init__"][1]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(source: str, module: str, is_package: bool) -> Iterator[str]:
+    """Every module of ours that the source imports, at any depth, relative imports resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if is_package else module.split(".")[:-1]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            # `from nnunet_ssl import data` imports a part, `from nnunet_ssl import __version__` does not
+            names = [f"{origin}.{alias.name}" for alias in node.names] if origin == "nnunet_ssl" else [origin]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "nnunet_ssl")
+
+
+def edges() -> set[tuple[str, str, str]]:
+    """(module, part it belongs to, part it imports) of the whole package."""
+    result = set()
+    for path in PACKAGE.rglob("*.py"):
+        module = module_name(path)
+        for name in imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"):
+            result.add((module, part_of(module), part_of(name)))
+    return result
+
+
+def test_every_part_has_its_place():
+    parts = {part_of(module_name(path)) for path in PACKAGE.rglob("*.py")}
+    assert parts - ON_TOP == set(MAY_KNOW)
+
+
+def test_no_import_runs_upwards():
+    forbidden = sorted(
+        f"{module} imports {target}"
+        for module, part, target in edges()
+        if part in MAY_KNOW and target != part and target not in MAY_KNOW[part]
+    )
+    assert forbidden == []
+
+
+def test_strings_of_module_names_lead_to_no_detour():
+    """importlib.import_module("nnunet_ssl....") would pass the test above unseen."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        module = module_name(path)
+        if part_of(module) in MAY_KNOW and module != "nnunet_ssl.trainers":  # which names its own modules
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and node.value.startswith("nnunet_ssl.")
+                ):
+                    found.append(f"{module}: {node.value}")
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import nnunet_ssl.training.ema", {"nnunet_ssl.training.ema"}),
+        ("def f():\n    from nnunet_ssl.data.splits import Fold", {"nnunet_ssl.data.splits"}),
+        ("from nnunet_ssl import data", {"nnunet_ssl.data"}),
+        ("from . import ema", {"nnunet_ssl.training"}),
+        ("from ..data import splits", {"nnunet_ssl.data"}),
+        ("from .. import cli", {"nnunet_ssl.cli"}),
+        ("import torch\nfrom nnunetv2.paths import nnUNet_raw", set()),
+    ],
+)
+def test_imports_are_seen_in_every_form(source, expected):
+    assert set(imports(source, "nnunet_ssl.training.base", False)) == expected
