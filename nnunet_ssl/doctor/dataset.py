@@ -11,6 +11,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.image_folder import ImageFolder, list_images
 from nnunet_ssl.data.preprocess_case import settings_hash, source_record
 from nnunet_ssl.data.unlabeled import IMAGES
@@ -37,7 +38,7 @@ class Dataset:
 
     @property
     def number(self) -> int:
-        return int(os.path.basename(self.base)[len("Dataset") :].split("_")[0])
+        return dataset_id(os.path.basename(self.base))
 
     def command(self, program: str, configuration: str) -> str:
         """nnUNetv2_preprocess or `nnunet_ssl preprocess` for one configuration."""
