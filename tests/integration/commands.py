@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ import SimpleITK
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 SCRIPTS = Path(sys.executable).parent
+DATASET = "Dataset004_Hippocampus"
+TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "optimizer=adamw",
+            "initial_lr=0.003", "save_every=1")  # fmt: skip
+MEAN_TEACHER = "nnUNetTrainerMeanTeacher"
+PATCHES = {"3d_fullres": [24, 32, 24], "2d": [32, 32]}
 
 
 @dataclass(frozen=True)
@@ -94,3 +100,11 @@ def same_predictions(first: Path, second: Path) -> bool:
 def dump(content: object, path: Path) -> Path:
     path.write_text(json.dumps(content))
     return path
+
+
+def inputs(project: Project, folder: Path) -> Path:
+    """Two images to predict."""
+    folder.mkdir()
+    for image in sorted((project.raw / "imagesTr").iterdir())[:2]:
+        shutil.copy(image, folder)
+    return folder

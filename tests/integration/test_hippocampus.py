@@ -1,4 +1,4 @@
-"""Real data through the real commands: subject-wise split with 6 labelled cases, and images without any label."""
+"""Real data through the real commands: a subject-wise split with 6 labelled cases, the others withheld."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from tests.integration.commands import Project, dump, run, same_predictions, shrink, subjects
+from tests.integration.commands import (
+    DATASET,
+    MEAN_TEACHER,
+    PATCHES,
+    TRAINING,
+    Project,
+    dump,
+    inputs,
+    run,
+    same_predictions,
+    shrink,
+    subjects,
+)
 
 pytestmark = pytest.mark.slow
-
-DATASET = "Dataset004_Hippocampus"
-TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "optimizer=adamw",
-            "initial_lr=0.003", "save_every=1")  # fmt: skip
-MEAN_TEACHER = "nnUNetTrainerMeanTeacher"
-PATCHES = {"3d_fullres": [24, 32, 24], "2d": [32, 32]}
-
-
-def inputs(project: Project, folder: Path) -> Path:
-    """Two images to predict."""
-    folder.mkdir()
-    for image in sorted((project.raw / "imagesTr").iterdir())[:2]:
-        shutil.copy(image, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -164,41 +162,3 @@ def test_a_splits_file_edited_by_hand_stops_training(withheld: Project):
         assert "edited by hand" in output
     finally:
         file.write_text(original)
-
-
-@pytest.fixture(scope="module")
-def unlabeled(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """6 labelled cases; the other images lie in imagesUn and have no label file anywhere."""
-    project = Project(tmp_path_factory.mktemp("unlabeled"), DATASET)
-    source = real_data / "hippocampus_mini"
-    labeled = load_json(str(source / "ssl_splits.json"))["fractions"]["25%"]["labelled"]
-    for folder in ("imagesTr", "labelsTr", "imagesUn"):
-        (project.raw / folder).mkdir(parents=True)
-    dataset_json = load_json(str(source / DATASET / "dataset.json"))
-    dump({**dataset_json, "numTraining": len(labeled)}, project.raw / "dataset.json")
-    for image in (source / DATASET / "imagesTr").iterdir():
-        case = image.name.removesuffix("_0000.nii.gz")
-        shutil.copy(image, project.raw / ("imagesTr" if case in labeled else "imagesUn"))
-        if case in labeled:
-            shutil.copy(source / DATASET / "labelsTr" / f"{case}.nii.gz", project.raw / "labelsTr")
-    project.run(
-        "nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2, "-npfp", 2, "--verify_dataset_integrity"
-    )
-    shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
-    return project
-
-
-def test_images_without_any_label(unlabeled: Project, tmp_path: Path):
-    unlabeled.run("nnunet_ssl", "plans", "-d", 4, "--name", "nnUNetPlans_short", "--training", *TRAINING,
-                  "--hyperparameters", f"{MEAN_TEACHER}:student_view=strong")  # fmt: skip
-    options = (4, "3d_fullres", 0, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_short", "-device", "cpu")
-    refused = unlabeled.run("nnUNetv2_train", *options, fails=True)
-    assert "Run: nnunet_ssl preprocess -d 4 -c 3d_fullres" in refused
-    unlabeled.run("nnunet_ssl", "preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2)
-    assert len(list((unlabeled.preprocessed / "nnUNetPlans_3d_fullres__unlabeled").glob("*[0-9].b2nd"))) == 18
-    output = unlabeled.run("nnUNetv2_train", *options, nnUNet_n_proc_DA="2")
-    assert "Unlabelled pool: 18 cases, 0 of them withheld" in output
-    unlabeled.run("nnUNetv2_predict", "-d", 4, "-c", "3d_fullres", "-f", 0, "-tr", MEAN_TEACHER,
-                  "-p", "nnUNetPlans_short", "-i", inputs(unlabeled, tmp_path / "in"), "-o", tmp_path / "out",
-                  "-device", "cpu", "-npp", 1, "-nps", 1)  # fmt: skip
-    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
