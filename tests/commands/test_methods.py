@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from nnunet_ssl.cli import main
 from nnunet_ssl.methods import align
 from nnunet_ssl.trainers import TRAINERS, find_trainer
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_every_trainer_with_its_card(capsys):
@@ -49,3 +52,16 @@ def test_an_unknown_trainer(capsys):
 
 def test_columns_line_up():
     assert align([("a", "b"), ("long", "c")]) == ["a     b", "----  -", "long  c"]
+
+
+@pytest.mark.parametrize("name", [*TRAINERS])
+def test_the_documentation_page_has_every_hyperparameter_with_its_default(name):
+    trainer = find_trainer(name)
+    page = (DOCS / "methods" / f"{TRAINERS[name].split('.')[-1]}.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("| `")]
+    defaults = {row[1].strip("`"): row[3] for row in rows if len(row) == 7}
+    assert defaults == {
+        field.name: {"None": "none", "False": "false", "True": "true"}.get(str(field.default), str(field.default))
+        for field in dataclasses.fields(trainer.Hyperparameters)
+    }
+    assert name in page
