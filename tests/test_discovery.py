@@ -132,6 +132,50 @@ def test_without_the_package_our_names_give_the_pip_line_and_others_nnunets_mess
         assert message.startswith(f"Could not find requested nnunet trainer {name}")
 
 
+BROKEN = """
+import importlib.machinery, json, sys
+
+module, statement, directory, *names = sys.argv[1:]
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(statement, {})
+
+sys.meta_path.insert(0, Broken())
+sys.path.insert(0, directory)
+import nnunet_ssl_trainers
+
+answers = []
+for name in names:
+    try:
+        answers.append(hasattr(nnunet_ssl_trainers, name))  # what nnU-Net asks; False: it says that there is none
+    except Exception as error:
+        answers.append([type(error).__name__, str(error)])
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.parametrize("module", ["nnunet_ssl", "nnunet_ssl.trainers.mean_teacher"])
+@pytest.mark.parametrize(
+    ("statement", "kind", "text"),
+    [
+        ("import no_such_dependency", "ModuleNotFoundError", "No module named 'no_such_dependency'"),
+        ("import os; os.nope", "ImportError", "{name} cannot be imported: module 'os' has no attribute 'nope'"),
+    ],
+)
+def test_what_breaks_inside_the_package_is_not_taken_for_a_missing_package_or_trainer(module, statement, kind, text):
+    names = ["nnUNetTrainerMeanTeacher", "nnUNetTrainerMeanTeacher_7epochs"]
+    answers = in_fresh_process(BROKEN, [], module, statement, external_directory(), *names)
+    assert answers == [[kind, text.format(name=name)] for name in names]
+
+
 def test_the_shim_knows_every_trainer():
     namespace: dict = {"__name__": "shim"}
     exec(Path(external_directory(), "nnunet_ssl_trainers.py").read_text(), namespace)

@@ -15,13 +15,16 @@ def __getattr__(name: str) -> type:
     if not _OURS.fullmatch(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        import nnunet_ssl  # noqa: F401
+        from nnunet_ssl.trainers import find_trainer
+
+        return find_trainer(name)
     except ModuleNotFoundError as error:
+        if error.name != "nnunet_ssl":  # a dependency, which the error names
+            raise
         raise ModuleNotFoundError(
             f"{name} belongs to the package nnunet_ssl, which is not installed in this environment. "
             "Run: pip install nnunet-ssl",
             name="nnunet_ssl",
         ) from error
-    from nnunet_ssl.trainers import find_trainer
-
-    return find_trainer(name)
+    except AttributeError as error:  # nnU-Net would take it for "there is no such trainer"
+        raise ImportError(f"{name} cannot be imported: {error}") from error
