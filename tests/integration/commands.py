@@ -45,7 +45,7 @@ class Project:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet_")}
         # one line for `export nnUNet_extTrainer=$(nnunet_ssl path)`
         path = subprocess.run([SCRIPTS / "nnunet_ssl", "path"], capture_output=True, text=True, check=True, env=clean)
-        defaults = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", "nnUNet_extTrainer": path.stdout.strip()}
+        defaults = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_extTrainer": path.stdout.strip()}
         return clean | folders | defaults | extra
 
     def run(self, command: str, *arguments: object, fails: bool = False, **environment: str) -> str:

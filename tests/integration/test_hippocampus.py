@@ -33,7 +33,7 @@ def withheld(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Proje
     """24 labelled cases of which the split withholds all but 6 of the training cases; planned and preprocessed."""
     project = Project(tmp_path_factory.mktemp("withheld"), DATASET)
     shutil.copytree(real_data / "hippocampus_mini" / DATASET, project.raw)
-    project.run("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "2d", "-np", 2, "-npfp", 2)
+    project.run("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "2d", "-np", 1, "-npfp", 1)
     shutil.copy(real_data / "hippocampus_mini" / "splits_final.json", project.preprocessed)
     shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
     cases = [p.name.removesuffix(".nii.gz") for p in sorted((project.raw / "labelsTr").iterdir())]

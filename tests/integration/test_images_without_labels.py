@@ -29,7 +29,7 @@ def unlabeled(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
         if case in labeled:
             shutil.copy(source / DATASET / "labelsTr" / f"{case}.nii.gz", project.raw / "labelsTr")
     project.run(
-        "nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2, "-npfp", 2, "--verify_dataset_integrity"
+        "nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "-np", 1, "-npfp", 1, "--verify_dataset_integrity"
     )
     shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
     return project

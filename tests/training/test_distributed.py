@@ -73,47 +73,49 @@ def build(dataset: Path, name: str, configuration: str) -> Any:
     return trainer
 
 
-def worker(rank: int, dataset: Path, name: str, configuration: str, port: int, out: str) -> None:
+CASES = [
+    ("nnUNetTrainerSupervised", "3d_fullres"),
+    ("nnUNetTrainerMeanTeacher", "3d_fullres"),
+    ("nnUNetTrainerMeanTeacher", "2d"),
+]
+
+
+def worker(rank: int, dataset: Path, port: int, out: Path) -> None:
     import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as host
 
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=2)
     host.DDP = lambda module, device_ids: DistributedDataParallel(module)  # nnU-Net passes CUDA ids
-    trainer = build(dataset, name, configuration)
-    assert trainer.device.type == "cpu"
-    assert isinstance(trainer.network, DistributedDataParallel)
-    batch = joined_batch(len(trainer.configuration_manager.patch_size))
-    found = gradients(trainer, part(batch, slice(2 * rank, 2 * rank + 2)))
-    shares = [rank_share(torch.tensor(float(rank + 1))).item()]
+    found = {}
+    for name, configuration in CASES:
+        trainer = build(dataset, name, configuration)
+        assert trainer.device.type == "cpu"
+        assert isinstance(trainer.network, DistributedDataParallel)
+        batch = joined_batch(len(trainer.configuration_manager.patch_size))
+        found[name, configuration] = gradients(trainer, part(batch, slice(2 * rank, 2 * rank + 2)))
+    share = rank_share(torch.tensor(float(rank + 1))).item()
     monitor = Monitor(torch.device("cpu"))
     monitor.add("x", torch.tensor(float(rank)), torch.tensor(1.0 + 2 * rank))
-    torch.save({"gradients": found, "shares": shares, "means": monitor.epoch_means()}, f"{out}/{rank}.pt")
+    torch.save({"gradients": found, "share": share, "means": monitor.epoch_means()}, out / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    "name, configuration",
-    [
-        ("nnUNetTrainerSupervised", "3d_fullres"),
-        ("nnUNetTrainerMeanTeacher", "3d_fullres"),
-        ("nnUNetTrainerMeanTeacher", "2d"),
-    ],
-)
-def test_two_ranks_equal_one_process_with_the_joined_batch(make_dataset, tmp_path, name, configuration):
+def test_two_ranks_equal_one_process_with_the_joined_batch(make_dataset, tmp_path):
     from nnunetv2.run.run_training import find_free_network_port
 
     dataset = make_dataset(unlabeled=0)
-    mp.spawn(worker, (dataset, name, configuration, find_free_network_port(), str(tmp_path)), nprocs=2)
+    mp.spawn(worker, (dataset, find_free_network_port(), tmp_path), nprocs=2)
     ranks = [torch.load(tmp_path / f"{r}.pt") for r in (0, 1)]
-    trainer = build(dataset, name, configuration)
-    reference = gradients(trainer, joined_batch(len(trainer.configuration_manager.patch_size)))
-    coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}
-    for index, parameter in enumerate(trainer.network.parameters()):
-        first, second = (r["gradients"][index] for r in ranks)
-        assert first is not None, "unused parameter under DDP"
-        assert torch.equal(first, second)
-        if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
-            torch.testing.assert_close(first, reference[index], atol=1e-5, rtol=1e-4)
-    assert [r["shares"] for r in ranks] == [[pytest.approx(2 / 3)], [pytest.approx(4 / 3)]]
+    for name, configuration in CASES:
+        trainer = build(dataset, name, configuration)
+        reference = gradients(trainer, joined_batch(len(trainer.configuration_manager.patch_size)))
+        coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}
+        for index, parameter in enumerate(trainer.network.parameters()):
+            first, second = (r["gradients"][name, configuration][index] for r in ranks)
+            assert first is not None, "unused parameter under DDP"
+            assert torch.equal(first, second)
+            if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
+                torch.testing.assert_close(first, reference[index], atol=1e-5, rtol=1e-4)
+    assert [r["share"] for r in ranks] == [pytest.approx(2 / 3), pytest.approx(4 / 3)]
     assert [r["means"] for r in ranks] == [{"x": pytest.approx(0.75)}] * 2

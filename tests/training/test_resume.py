@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -139,50 +137,71 @@ def test_random_state_round_trip():
     assert first == (random.random(), np.random.normal(), np.random.normal(), torch.rand(3).tolist())
 
 
-TRAIN = """
+# One process imports everything and forks the trainings, since the imports take far longer than an epoch.
+KILL_TEN_TIMES = """
+import multiprocessing
+import random
 import sys
-import torch
-torch.set_num_threads(1)
+import time
 from pathlib import Path
-from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+
+import torch
+
+torch.set_num_threads(1)
 from nnunetv2.run.run_training import maybe_load_checkpoint
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from tests.running import make_trainer
-training = {"num_epochs": 100000, "num_iterations_per_epoch": 1, "num_val_iterations_per_epoch": 1,
-            "save_every": 1, "optimizer": "adamw"}
-trainer = make_trainer(Path(sys.argv[1]), nnUNetTrainerMeanTeacher, training=training)
-trainer.logger.plot_progress_png = lambda folder: None  # takes a second, the checkpoint milliseconds
-maybe_load_checkpoint(trainer, True, False)
-print("START", trainer.current_epoch, flush=True)
-trainer.run_training()
+
+SETTINGS = {"num_epochs": 100000, "num_iterations_per_epoch": 1, "num_val_iterations_per_epoch": 1, "save_every": 1,
+            "optimizer": "adamw"}
+
+
+def train(queue):
+    trainer = make_trainer(Path(sys.argv[1]), nnUNetTrainerMeanTeacher, training=SETTINGS)
+    trainer.logger.plot_progress_png = lambda folder: None  # takes a second, the checkpoint milliseconds
+    maybe_load_checkpoint(trainer, True, False)
+    queue.put(trainer.current_epoch)
+    trainer.run_training()
+
+
+generator = random.Random(0)
+context = multiprocessing.get_context("fork")
+for _ in range(10):
+    queue = context.SimpleQueue()
+    process = context.Process(target=train, args=(queue,))
+    process.start()
+    try:
+        while queue.empty():
+            assert process.is_alive(), "training did not start"
+            time.sleep(0.01)
+        print("STARTED AT", queue.get(), flush=True)
+        time.sleep(generator.uniform(0.3, 2.0))
+    finally:
+        process.kill()
+        process.join()
+    assert process.exitcode == -9, process.exitcode
+    for checkpoint in Path(sys.argv[2]).rglob("checkpoint_*.pth"):
+        assert "nnunet_ssl" in torch.load(checkpoint, weights_only=False)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments_training_always_continues(make_dataset):
     dataset = make_dataset()
-    script = dataset.parent / "train.py"
-    script.write_text(TRAIN)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    generator = random.Random(0)
-    starts = []
-    for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(dataset)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        output = ""
-        for line in process.stdout:
-            output += line
-            if line.startswith("START"):
-                starts.append(int(line.split()[1]))
-                break
-        else:
-            pytest.fail(f"training did not start:\n{output}")
-        time.sleep(generator.uniform(0.3, 2.0))
-        process.send_signal(signal.SIGKILL)
-        process.stdout.read()
-        process.wait()
-        results = dataset.parents[1] / "nnUNet_results"
-        for checkpoint in results.rglob("checkpoint_*.pth"):
-            assert "nnunet_ssl" in torch.load(checkpoint, weights_only=False)
-    assert starts[0] == 0 and starts == sorted(starts) and starts[-1] > starts[0]
+    script = dataset.parent / "kill.py"
+    script.write_text(KILL_TEN_TIMES)
+    done = subprocess.run(
+        [sys.executable, str(script), str(dataset), str(dataset.parents[1] / "nnUNet_results")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    starts = [int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("STARTED AT")]
+    assert len(starts) == 10
+    assert starts[0] == 0
+    assert starts == sorted(starts)
+    assert starts[-1] > starts[0]
