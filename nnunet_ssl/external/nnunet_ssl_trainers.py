@@ -7,7 +7,12 @@ are found without importing anything of ours.
 
 import re
 
-NAMES = ("nnUNetTrainerSupervised", "nnUNetTrainerMeanTeacher")
+NAMES = (
+    "nnUNetTrainerSupervised",
+    "nnUNetTrainerMeanTeacher",
+    "nnUNetTrainerSKCDF",
+    "nnUNetTrainerSKCDF_paper",
+)
 _OURS = re.compile(rf"({'|'.join(NAMES)})(_[1-9]\d*epochs)?")
 
 

@@ -9,6 +9,8 @@ from nnunet_ssl.training.settings import LENGTH_VARIANT
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
+    "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf",
+    "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf_paper",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.training.deep_supervision import deep_supervised
 from nnunet_ssl.training.distributed import rank_share
 from nnunet_ssl.training.monitor import LOSS
 from nnunet_ssl.training.monitored import nnUNetTrainerMonitored
@@ -54,12 +55,16 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         """The network whose weights are validated and saved as `network_weights`: `self.network` or a copy of it."""
         return self.network
 
+    def clipping_groups(self) -> list[list[nn.Parameter]]:
+        """Parameters whose gradients are clipped together, to a norm of 12: those of each network."""
+        return [list(network.parameters()) for network in (self.network, *self.auxiliary.values())]
+
     # ---- tools for a method
 
-    def forward(self, network: nn.Module, images: Tensor) -> Any:
+    def forward(self, network: nn.Module, *images: Tensor) -> Any:
         """Forward in nnU-Net's mixed precision (on CUDA only). Returns what the network returns."""
         with self.mixed_precision():
-            return network(images)
+            return network(*images)
 
     def forward_joint(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Any, Tensor]:
         """One forward of self.network over both streams.
@@ -78,6 +83,17 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         """nnU-Net's own loss with deep supervision, as nnU-Net evaluates it."""
         with self.mixed_precision():
             return self.loss(outputs, target)
+
+    def deep_supervised(self, loss: Callable[..., Tensor], outputs: Any, *maps: Any) -> Tensor:
+        """A loss of our own at every resolution, with nnU-Net's weights; see :func:`deep_supervised`."""
+        return deep_supervised(loss, getattr(self.loss, "weight_factors", None), outputs, *maps)
+
+    def annotated(self, target: Any) -> Any:
+        """Where a label map, or each of a list, is no ignore label: (B, 1, *P) bool; ``None`` without such a label."""
+        ignored = self.label_manager.ignore_label
+        if ignored is None:
+            return None
+        return [t != ignored for t in target] if isinstance(target, list) else target != ignored
 
     def share_of_ranks(self, count: Tensor) -> Tensor:
         """Factor for a mean over ``count`` elements of this rank; see :func:`rank_share`. 1 without DDP."""
@@ -150,8 +166,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         (scaler.scale(total) if scaler else total).backward()
         if scaler:
             scaler.unscale_(self.optimizer)
-        for network in (self.network, *self.auxiliary.values()):
-            trainable = [p for p in network.parameters() if p.requires_grad]
+        for group in self.clipping_groups():
+            trainable = [p for p in group if p.requires_grad]
             if trainable:
                 nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)
         if scaler:

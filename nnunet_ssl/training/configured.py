@@ -37,6 +37,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     card: ClassVar[MethodCard]
     Hyperparameters: ClassVar[type] = NoHyperparameters
     length_variant_epochs: ClassVar[int | None] = None
+    mirror_axes: list[int] | None = None
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
                 setattr(self, name, value)
         if self.length_variant_epochs is not None:
             self.num_epochs = self.length_variant_epochs
+        self._check_mirror_axes()
         self.set_up()
 
     def set_up(self) -> None:
@@ -95,6 +97,23 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def _check_mirror_axes(self) -> None:
+        dimensions = len(self.configuration_manager.patch_size)
+        axes = self.mirror_axes or []
+        if any(a not in range(dimensions) or isinstance(a, bool) for a in axes) or len(set(axes)) < len(axes):
+            raise complain(
+                f'"training": mirror_axes = {axes} does not fit configuration {self.configuration_name}, whose axes '
+                f"are {', '.join(map(str, range(dimensions)))} (none of them: []).",
+            )
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, Any]:
+        """nnU-Net's, with the mirroring of training and prediction limited to ``mirror_axes``."""
+        rotation, dummy_2d, patch_size, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if self.mirror_axes is not None:
+            axes = tuple(sorted(self.mirror_axes)) or None
+            self.inference_allowed_mirroring_axes = axes
+        return rotation, dummy_2d, patch_size, axes
 
     def split_of_fold(self) -> Fold | None:
         """The labelled, withheld and validation cases of this fold, or ``None`` without a split in the settings."""

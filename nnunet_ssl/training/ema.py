@@ -21,5 +21,5 @@ def update_ema(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     targets: list[torch.Tensor] = [*averaged.parameters()]
     sources: list[torch.Tensor] = [*model.parameters()]
     if [t.shape for t in targets] != [s.shape for s in sources]:
-        raise ValueError("averaged and model must have the same parameters in the same order")
+        raise ValueError("the two modules must have the same parameters in the same order")
     torch._foreach_lerp_(targets, sources, 1.0 - decay)

@@ -59,6 +59,11 @@ class TrainingSettings:
     optimizer: str | None = setting(None, "sgd: nnU-Net's own; adamw: for short runs", choices=("sgd", "adamw"))
     initial_lr: float | None = setting(None, "learning rate at the start (nnU-Net: 0.01)", low=0.0, high=10.0)
     weight_decay: float | None = setting(None, "weight decay (nnU-Net: 3e-5)", low=0.0, high=1.0)
+    mirror_axes: list | None = setting(
+        None,
+        "axes of the patch that augmentation and prediction may mirror, counted from 0 (nnU-Net: all); leave out the "
+        "left-right axis where left and right are separate classes",
+    )
 
 
 @dataclass(frozen=True)

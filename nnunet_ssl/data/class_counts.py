@@ -1,0 +1,77 @@
+"""How many voxels of each class the labelled cases hold, counted once per case."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from filelock import FileLock
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+from nnunet_ssl.data.folders import write_json
+
+COUNTS_FILE = "class_counts_ssl.json"
+
+
+def count_labels(preprocessed_folder: str, cases: Sequence[str]) -> dict[int, int]:
+    """Voxels of each label value over whole preprocessed segmentations, as nnU-Net trains on them.
+
+    The counts of every case are kept beside the splits, in class_counts_ssl.json, and counted again only when the
+    case's file has changed. No case but those named is opened. Concurrent trainings take turns.
+
+    Args:
+        preprocessed_folder: nnU-Net's folder of a configuration.
+        cases: case identifiers, all of them labelled.
+
+    Returns:
+        Label value -> number of voxels. What nnU-Net marks as outside the image (-1) counts as background.
+    """
+    base, configuration = os.path.split(os.path.normpath(preprocessed_folder))
+    path = os.path.join(base, COUNTS_FILE)
+    if not os.access(base, os.W_OK):  # a read-only copy of the data: counted anew by every training
+        return _total([_count(preprocessed_folder, case) for case in cases])
+    with FileLock(path + ".lock"):
+        known = _read(path)
+        counted = known.setdefault(configuration, {})
+        fresh = {case: _stamp(preprocessed_folder, case) for case in cases}
+        stale = [case for case in cases if counted.get(case, {}).get("file") != fresh[case]]
+        for case in stale:
+            counted[case] = {"file": fresh[case], "voxels": _count(preprocessed_folder, case)}
+        if stale:
+            write_json(path, known)
+    return _total([counted[case]["voxels"] for case in cases])
+
+
+def _total(counts: Sequence[dict[str, int]]) -> dict[int, int]:
+    total: dict[int, int] = {}
+    for count in counts:
+        for label, voxels in count.items():
+            total[int(label)] = total.get(int(label), 0) + voxels
+    return total
+
+
+def _read(path: str) -> dict[str, dict]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError):  # none yet, or damaged: it holds nothing that cannot be counted again
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _stamp(folder: str, case: str) -> list[list]:
+    """Names, sizes and times of the case's files: another preprocessing leaves another stamp."""
+    files = sorted(entry.name for entry in os.scandir(folder) if entry.name.startswith((f"{case}.", f"{case}_seg.")))
+    found = [(name, os.stat(os.path.join(folder, name))) for name in files]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
+
+
+def _count(folder: str, case: str) -> dict[str, int]:
+    _, segmentation, _, _ = infer_dataset_class(folder)(folder, [case]).load_case(case)
+    labels, voxels = np.unique(np.asarray(segmentation[:]), return_counts=True)
+    counts: dict[str, int] = {}
+    for label, number in zip(np.maximum(labels, 0), voxels, strict=True):
+        counts[str(int(label))] = counts.get(str(int(label)), 0) + int(number)
+    return counts

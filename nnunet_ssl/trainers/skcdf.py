@@ -1,0 +1,211 @@
+"""SKCDF: semantic knowledge complementarity and decoupling for class-imbalanced segmentation.
+
+Source: Zhang et al., "Semantic Knowledge Complementarity based Decoupling Framework for Semi-supervised
+Class-imbalanced Medical Image Segmentation" (CVPR 2025); where paper and published experiments differ, see
+docs/methods/skcdf.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+
+from nnunet_ssl.architectures.skcdf import SKCDFNet, SKCDFOutput
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.class_counts import count_labels
+from nnunet_ssl.losses.balanced import (
+    balanced_dice_ce,
+    dice_ce,
+    keep_probabilities,
+    sample_keep_mask,
+    scheduled_keep_probabilities,
+)
+from nnunet_ssl.training.base import SemiSupervisedHyperparameters, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.deep_supervision import finest
+from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.ramps import sigmoid_rampup
+from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.transfer import TRANSFER_ORDERS, Branch, knowledge_transfer
+
+
+@dataclass(frozen=True)
+class SKCDFHyperparameters(SemiSupervisedHyperparameters):
+    unsupervised_weight: float = setting(
+        10.0, "weight of the unlabelled terms at the end of its ramp", source="10, Sec. 4.1", low=0.0
+    )
+    rampup_fraction: float = setting(
+        1.0, "fraction of training over which that weight rises", source="1, released code", low=1e-6, high=1.0
+    )
+    transfer_decay: float = setting(0.99, "decay of knowledge transfer per step", source="0.99, Eq. 6", low=0.0, high=1.0)
+    head_transfer_decay: float | None = setting(
+        None, "decay of the transfer between heads; none: transfer_decay; 1: off", source="0.99, Eq. 6", low=0.0, high=1.0
+    )
+    transfer_order: str = setting(
+        "H->D->H",
+        "order of the transfers between heads (H) and decoders (D)",
+        source="H->D->H, Table 5",
+        choices=("none", *TRANSFER_ORDERS),
+    )
+    decoupling: bool = setting(True, "a decoder of its own for the unlabelled data", source="on, Table 3 (DF)")
+    complementarity: bool = setting(True, "cross-attention at the bottleneck", source="on, Table 3 (SKCM)")
+    balanced_heads: bool = setting(True, "auxiliary balanced heads", source="on, Table 3 (ABSH)")
+    inference_decoder: str = setting(
+        "unlabeled", "decoder that predicts", source="unlabelled, Table 4", choices=("unlabeled", "labeled")
+    )
+    auxiliary_dice_offset: bool = setting(
+        True, "dropped voxels dilute the Dice of the balanced heads", source="on, released code"
+    )
+    attention_heads: int = setting(2, "heads N_h of the attention", source="2, released code", low=1)
+    self_heads: str = setting(
+        "split", "heads in self mode", source="split, released code", choices=("split", "merged")
+    )
+    attention_dropout: float = setting(0.1, "dropout in the attention", source="0.1, released code", low=0.0, high=0.9)
+    token_map: str = setting(
+        "identity", "initial token maps", source="xavier in the released code; recommended", choices=("identity", "xavier")
+    )
+    context_samples: int | None = setting(
+        2, "samples of the other stream in the attention; none: all", source="2, released batch", low=1
+    )
+    channel_dropout: float = setting(
+        0.0, "dropout of bottleneck and last channels", source="0.5 in the released V-Net; recommended", low=0.0, high=0.9
+    )
+
+    @property
+    def order_in_force(self) -> str | None:
+        """The transfers that the switched-on parts leave; None for none."""
+        if self.transfer_order == "none" or not (self.decoupling or self.balanced_heads):
+            return None
+        if not self.balanced_heads:
+            return "D"
+        if not self.decoupling:  # one decoder: its auxiliary head to its main head, and nothing else
+            return "H->D" if "H" in self.transfer_order else None
+        return self.transfer_order
+
+
+class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
+    """L = L_sup + L_sup^bal + lambda_u (L_unsup + L_unsup^bal), each a cross-entropy plus a Dice (Eqs. 2, 4, 17, 19).
+
+    The labelled decoder learns from labels alone and labels the unlabelled patches; the unlabelled decoder learns from
+    those pseudo-labels alone, is pulled towards the labelled one before each step (Eqs. 5, 6), and predicts.
+    """
+
+    Hyperparameters: ClassVar[type] = SKCDFHyperparameters
+    hyperparameters: SKCDFHyperparameters
+    card: ClassVar[MethodCard] = MethodCard(
+        paper="Zhang et al., SKCDF, CVPR 2025",
+        predicts="unlabelled decoder (option: labelled)",
+        dimensions="2D, 3D",
+        extra_memory="a second decoder, bottleneck attention",
+        extra_time="MEASURED",
+    )
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]  # nnU-Net calls it on the class and on the trainer alike
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The plans' U-Net as :class:`SKCDFNet`, with the options of the settings block."""
+        hp: SKCDFHyperparameters = cls.settings_of(plans_manager.plans).hyperparameters
+        return SKCDFNet.from_plans(
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            configuration_manager.patch_size,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+            decoupling=hp.decoupling,
+            complementarity=hp.complementarity,
+            balanced_heads=hp.balanced_heads,
+            inference_decoder=hp.inference_decoder,
+            channel_dropout=hp.channel_dropout,
+            num_heads=hp.attention_heads,
+            dropout=hp.attention_dropout,
+            max_context=hp.context_samples,
+            token_init=hp.token_map,
+            self_heads=hp.self_heads,
+        )
+
+    def set_up(self) -> None:
+        super().set_up()
+        if self.label_manager.has_regions:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not support region-based training: its pseudo-labels are single classes. "
+                "Use a dataset.json without overlapping regions, or nnUNetTrainerMeanTeacher."
+            )
+
+    @cached_property
+    def keep_probability(self) -> Tensor:
+        """P_c = min N / N_c (Eq. 16) of the fold's labelled cases, (K,) on the training device; equal on all ranks."""
+        counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
+        voxels = [counts.get(int(label), 0) for label in self.label_manager.all_labels]
+        self.print_to_log_file("Voxels per class in the labelled cases:", voxels)
+        return keep_probabilities(torch.tensor(voxels)).to(self.device)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.hyperparameters.balanced_heads:
+            _ = self.keep_probability  # counted before the first step
+
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+        hp = self.hyperparameters
+        self.transfer_knowledge()
+        out: SKCDFOutput = self.forward(self.network, labeled.image, unlabeled.weak)
+        self.observe_pseudo_labels(finest(out.unlabeled_main), out.guided_main, unlabeled.valid)
+
+        pseudo = out.guided_main.argmax(1, keepdim=True)  # Eq. 3
+        supervised = self.deep_supervised(_dice_ce, out.labeled_main, labeled.target, self.annotated(labeled.target))
+        unsupervised = self.deep_supervised(_dice_ce, out.unlabeled_main, pseudo, unlabeled.valid)
+        weight = hp.unsupervised_weight * sigmoid_rampup(self.progress / hp.rampup_fraction)
+        terms = {"supervised": supervised, "unsupervised": self.weigh("unsupervised", unsupervised, weight)}
+        if hp.balanced_heads:
+            terms |= self._balanced_terms(out, finest(labeled.target), unlabeled.valid, weight)
+        return terms
+
+    def _balanced_terms(self, out: SKCDFOutput, label: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
+        """The auxiliary heads, on voxels thinned to about as many of each class (Eqs. 16-19)."""
+        assert out.labeled_auxiliary is not None and out.guided_auxiliary is not None
+        assert out.unlabeled_auxiliary is not None
+        annotated = self.annotated(label)
+        pseudo = out.guided_auxiliary.argmax(1, keepdim=True)  # Eq. 15
+        scheduled = scheduled_keep_probabilities(self.keep_probability, self.progress)
+        kept = sample_keep_mask(label, self.keep_probability, valid=annotated)
+        kept_pseudo = sample_keep_mask(pseudo, scheduled, valid=valid)
+        offset = self.hyperparameters.auxiliary_dice_offset
+        supervised = balanced_dice_ce(out.labeled_auxiliary, label, kept, annotated, dice_offset=offset)
+        unsupervised = balanced_dice_ce(out.unlabeled_auxiliary, pseudo, kept_pseudo, valid, dice_offset=offset)
+        return {
+            "supervised_balanced": supervised,
+            "unsupervised_balanced": self.weigh("unsupervised_balanced", unsupervised, weight),
+        }
+
+    def transfer_knowledge(self) -> None:
+        """Auxiliary -> main head, labelled -> unlabelled decoder, auxiliary -> main head, before the forward (Eq. 6)."""
+        hp, net = self.hyperparameters, unwrap(self.network)
+        if hp.order_in_force is not None:
+            labeled, unlabeled = (
+                Branch(decoder.unet_decoder, decoder.main_head, decoder.auxiliary_head)
+                for decoder in (net.labeled_decoder, net.unlabeled_decoder)
+            )
+            knowledge_transfer(hp.order_in_force, labeled, unlabeled, hp.transfer_decay, hp.head_transfer_decay)
+
+    def clipping_groups(self) -> list[list[nn.Parameter]]:
+        """Shared part, labelled branch and unlabelled branch, so that a large lambda_u does not starve the labels."""
+        net = unwrap(self.network)
+        branches = [list(decoder.parameters()) for decoder in net.decoders.values()]
+        in_branches = {id(p) for branch in branches for p in branch}
+        return [[p for p in net.parameters() if id(p) not in in_branches], *branches]
+
+
+def _dice_ce(logits: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    return dice_ce(logits, target, valid=valid)
