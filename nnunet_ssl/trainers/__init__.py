@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 
-from nnunet_ssl.training.settings import LENGTH_VARIANT
+from nnunet_ssl.training.settings import LENGTH_VARIANT, register_trainers
 
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
 }
+register_trainers(TRAINERS)
 
 
 def find_trainer(name: str) -> type:

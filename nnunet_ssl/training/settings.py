@@ -11,9 +11,11 @@ travel with the weights and no trainer needs constructor arguments.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +26,13 @@ BLOCK_KEYS = ("split", "training", "hyperparameters")
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
 
 T = TypeVar("T")
+
+_known_trainers: set[str] = set()
+
+
+def register_trainers(names: Iterable[str]) -> None:
+    """Names that may stand under "hyperparameters". Trainers of other packages register theirs before use."""
+    _known_trainers.update(names)
 
 
 def setting(
@@ -96,6 +105,13 @@ def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_clas
     name = settings_name(trainer_name)
     hyperparameters = block.get("hyperparameters", {})
     own = hyperparameters.get(name, {}) if isinstance(hyperparameters, dict) else hyperparameters
+    if isinstance(hyperparameters, dict):
+        allowed = sorted(_known_trainers | {name})
+        problems += [
+            f'unknown trainer "{key}" in "hyperparameters"; allowed: {", ".join(allowed)}'
+            for key in hyperparameters
+            if key not in allowed
+        ]
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')
     if problems:
@@ -133,6 +149,8 @@ def _problem_with_value(hint: Any, limits: typing.Mapping[str, Any], value: Any)
     expected = [o for o in options if o is not type(None)]
     if not any(_is_a(value, e) for e in expected):
         return f"must be {' or '.join(getattr(e, '__name__', str(e)) for e in expected)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
     choices, low, high = (limits.get(k) for k in ("choices", "low", "high"))
     if choices is not None and value not in choices:
         return f"must be one of {', '.join(map(repr, choices))}"
@@ -166,6 +184,7 @@ __all__ = [
     "describe",
     "find_problems",
     "parse_settings",
+    "register_trainers",
     "setting",
     "settings_name",
 ]
