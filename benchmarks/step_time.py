@@ -52,7 +52,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--loaders", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.plans and not (args.dataset_json and args.c):
+        parser.error("--plans needs --dataset-json and -c")
+    if args.loaders and not args.d:
+        parser.error("--loaders needs -d, a preprocessed dataset")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device")
+    return args
 
 
 def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device) -> Any:
@@ -118,8 +125,11 @@ def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configurat
         for _ in range(3):
             step()
         return torch.cuda.max_memory_allocated() / 2**20
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
     import nnunet_ssl.training.base  # noqa: F401 - imports are not the step's memory
 
+    recursive_find_trainer_class_by_name(name)  # for external trainers it imports all of nnU-Net's
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
     before = _resident_mib("VmRSS")
     step = step_of(name, args, plans, configuration, dataset_json)

@@ -148,7 +148,8 @@ def _labeled_too(
 def _cases_in(folder: str, dataset_json: Mapping[str, Any]) -> list[str]:
     if not os.path.isdir(folder):
         return []
-    return [str(case) for case in get_identifiers_from_splitted_dataset_folder(folder, dataset_json["file_ending"])]
+    cases = get_identifiers_from_splitted_dataset_folder(folder, dataset_json["file_ending"])
+    return [str(case) for case in cases if not case.startswith(".")]  # ._case_0000.nii.gz of macOS is no image
 
 
 def _warn_about(reports: Sequence[CaseReport], base: str) -> None:

@@ -48,6 +48,14 @@ def is_up_to_date(folder: str, case: str, record: Mapping[str, Any]) -> bool:
         return False
 
 
+def made_with_other_settings(folder: str, case: str, settings: str) -> bool:
+    """Whether a finished case was preprocessed under other plans than those with this hash, or its record is lost."""
+    try:
+        return bool(load_pickle(os.path.join(folder, f"{case}.pkl"))[RECORD]["settings"] != settings)
+    except Exception:  # missing, damaged or foreign: the preprocessing makes it again
+        return True
+
+
 @contextmanager
 def open_for_writing(folder: str) -> Iterator[str]:
     """Hold the folder against a second run; yields the scratch sub-folder, emptied of what a killed run left.

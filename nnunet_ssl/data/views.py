@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
@@ -27,6 +29,18 @@ def geometric_part(training_transforms: ComposeTransforms) -> ComposeTransforms:
     Taken from the trainer's own pipeline, so that a changed rotation range or mirror axis holds for both streams.
     """
     return ComposeTransforms([t for t in training_transforms.transforms if isinstance(t, GEOMETRIC)])
+
+
+def keep_background(changed: Tensor, original: Tensor, channels: Sequence[int]) -> Tensor:
+    """Zero where the original is exactly zero in all of these channels; (B, C, *P), changed in place.
+
+    nnU-Net normalises such channels inside the nonzero mask and sets what lies outside to zero, after augmentation too.
+    """
+    if channels:
+        inside = (original[:, channels] != 0).any(1, keepdim=True)
+        for channel in channels:
+            changed[:, channel : channel + 1] *= inside
+    return changed
 
 
 class OnDevice(ImageOnlyTransform):
@@ -79,9 +93,16 @@ class StrongView:
     Args:
         ignore_axes: spatial axes that low resolution leaves alone (the slice axis of anisotropic plans).
         extra: transforms a method adds at the end; each receives ``image=(C, *P)`` on the training device.
+        masked_channels: channels whose background stays zero, see :func:`keep_background`.
     """
 
-    def __init__(self, ignore_axes: tuple[int, ...] | None = None, extra: tuple[BasicTransform, ...] = ()) -> None:
+    def __init__(
+        self,
+        ignore_axes: tuple[int, ...] | None = None,
+        extra: tuple[BasicTransform, ...] = (),
+        masked_channels: Sequence[int] = (),
+    ) -> None:
+        self.masked_channels = list(masked_channels)
         brightness = MultiplicativeBrightnessTransform(BGContrast((0.6, 1.5)), False)
         contrast = ContrastTransform(BGContrast((0.5, 1.6)), preserve_range=True, synchronize_channels=False)
         low_resolution = SimulateLowResolutionTransform((0.5, 1), False, True, ignore_axes, p_per_channel=0.5)
@@ -100,4 +121,5 @@ class StrongView:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, *P) -> (B, C, *P) on the same device; every sample draws its own parameters."""
-        return torch.stack([self.transforms(image=image)["image"] for image in images.clone()])
+        changed = torch.stack([self.transforms(image=image)["image"] for image in images.clone()])
+        return keep_background(changed, images, self.masked_channels)

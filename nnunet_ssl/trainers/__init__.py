@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from nnunet_ssl.training.settings import LENGTH_VARIANT
+from nnunet_ssl.training.settings import LENGTH_VARIANT, register_trainers
 
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
@@ -12,6 +12,7 @@ TRAINERS = {
     "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf",
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf_paper",
 }
+register_trainers(TRAINERS)
 
 
 def find_trainer(name: str) -> type:

@@ -69,8 +69,8 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
         view = unlabeled.strong if hp.student_view == "strong" else unlabeled.weak
         outputs, student = self.forward_joint(labeled.image, view)
         with torch.no_grad():
-            noise = (torch.randn_like(unlabeled.weak) * hp.noise_std).clamp_(-hp.noise_clip, hp.noise_clip)
-            teacher = self.forward(self.auxiliary["teacher"], unlabeled.weak + noise)
+            noisy = self.with_noise(unlabeled.weak, hp.noise_std, hp.noise_clip)
+            teacher = self.forward(self.auxiliary["teacher"], noisy)
         self.observe_pseudo_labels(student, teacher, unlabeled.valid)
 
         distance = sigmoid_mse if self.label_manager.has_regions else softmax_mse

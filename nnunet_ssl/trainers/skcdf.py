@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -42,9 +42,15 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
     rampup_fraction: float = setting(
         1.0, "fraction of training over which that weight rises", source="1, released code", low=1e-6, high=1.0
     )
-    transfer_decay: float = setting(0.99, "decay of knowledge transfer per step", source="0.99, Eq. 6", low=0.0, high=1.0)
+    transfer_decay: float = setting(
+        0.99, "decay of knowledge transfer per step", source="0.99, Eq. 6", low=0.0, high=1.0
+    )
     head_transfer_decay: float | None = setting(
-        None, "decay of the transfer between heads; none: transfer_decay; 1: off", source="0.99, Eq. 6", low=0.0, high=1.0
+        None,
+        "decay of the transfer between heads; none: transfer_decay; 1: off",
+        source="0.99, Eq. 6",
+        low=0.0,
+        high=1.0,
     )
     transfer_order: str = setting(
         "H->D->H",
@@ -62,18 +68,23 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
         True, "dropped voxels dilute the Dice of the balanced heads", source="on, released code"
     )
     attention_heads: int = setting(2, "heads N_h of the attention", source="2, released code", low=1)
-    self_heads: str = setting(
-        "split", "heads in self mode", source="split, released code", choices=("split", "merged")
-    )
+    self_heads: str = setting("split", "heads in self mode", source="split, released code", choices=("split", "merged"))
     attention_dropout: float = setting(0.1, "dropout in the attention", source="0.1, released code", low=0.0, high=0.9)
     token_map: str = setting(
-        "identity", "initial token maps", source="xavier in the released code; recommended", choices=("identity", "xavier")
+        "identity",
+        "initial token maps",
+        source="xavier in the released code; recommended",
+        choices=("identity", "xavier"),
     )
     context_samples: int | None = setting(
         2, "samples of the other stream in the attention; none: all", source="2, released batch", low=1
     )
     channel_dropout: float = setting(
-        0.0, "dropout of bottleneck and last channels", source="0.5 in the released V-Net; recommended", low=0.0, high=0.9
+        0.0,
+        "dropout of bottleneck and last channels",
+        source="0.5 in the released V-Net; recommended",
+        low=0.0,
+        high=0.9,
     )
 
     @property
@@ -106,7 +117,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
     )
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]  # nnU-Net calls it on the class and on the trainer alike
+    def build_network_architecture(
         cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
@@ -190,8 +201,8 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         }
 
     def transfer_knowledge(self) -> None:
-        """Auxiliary -> main head, labelled -> unlabelled decoder, auxiliary -> main head, before the forward (Eq. 6)."""
-        hp, net = self.hyperparameters, unwrap(self.network)
+        """Auxiliary -> main head, labelled -> unlabelled branch, auxiliary -> main head, Eq. 6."""
+        hp, net = self.hyperparameters, cast(SKCDFNet, unwrap(self.network))
         if hp.order_in_force is not None:
             labeled, unlabeled = (
                 Branch(decoder.unet_decoder, decoder.main_head, decoder.auxiliary_head)
@@ -201,7 +212,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
 
     def clipping_groups(self) -> list[list[nn.Parameter]]:
         """Shared part, labelled branch and unlabelled branch, so that a large lambda_u does not starve the labels."""
-        net = unwrap(self.network)
+        net = cast(SKCDFNet, unwrap(self.network))
         branches = [list(decoder.parameters()) for decoder in net.decoders.values()]
         in_branches = {id(p) for branch in branches for p in branch}
         return [[p for p in net.parameters() if id(p) not in in_branches], *branches]

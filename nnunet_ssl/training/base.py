@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.views import keep_background
 from nnunet_ssl.training.deep_supervision import deep_supervised
 from nnunet_ssl.training.distributed import rank_share
 from nnunet_ssl.training.monitor import LOSS
 from nnunet_ssl.training.monitored import nnUNetTrainerMonitored
-from nnunet_ssl.training.network import swap_weights, unwrap
+from nnunet_ssl.training.network import freeze_unused_heads, swap_weights, unwrap
 from nnunet_ssl.training.two_streams import SemiSupervisedHyperparameters
 
 GRADIENT_NORM = 12.0  # nnU-Net's limit, here per network
@@ -95,6 +96,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
             return None
         return [t != ignored for t in target] if isinstance(target, list) else target != ignored
 
+    def with_noise(self, images: Tensor, std: float, clip: float) -> Tensor:
+        """Images (B, C, *P) plus clip(N(0, std), -clip, clip); a background that nnU-Net keeps at zero stays zero."""
+        noise = (torch.randn_like(images) * std).clamp_(-clip, clip)
+        return keep_background(images + noise, images, self.masked_channels)
+
     def share_of_ranks(self, count: Tensor) -> Tensor:
         """Factor for a mean over ``count`` elements of this rank; see :func:`rank_share`. 1 without DDP."""
         return rank_share(count)
@@ -126,6 +132,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
     def _wrap(self, module: nn.Module) -> nn.Module:
         """On the training device, in the optimiser and behind the same wrappers as the network."""
         module = module.to(self.device)
+        freeze_unused_heads(module)
         trainable = [p for p in module.parameters() if p.requires_grad]
         if self._do_i_compile():
             module = cast(nn.Module, torch.compile(module))
@@ -133,11 +140,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
             self.optimizer.add_param_group({"params": trainable})
             if self.is_ddp:
                 ids = [self.local_rank] if self.device.type == "cuda" else None
+                module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
                 module = DistributedDataParallel(module, device_ids=ids)
         return module
 
     def on_train_start(self) -> None:
-        self.unlabeled_cases()  # complain before any work
+        self.check_unlabeled_cases()
         super().on_train_start()
         if not self._resumed:  # -pretrained_weights were loaded after the copies were made
             for copy in self._copies:
@@ -183,6 +191,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
 
     # ---- the predicting network
 
+    def _predictor_name(self) -> str | None:
+        """Name of the predicting auxiliary network, None for self.network."""
+        predictor = self.predictor()
+        return next((name for name, module in self.auxiliary.items() if module is predictor), None)
+
     @contextmanager
     def _predictor_in_place(self) -> Iterator[None]:
         """self.network holds the predicting weights inside, the trained ones again afterwards."""
@@ -215,7 +228,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         return super().extra_state() | {
             "auxiliary": auxiliary,
             "auxiliary_state": self.auxiliary_state(),
-            "predictor_is_copy": self.predictor() is not self.network,
+            "predictor": self._predictor_name(),
         }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
@@ -223,8 +236,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         for name, module in self.auxiliary.items():
             unwrap(module).load_state_dict(state["auxiliary"][name])
         self.load_auxiliary_state(state["auxiliary_state"])
-        if state["predictor_is_copy"]:  # the file holds the predicting weights as network_weights
-            swap_weights(self.network, self.predictor())
+        if state["predictor"] is not None:  # the file holds the predicting weights as network_weights
+            swap_weights(self.network, self.auxiliary[state["predictor"]])
 
 
 __all__ = ["SemiSupervisedHyperparameters", "nnUNetTrainerSemiSupervised"]

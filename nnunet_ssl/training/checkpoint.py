@@ -13,7 +13,10 @@ import torch
 def write_atomically(checkpoint: dict[str, Any], filename: str) -> None:
     """torch.save to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole."""
     temporary = f"{filename}.tmp"
-    torch.save(checkpoint, temporary)
+    with open(temporary, "wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())  # else a power failure may leave the new name with nothing behind it
     os.replace(temporary, filename)
 
 

@@ -17,6 +17,7 @@ from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.errors import complain
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
+from nnunet_ssl.training.network import freeze_unused_heads
 from nnunet_ssl.training.settings import BLOCK, Settings, parse_settings
 
 CHECKPOINT_VERSION = 1
@@ -48,6 +49,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
     ) -> None:
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
+        self.refuse(plans, configuration)
         plans.setdefault("continue_training", False)  # restored init_args lack it
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted with several processes
@@ -55,6 +57,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.settings = settings
         self.hyperparameters: Any = settings.hyperparameters
         self._random_state_to_restore: dict[str, Any] | None = None
+        self._fold_of_checkpoint: dict[str, list[str]] | None = None
         self._resumed = False
         for name, value in asdict(settings.training).items():
             if value is not None and name != "optimizer":
@@ -65,10 +68,14 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.set_up()
 
     def set_up(self) -> None:
-        """Attributes and refusals of a subclass: the last thing in construction, so that no class repeats __init__.
+        """Attributes of a subclass: the last thing in construction, so that no class repeats __init__.
 
         nnU-Net inspects the signature of the constructor and breaks on any other.
         """
+
+    @classmethod
+    def refuse(cls, plans: dict[str, Any], configuration: str) -> None:
+        """Raise NotImplementedError for what a subclass does not support, before anything is written."""
 
     @classmethod
     def settings_of(cls, plans: dict[str, Any]) -> Settings:
@@ -93,6 +100,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """nnU-Net's SGD, or AdamW where the settings say so; nnU-Net's polynomial schedule in both cases."""
+        freeze_unused_heads(self.network)  # here, since nnU-Net wraps the network for DDP next
         if self.settings.training.optimizer != "adamw":
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
@@ -126,7 +134,14 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
                 remedy="Choose a numbered fold, or plans without a split (-p).",
             )
         known = infer_dataset_class(self.preprocessed_dataset_folder).get_identifiers(self.preprocessed_dataset_folder)
-        return load_fold(self.preprocessed_dataset_folder_base, split, self.fold, known_cases=known)
+        fold = load_fold(self.preprocessed_dataset_folder_base, split, self.fold, known_cases=known)
+        if self._fold_of_checkpoint not in (None, asdict(fold)):
+            raise complain(
+                f'Split "{split}" has changed since this training began: fold {self.fold} has other cases now, so that '
+                "cases already trained on could be validated.",
+                remedy="Bring the former splits_ssl.json back, or train anew without --c.",
+            )
+        return fold
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """(labelled training cases, validation cases); nnU-Net's own split without a split in the settings."""
@@ -164,14 +179,36 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
         nnU-Net unpickles a checkpoint before it looks for the trainer, also where this package is not installed.
         """
+        fold = self.split_of_fold()
         return {
             "version": CHECKPOINT_VERSION,
             "settings": self.settings_in_force(),
+            "fold": asdict(fold) if fold else None,
             "random_state": random_state(self.device),
         }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`extra_state`."""
+        """Inverse of :meth:`extra_state`.
+
+        Raises:
+            SemiSupervisedError: the split has other cases now, or a later version of this package wrote the state.
+        """
+        if state["version"] > CHECKPOINT_VERSION:
+            raise complain(
+                f"The checkpoint has format {state['version']}; this package reads up to {CHECKPOINT_VERSION}.",
+                remedy="Update it: pip install --upgrade nnunet-ssl",
+            )
+        before, now = state["settings"], self.settings_in_force()
+        for part in ("training", "hyperparameters"):
+            for name in sorted(before[part].keys() | now[part].keys()):
+                if before[part].get(name) != now[part].get(name):
+                    self.print_to_log_file(
+                        f"WARNING: {name} was {before[part].get(name)!r} before the resume and is "
+                        f"{now[part].get(name)!r} now."
+                    )
+        if before["split"] == now["split"]:
+            self._fold_of_checkpoint = state["fold"]
+            self.split_of_fold()
         if not self.is_ddp:  # the file holds the state of rank 0; the others must not repeat its random numbers
             self._random_state_to_restore = state["random_state"]
 

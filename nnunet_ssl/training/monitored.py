@@ -54,6 +54,8 @@ class nnUNetTrainerMonitored(nnUNetTrainerTwoStreams):
         if self._withheld_label is not None:
             label = self._withheld_label
             known = valid & (label != UNKNOWN_LABEL)
+            if self.label_manager.has_ignore_label:
+                known &= label != self.label_manager.ignore_label
             classes = self.label_manager.foreground_regions if regions else self.label_manager.foreground_labels
             values = [c if isinstance(c, (tuple, list)) else (c,) for c in classes]
             self.monitor.add("true_dice", *pseudo_labels.true_dice(teacher, label, known, values, regions))
@@ -61,7 +63,8 @@ class nnUNetTrainerMonitored(nnUNetTrainerTwoStreams):
     def _observe_labels(self, labeled: LabeledBatch) -> None:
         if self._step % OBSERVE_EVERY == 0:
             target = labeled.target[0] if isinstance(labeled.target, list) else labeled.target
-            self.monitor.add("labeled_foreground", (target > 0).any(1).float().mean())
+            foreground, annotated = pseudo_labels.annotated_foreground(target, self.label_manager)
+            self.monitor.add("labeled_foreground", foreground.sum() / annotated.sum().clamp(min=1))
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

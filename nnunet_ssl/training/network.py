@@ -17,6 +17,19 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def swap_weights(first: nn.Module, second: nn.Module) -> None:
-    """Exchange the parameter values of two networks of the same architecture, without a copy."""
-    for a, b in zip(unwrap(first).parameters(), unwrap(second).parameters(), strict=True):
+    """Exchange parameters and buffers (batch norm statistics) of two networks of one architecture, without a copy."""
+    first, second = unwrap(first), unwrap(second)
+    pairs = zip([*first.parameters(), *first.buffers()], [*second.parameters(), *second.buffers()], strict=True)
+    for a, b in pairs:
         a.data, b.data = b.data, a.data
+
+
+def freeze_unused_heads(network: nn.Module) -> None:
+    """Without deep supervision, the segmentation layers below the last one get no gradient, which DDP refuses.
+
+    nnU-Net's decoders have those layers all the same, so that weights fit with and without deep supervision.
+    """
+    for module in unwrap(network).modules():
+        layers = getattr(module, "seg_layers", None)
+        if isinstance(layers, nn.ModuleList) and getattr(module, "deep_supervision", None) is False:
+            layers[:-1].requires_grad_(False)

@@ -62,4 +62,5 @@ def _raw_cases(labeled_folder: str) -> list[str]:
     if not images.is_dir():
         return []
     ending = load_json(str(dataset / "dataset.json"))["file_ending"]
-    return [str(case) for case in get_identifiers_from_splitted_dataset_folder(str(images), ending)]
+    cases = get_identifiers_from_splitted_dataset_folder(str(images), ending)
+    return [str(case) for case in cases if not case.startswith(".")]  # ._case_0000.nii.gz of macOS is no image

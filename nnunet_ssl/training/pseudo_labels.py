@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
 CONFIDENT = 0.95  # USB's threshold for pseudo-labels (FixMatch, NeurIPS 2020, Table 2)
@@ -45,6 +46,23 @@ def describe(student: Tensor, teacher: Tensor, valid: Tensor, has_regions: bool)
 
 
 @torch.no_grad()
+def annotated_foreground(target: Tensor, labels: LabelManager) -> tuple[Tensor, Tensor]:
+    """(foreground, annotated), both (B, 1, *S) bool, of a target as nnU-Net's loader gives it.
+
+    Args:
+        target: (B, 1, *S) label map, or (B, R, *S) regions with the ignore label, where there is one, as last channel.
+        labels: nnU-Net's label manager of the dataset.
+    """
+    if not labels.has_ignore_label:
+        foreground = (target > 0).any(1, keepdim=True)
+        return foreground, torch.ones_like(foreground)
+    if labels.has_regions:
+        return (target[:, :-1] > 0).any(1, keepdim=True), target[:, -1:] == 0
+    annotated = target != labels.ignore_label
+    return (target > 0) & annotated, annotated
+
+
+@torch.no_grad()
 def true_dice(
     teacher: Tensor, label: Tensor, known: Tensor, classes: Sequence[Sequence[int]], has_regions: bool
 ) -> tuple[Tensor, Tensor]:
@@ -59,7 +77,8 @@ def true_dice(
     decided, _ = class_masks(teacher, has_regions)
     dice = []
     for channel, values in enumerate(classes):
-        truth = torch.isin(label, torch.tensor(list(values), dtype=label.dtype, device=label.device)) & known
+        # comparing with Python numbers, since a tensor of them would have to travel to the device
+        truth = torch.stack([label == value for value in values]).any(0) & known
         guess = decided[:, channel : channel + 1] & known
         dice.append(2.0 * (truth & guess).sum() / (truth.sum() + guess.sum()))  # 0 / 0: absent, NaN
     stacked = torch.stack(dice)

@@ -11,9 +11,11 @@ travel with the weights and no trainer needs constructor arguments.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +26,13 @@ BLOCK_KEYS = ("split", "training", "hyperparameters")
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
 
 T = TypeVar("T")
+
+_known_trainers: set[str] = set()
+
+
+def register_trainers(names: Iterable[str]) -> None:
+    """Names that may stand under "hyperparameters". Trainers of other packages register theirs before use."""
+    _known_trainers.update(names)
 
 
 def setting(
@@ -59,7 +68,7 @@ class TrainingSettings:
     optimizer: str | None = setting(None, "sgd: nnU-Net's own; adamw: for short runs", choices=("sgd", "adamw"))
     initial_lr: float | None = setting(None, "learning rate at the start (nnU-Net: 0.01)", low=0.0, high=10.0)
     weight_decay: float | None = setting(None, "weight decay (nnU-Net: 3e-5)", low=0.0, high=1.0)
-    mirror_axes: list | None = setting(
+    mirror_axes: list[int] | None = setting(  # noqa: RUF009 - a field, as the others
         None,
         "axes of the patch that augmentation and prediction may mirror, counted from 0 (nnU-Net: all); leave out the "
         "left-right axis where left and right are separate classes",
@@ -101,6 +110,13 @@ def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_clas
     name = settings_name(trainer_name)
     hyperparameters = block.get("hyperparameters", {})
     own = hyperparameters.get(name, {}) if isinstance(hyperparameters, dict) else hyperparameters
+    if isinstance(hyperparameters, dict):
+        allowed = sorted(_known_trainers | {name})
+        problems += [
+            f'unknown trainer "{key}" in "hyperparameters"; allowed: {", ".join(allowed)}'
+            for key in hyperparameters
+            if key not in allowed
+        ]
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')
     if problems:
@@ -138,6 +154,8 @@ def _problem_with_value(hint: Any, limits: typing.Mapping[str, Any], value: Any)
     expected = [o for o in options if o is not type(None)]
     if not any(_is_a(value, e) for e in expected):
         return f"must be {' or '.join(getattr(e, '__name__', str(e)) for e in expected)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
     choices, low, high = (limits.get(k) for k in ("choices", "low", "high"))
     if choices is not None and value not in choices:
         return f"must be one of {', '.join(map(repr, choices))}"
@@ -171,6 +189,7 @@ __all__ = [
     "describe",
     "find_problems",
     "parse_settings",
+    "register_trainers",
     "setting",
     "settings_name",
 ]

@@ -9,12 +9,16 @@ from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMu
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 from torch import distributed as dist
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.preprocess_case import settings_hash
 from nnunet_ssl.data.streams import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader, single_process_loading
+from nnunet_ssl.data.unlabeled_store import made_with_other_settings, unlabeled_folder
 from nnunet_ssl.data.views import StrongView, geometric_part
+from nnunet_ssl.errors import complain
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.pool import unlabeled_pool
 from nnunet_ssl.training.settings import setting
@@ -37,27 +41,50 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
 
     def set_up(self) -> None:
         super().set_up()
-        if self.is_cascaded:
-            previous = self.configuration_manager.previous_stage_name
-            raise NotImplementedError(
-                f"{type(self).__name__} does not support cascade stages ({self.configuration_name} needs the "
-                f"predictions of {previous}). Train 3d_fullres, 3d_lowres or 2d."
-            )
         self.strong_view: StrongView | None = None
         self._withheld_label: Tensor | None = None
+
+    @classmethod
+    def refuse(cls, plans: dict[str, Any], configuration: str) -> None:
+        super().refuse(plans, configuration)
+        previous = PlansManager(plans).get_configuration(configuration).previous_stage_name
+        if previous is not None:
+            raise NotImplementedError(
+                f"{cls.__name__} does not support cascade stages ({configuration} needs the predictions of "
+                f"{previous}). Train 3d_fullres, 3d_lowres or 2d."
+            )
 
     def unlabeled_cases(self) -> dict[str, str]:
         """Case id -> preprocessed folder of the fold's unlabelled pool."""
         if not self.was_initialized:
             self.initialize()
         fold = self.split_of_fold()
-        command = (
-            f"nnunet_ssl preprocess -d {self.dataset_id} -c {self.configuration_name} "
-            f"-p {self.plans_manager.plans_name}"
-        )
         labeled_cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
         withheld = fold.unlabeled if fold else []
-        return unlabeled_pool(self.preprocessed_dataset_folder, withheld, labeled_cases, command)
+        return unlabeled_pool(self.preprocessed_dataset_folder, withheld, labeled_cases, self._preprocess_command())
+
+    def _preprocess_command(self) -> str:
+        plans = self.plans_manager.plans_name
+        return f"nnunet_ssl preprocess -d {self.dataset_id} -c {self.configuration_name} -p {plans}"
+
+    def check_unlabeled_cases(self) -> None:
+        """Refuse a pool that cannot be trained with, before any work.
+
+        Raises:
+            SemiSupervisedError: see :func:`unlabeled_pool`, or images preprocessed with other settings than the plans'.
+        """
+        pool = self.unlabeled_cases()
+        settings = settings_hash(self.plans_manager.plans, self.configuration_name, self.dataset_json)
+        folder = unlabeled_folder(self.preprocessed_dataset_folder)
+        own = [case for case, source in pool.items() if source == folder]
+        outdated = [case for case in own if made_with_other_settings(folder, case, settings)]
+        if outdated:
+            raise complain(
+                f"{len(outdated)} images without label were preprocessed with other settings (spacing, normalisation) "
+                f"than those of plans {self.plans_manager.plans_name} ({folder}):",
+                outdated,
+                f"Run: {self._preprocess_command()}",
+            )
 
     def unlabeled_batch_size(self) -> int:
         """Unlabelled patches per step on this rank."""
@@ -89,8 +116,13 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         return streams, self._in_workers(validation, max(1, processes // 2) if processes else 0, max(3, processes // 4))
 
     def make_strong_view(self, anisotropic: bool) -> StrongView:
-        """The photometric view; a method adds transforms with ``StrongView(ignore_axes, extra=...)``."""
-        return StrongView(ignore_axes=(0,) if anisotropic else None)
+        """The photometric view; a method adds transforms with ``StrongView(..., extra=...)``."""
+        return StrongView((0,) if anisotropic else None, masked_channels=self.masked_channels)
+
+    @property
+    def masked_channels(self) -> list[int]:
+        """Channels that nnU-Net normalises inside the nonzero mask, and whose background it keeps at zero."""
+        return [i for i, masked in enumerate(self.configuration_manager.use_mask_for_norm) if masked]
 
     def _in_workers(self, loader: Any, processes: int, cached: int) -> Any:
         if processes == 0:

@@ -82,10 +82,14 @@ def test_a_method_can_add_transforms():
 
 
 def test_transforms_on_device_equal_the_library():
-    for transform in (GaussianNoiseTransform((0, 0.1), 1, True),):
-        image = ramp(2, 6, 7, 8)
+    transforms = [step.transform for step in StrongView().transforms.transforms]
+    checked = [t.transform for t in transforms if isinstance(t, OnDevice)]
+    assert len(checked) == 6 == len(transforms) - 1  # all but the blur, which is filtered otherwise
+    for transform in checked:
+        image = torch.randn(8, 6, 7, 8, generator=torch.Generator().manual_seed(0))
         seed_everything(4)
         expected = transform(image=image.clone())["image"]
+        assert not torch.equal(expected, image)
         seed_everything(4)
         assert torch.equal(OnDevice(transform)(image=image.clone())["image"], expected)
 

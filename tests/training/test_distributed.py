@@ -73,6 +73,35 @@ def build(dataset: Path, name: str, configuration: str) -> Any:
     return trainer
 
 
+class TwoStudents(nnUNetTrainerMeanTeacher):
+    """No deep supervision, and a second network that is trained without it: heads without use in both."""
+
+    def set_up(self) -> None:
+        super().set_up()
+        self.enable_deep_supervision = False
+
+    def build_auxiliary(self) -> dict[str, torch.nn.Module]:
+        return {**super().build_auxiliary(), "second": self.network_copy().requires_grad_(True)}
+
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, torch.Tensor]:
+        second = self.forward(self.auxiliary["second"], labeled.image)
+        return {**super().losses(labeled, unlabeled), "second": self.supervised_loss(second, labeled.target)}
+
+
+def train_two_students(dataset: Path, rank: int) -> list[torch.Tensor]:
+    """Weights of both after two whole steps, in the second of which DDP refuses what got no gradient in the first."""
+    trainer = make_trainer(dataset, TwoStudents, seed=1)
+    trainer.initialize()
+    assert isinstance(trainer.auxiliary["second"], DistributedDataParallel)
+    trainer.strong_view = lambda images: images
+    batch = joined_batch(3)
+    batch["target"] = batch["target"][0]
+    for _ in range(2):
+        trainer.train_step(part(batch, slice(2 * rank, 2 * rank + 2)))
+    networks = (trainer.network, trainer.auxiliary["second"])
+    return [p.detach().clone() for network in networks for p in unwrap(network).parameters()]
+
+
 CASES = [
     ("nnUNetTrainerSupervised", "3d_fullres"),
     ("nnUNetTrainerMeanTeacher", "3d_fullres"),
@@ -97,7 +126,10 @@ def worker(rank: int, dataset: Path, port: int, out: Path) -> None:
     share = rank_share(torch.tensor(float(rank + 1))).item()
     monitor = Monitor(torch.device("cpu"))
     monitor.add("x", torch.tensor(float(rank)), torch.tensor(1.0 + 2 * rank))
-    torch.save({"gradients": found, "share": share, "means": monitor.epoch_means()}, out / f"{rank}.pt")
+    students = train_two_students(dataset, rank)
+    torch.save(
+        {"students": students, "gradients": found, "share": share, "means": monitor.epoch_means()}, out / f"{rank}.pt"
+    )
     dist.destroy_process_group()
 
 
@@ -117,5 +149,6 @@ def test_two_ranks_equal_one_process_with_the_joined_batch(make_dataset, tmp_pat
             assert torch.equal(first, second)
             if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
                 torch.testing.assert_close(first, reference[index], atol=1e-5, rtol=1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(*(r["students"] for r in ranks), strict=True))
     assert [r["share"] for r in ranks] == [pytest.approx(2 / 3), pytest.approx(4 / 3)]
     assert [r["means"] for r in ranks] == [{"x": pytest.approx(0.75)}] * 2

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
-from tests.running import SHORT, make_trainer, same_weights, seed_everything, weights
+from tests.running import FOLD, SHORT, make_trainer, same_weights, seed_everything, weights, write_split
 
 LONG = {**SHORT, "num_epochs": 4}
 
@@ -101,6 +102,37 @@ def test_checkpoint_holds_tensors_and_plain_python_under_one_extra_key(make_data
     assert extra["settings"]["hyperparameters"]["ema_decay"] == 0.5
     assert extra["settings"]["training"]["num_epochs"] == 2
     assert set(extra["auxiliary"]) == {"teacher"}
+
+
+@pytest.mark.parametrize("before, after", [("student", "teacher"), ("teacher", "student")])
+def test_networks_keep_their_roles_when_the_predicting_one_changes(make_dataset, before, after):
+    dataset = make_dataset()
+    first = make_trainer(dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": before})
+    first.run_training()
+    second = make_trainer(dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": after})
+    second.load_checkpoint(str(Path(first.output_folder, "checkpoint_final.pth")))
+    assert same_weights(weights(second.network), weights(first.network))
+    assert same_weights(weights(second.auxiliary["teacher"]), weights(first.auxiliary["teacher"]))
+    assert f"WARNING: predict_with was '{before}' before the resume" in Path(second.log_file).read_text()
+
+
+def test_a_split_with_other_cases_is_refused_on_resume(make_dataset):
+    dataset = make_dataset()
+    write_split(dataset)
+    first = make_trainer(dataset, nnUNetTrainerSupervised, split="n2")
+    first.run_training()
+    checkpoint = str(Path(first.output_folder, "checkpoint_final.pth"))
+    make_trainer(dataset, nnUNetTrainerSupervised, split="n2").load_checkpoint(checkpoint)
+    write_split(dataset, Fold(labeled=FOLD.val, unlabeled=FOLD.unlabeled, val=FOLD.labeled))
+    with pytest.raises(SemiSupervisedError, match="has changed since this training began(.|\n)*splits_ssl.json back"):
+        make_trainer(dataset, nnUNetTrainerSupervised, split="n2").load_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerSupervised)
+    trainer.initialize()
+    with pytest.raises(SemiSupervisedError, match="format 99(.|\n)*pip install --upgrade"):
+        trainer.load_extra_state({**trainer.extra_state(), "version": 99})
 
 
 def test_checkpoint_of_another_trainer_is_refused(make_dataset):

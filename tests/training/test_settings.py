@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.trainers import TRAINERS
 from nnunet_ssl.training.settings import describe, parse_settings, setting, settings_name
 
 
@@ -32,7 +33,7 @@ def test_values_of_the_block_are_in_force():
         {
             "split": "l10",
             "training": {"num_epochs": 5, "optimizer": "adamw", "initial_lr": 1},
-            "hyperparameters": {"nnUNetTrainerExample": {"weight": 2, "size": 4}, "nnUNetTrainerOther": {"x": 1}},
+            "hyperparameters": {"nnUNetTrainerExample": {"weight": 2, "size": 4}, "nnUNetTrainerMeanTeacher": {"x": 1}},
         }
     )
     assert settings.split == "l10"
@@ -55,7 +56,9 @@ def test_a_length_variant_shares_the_settings_of_its_trainer():
             {"hyperparameters": {"nnUNetTrainerExample": {"weight": 11.0}}},
             "weight = 11.0 must lie between 0.0 and 10.0",
         ),
-        ({"hyperparameters": {"nnUNetTrainerExample": {"weight": float("nan")}}}, "weight = nan must lie between"),
+        ({"hyperparameters": {"nnUNetTrainerExample": {"weight": float("nan")}}}, "weight = nan must be a finite"),
+        ({"hyperparameters": {"nnUNetTrainerExmple": {"weight": 1.0}}}, 'unknown trainer "nnUNetTrainerExmple"'),
+        ({"hyperparameters": {"nnUNetTrainerExample_5epochs": {}}}, "allowed: nnUNetTrainerExample, .*MeanTeacher"),
         ({"hyperparameters": {"nnUNetTrainerExample": {"weight": "big"}}}, "weight = 'big' must be float"),
         ({"hyperparameters": {"nnUNetTrainerExample": {"weight": None}}}, "weight = None must be float"),
         ({"hyperparameters": {"nnUNetTrainerExample": {"view": "soft"}}}, "must be one of 'weak', 'strong'"),
@@ -73,6 +76,10 @@ def test_a_length_variant_shares_the_settings_of_its_trainer():
 def test_wrong_settings_are_refused_with_what_is_allowed(block, message):
     with pytest.raises(SemiSupervisedError, match=message):
         parse(block)
+
+
+def test_the_settings_of_every_other_trainer_may_stand_beside():
+    assert parse({"hyperparameters": {name: {} for name in TRAINERS}}).hyperparameters == Example()
 
 
 def test_all_problems_are_listed_at_once():

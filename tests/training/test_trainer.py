@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle, save_json, write_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunet_ssl.data.batches import LabeledBatch
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
@@ -203,6 +204,8 @@ def test_cascade_stage_is_refused_at_construction(make_dataset):
 
 def test_wrong_settings_are_refused_before_anything_is_written(make_dataset):
     dataset = make_dataset(preprocess=False)
+    with pytest.raises(NotImplementedError):
+        make_trainer(dataset, nnUNetTrainerMeanTeacher, "3d_cascade_fullres")
     with pytest.raises(SemiSupervisedError, match='unknown key "weight"(.|\n)*allowed: unlabeled_batch_size'):
         make_trainer(dataset, nnUNetTrainerMeanTeacher, hyperparameters={"weight": 1})
     with pytest.raises(SemiSupervisedError, match="ema_decay = 1.5 must lie between 0.0 and 1.0"):
@@ -289,13 +292,62 @@ def test_gradients_are_clipped_per_network(make_dataset):
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert {id(p) for p in trainer.auxiliary["second"].parameters()} <= trained
+    assert {id(p) for p in trainer.auxiliary["second"].parameters() if p.requires_grad} <= trained
     assert not {id(p) for p in trainer.auxiliary["teacher"].parameters()} & trained
     trainer.train_step(next(trainer.dataloader_train))
     for network in (trainer.network, trainer.auxiliary["second"]):
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         assert norm.item() == pytest.approx(12.0, rel=1e-3)
+
+
+def test_images_preprocessed_with_other_settings_are_refused(make_dataset):
+    dataset = make_dataset()
+    plans = load_json(str(dataset / "nnUNetPlans.json"))
+    plans["configurations"]["3d_fullres"]["spacing"] = [2.0, 1.0, 1.0]
+    save_json(plans, str(dataset / "nnUNetPlans.json"), sort_keys=False)
+    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher)
+    with pytest.raises(SemiSupervisedError, match="other settings(.|\n)*extra_000(.|\n)*nnunet_ssl preprocess -d 901"):
+        trainer.on_train_start()
+
+
+def test_hidden_files_beside_the_images_do_no_harm(make_dataset):
+    dataset = make_dataset()
+    (dataset.parents[1] / "nnUNet_raw" / DATASET / "imagesUn" / "._extra_000_0000.nii.gz").write_bytes(b"macOS")
+    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher)
+    trainer.check_unlabeled_cases()
+    assert sorted(trainer.unlabeled_cases()) == ["extra_000", "extra_001", "extra_002"]
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_ignored_voxels_do_not_count_as_labelled_foreground(make_dataset, regions):
+    labels = {"background": 0, "whole": (1, 2), "box": 2} if regions else {"background": 0, "ball": 1, "box": 2}
+    recipe = {"labels": {**labels, "ignore": 3}, "regions_class_order": (1, 2) if regions else None}
+    trainer = make_trainer(make_dataset(**recipe), nnUNetTrainerMeanTeacher)
+    trainer.initialize()
+    label = torch.tensor([0.0, 1.0, 3.0, 3.0]).view(1, 1, 4)  # half of what is annotated is foreground
+    manager = trainer.label_manager
+    classes = [np.atleast_1d(c) for c in (manager.foreground_regions if regions else [0, *manager.foreground_labels])]
+    channels = torch.cat([torch.isin(label, torch.as_tensor(values)) for values in classes], 1)
+    target = torch.cat([channels, label == 3], 1).float() if regions else label
+    trainer._observe_labels(LabeledBatch(label, target))
+    assert trainer.monitor.epoch_means()["labeled_foreground"] == pytest.approx(0.5)
+    channels[..., 2:] = True  # predicted foreground where nobody annotated
+    logits = torch.where(channels, 9.0, -9.0)
+    trainer._withheld_label = label.long()
+    trainer.observe_pseudo_labels(logits, logits, torch.ones(1, 1, 4, dtype=torch.bool))
+    assert trainer.monitor.epoch_means()["true_dice"] == pytest.approx(1.0)
+
+
+def test_noise_and_strong_view_keep_a_masked_background_at_zero(make_dataset):
+    trainer = make_trainer(make_dataset(mask_normalization=True), nnUNetTrainerMeanTeacher)
+    trainer.on_train_start()
+    assert trainer.masked_channels == [0]
+    weak = torch.randn(8, 1, 12, 12, 12)
+    weak[:, :, :6] = 0
+    for changed in (trainer.strong_view(weak), trainer.with_noise(weak, 0.1, 0.2)):
+        assert not changed[:, :, :6].any()
+        assert not torch.equal(changed[:, :, 6:], weak[:, :, 6:])
 
 
 def test_stock_loader_classes_and_memory_mapping_are_used(make_dataset):
