@@ -66,3 +66,14 @@ def make_dataset(
         return root / "nnUNet_preprocessed" / DATASET
 
     return make
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw none of the two figures, which take longer than a tiny epoch."""
+    from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+    from nnunet_ssl.training import monitored
+
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
+    monkeypatch.setattr(monitored, "draw_png", lambda table, folder: None)

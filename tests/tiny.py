@@ -41,6 +41,7 @@ class Tiny:
     patch_3d: tuple[int, ...] = (16, 16, 16)
     patch_2d: tuple[int, ...] = (16, 16)
     mask_normalization: bool = False
+    residual: bool = False  # ResidualEncoderUNet instead of PlainConvUNet
 
     @property
     def has_ignore(self) -> bool:
@@ -88,14 +89,15 @@ def plans_of(tiny: Tiny) -> dict:
             "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
             "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
             "architecture": {
-                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "network_class_name": "dynamic_network_architectures.architectures.unet."
+                + ("ResidualEncoderUNet" if tiny.residual else "PlainConvUNet"),
                 "arch_kwargs": {
                     "n_stages": 3,
                     "features_per_stage": [4, 8, 8],
                     "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
                     "kernel_sizes": [[3] * dimensions] * 3,
                     "strides": strides(patch),
-                    "n_conv_per_stage": [1, 1, 1],
+                    "n_blocks_per_stage" if tiny.residual else "n_conv_per_stage": [1, 1, 1],
                     "n_conv_per_stage_decoder": [1, 1],
                     "conv_bias": True,
                     "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",

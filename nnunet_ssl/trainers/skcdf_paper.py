@@ -64,8 +64,14 @@ class nnUNetTrainerSKCDF_paper(nnUNetTrainerNoDA, nnUNetTrainerSKCDF):
 
     def on_train_start(self) -> None:
         if self.settings.training.num_iterations_per_epoch is None:  # one pass over the unlabelled cases
-            self.num_iterations_per_epoch = max(1, len(self.unlabeled_cases()) // self.unlabeled_batch_size())
+            size = self.hyperparameters.unlabeled_batch_size or BATCH_SIZE  # of all ranks together
+            self.num_iterations_per_epoch = max(1, len(self.unlabeled_cases()) // size)
         super().on_train_start()
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        if self.settings.training.num_iterations_per_epoch is None:  # counted anew when training starts
+            self.num_iterations_per_epoch = state["settings"]["training"]["num_iterations_per_epoch"]
+        super().load_extra_state(state)
 
     def clipping_groups(self) -> list[list[nn.Parameter]]:
         return []

@@ -109,7 +109,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def _check_mirror_axes(self) -> None:
         dimensions = len(self.configuration_manager.patch_size)
         axes = self.mirror_axes or []
-        if any(a not in range(dimensions) or isinstance(a, bool) for a in axes) or len(set(axes)) < len(axes):
+        if any(type(a) is not int or a not in range(dimensions) for a in axes) or len(set(axes)) < len(axes):
             raise complain(
                 f'"training": mirror_axes = {axes} does not fit configuration {self.configuration_name}, whose axes '
                 f"are {', '.join(map(str, range(dimensions)))} (none of them: []).",

@@ -19,15 +19,12 @@ CLASSES = 3
 
 def arguments(kind: str = "plain", dims: int = 3, patch: tuple[int, ...] | None = None) -> dict:
     """The architecture of a tiny plan: three stages, a bottleneck of 4 voxels per axis unless the patch says else."""
-    configuration = plans_of(Tiny())["configurations"]["3d_fullres" if dims == 3 else "2d"]
+    plans = plans_of(Tiny(residual=kind == "residual"))
+    configuration = plans["configurations"]["3d_fullres" if dims == 3 else "2d"]
     architecture = configuration["architecture"]
-    name, keywords = architecture["network_class_name"], dict(architecture["arch_kwargs"])
-    if kind == "residual":
-        name = name.replace("PlainConvUNet", "ResidualEncoderUNet")
-        keywords["n_blocks_per_stage"] = keywords.pop("n_conv_per_stage")
     return {
-        "arch_class_name": name,
-        "arch_kwargs": keywords,
+        "arch_class_name": architecture["network_class_name"],
+        "arch_kwargs": architecture["arch_kwargs"],
         "arch_kwargs_req_import": architecture["_kw_requires_import"],
         "patch_size": patch or configuration["patch_size"],
         "input_channels": 1,

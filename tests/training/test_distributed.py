@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.distributed import rank_share
 from nnunet_ssl.training.monitor import Monitor
@@ -102,6 +103,31 @@ def train_two_students(dataset: Path, rank: int) -> list[torch.Tensor]:
     return [p.detach().clone() for network in networks for p in unwrap(network).parameters()]
 
 
+def train_skcdf(dataset: Path, rank: int, configuration: str, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """Gradients of two whole steps, the weights after both, the keep probabilities.
+
+    Not compared with one process: a Dice summed over the batch of a rank is not that of the joined batch, and each rank
+    draws its own masks and context.
+    """
+    trainer = make_trainer(dataset, nnUNetTrainerSKCDF, configuration, fold="all", hyperparameters=hyperparameters)
+    trainer.initialize()
+    assert isinstance(trainer.network, DistributedDataParallel)
+    trainer.strong_view = lambda images: images
+    seed_everything(rank)  # other masks on each rank
+    batch = part(joined_batch(len(trainer.configuration_manager.patch_size)), slice(2 * rank, 2 * rank + 2))
+    found: dict[str, Any] = {"keep": trainer.keep_probability, "gradients": []}
+    for _ in range(2):
+        trainer.train_step(batch)
+        found["gradients"].append([None if p.grad is None else p.grad.clone() for p in trainer.network.parameters()])
+    network = unwrap(trainer.network)
+    return {**found, "weights": [p.detach().clone() for p in network.parameters()]}
+
+
+SKCDF = [
+    ("3d_fullres", {}),
+    ("2d", {"decoupling": False, "context_samples": 1}),
+    ("3d_fullres", {"complementarity": False, "balanced_heads": False, "inference_decoder": "labeled"}),
+]
 CASES = [
     ("nnUNetTrainerSupervised", "3d_fullres"),
     ("nnUNetTrainerMeanTeacher", "3d_fullres"),
@@ -126,10 +152,14 @@ def worker(rank: int, dataset: Path, port: int, out: Path) -> None:
     share = rank_share(torch.tensor(float(rank + 1))).item()
     monitor = Monitor(torch.device("cpu"))
     monitor.add("x", torch.tensor(float(rank)), torch.tensor(1.0 + 2 * rank))
-    students = train_two_students(dataset, rank)
-    torch.save(
-        {"students": students, "gradients": found, "share": share, "means": monitor.epoch_means()}, out / f"{rank}.pt"
-    )
+    results = {
+        "students": train_two_students(dataset, rank),
+        "skcdf": [train_skcdf(dataset, rank, *case) for case in SKCDF],
+        "gradients": found,
+        "share": share,
+        "means": monitor.epoch_means(),
+    }
+    torch.save(results, out / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -150,5 +180,11 @@ def test_two_ranks_equal_one_process_with_the_joined_batch(make_dataset, tmp_pat
             if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
                 torch.testing.assert_close(first, reference[index], atol=1e-5, rtol=1e-4)
     assert all(torch.equal(a, b) for a, b in zip(*(r["students"] for r in ranks), strict=True))
+    for first, second in zip(*(r["skcdf"] for r in ranks), strict=True):
+        assert torch.equal(first["keep"], second["keep"]) and first["keep"].max() == 1
+        for mine, other in zip(
+            [first["weights"], *first["gradients"]], [second["weights"], *second["gradients"]], strict=True
+        ):
+            assert all(a is not None and torch.equal(a, b) for a, b in zip(mine, other, strict=True))
     assert [r["share"] for r in ranks] == [pytest.approx(2 / 3), pytest.approx(4 / 3)]
     assert [r["means"] for r in ranks] == [{"x": pytest.approx(0.75)}] * 2

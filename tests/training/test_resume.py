@@ -14,6 +14,8 @@ import torch
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
+from nnunet_ssl.trainers.skcdf_paper import nnUNetTrainerSKCDF_paper
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
 from tests.running import FOLD, SHORT, make_trainer, same_weights, seed_everything, weights, write_split
@@ -49,11 +51,15 @@ CASES = [
     (nnUNetTrainerSupervised, "3d_fullres", {}),
     (nnUNetTrainerMeanTeacher, "3d_fullres", {"student_view": "strong", "ema_decay": 0.7}),
     (nnUNetTrainerMeanTeacher, "2d", {"predict_with": "teacher", "ema_decay": 0.7}),
+    (nnUNetTrainerSKCDF, "3d_fullres", {"channel_dropout": 0.3}),
+    (nnUNetTrainerSKCDF, "2d", {"context_samples": 1, "inference_decoder": "labeled"}),
+    (nnUNetTrainerSKCDF_paper, "3d_fullres", {}),
 ]
 
 
 @pytest.mark.parametrize("trainer_class, configuration, hyperparameters", CASES)
 @pytest.mark.parametrize("epochs_before", [1, 3])
+@pytest.mark.usefixtures("no_figures")
 def test_interrupted_equals_uninterrupted(make_dataset, trainer_class, configuration, hyperparameters, epochs_before):
     dataset = make_dataset()
 
@@ -81,10 +87,11 @@ def test_interrupted_equals_uninterrupted(make_dataset, trainer_class, configura
     states = [t.optimizer.state_dict()["state"] for t in (straight, second)]
     for index, state in states[0].items():
         assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(states[1][index][k])) for k, v in state.items())
-    if trainer_class is nnUNetTrainerMeanTeacher:
+    if trainer_class is not nnUNetTrainerSupervised:
         logs = [t.logger.local_logger.my_fantastic_logging for t in (straight, second)]
         keys = [k for k in logs[0] if k.startswith("ssl/")]
         assert keys and all(logs[0][k] == logs[1][k] for k in keys)
+    assert "before the resume" not in Path(second.log_file).read_text()
 
 
 def test_checkpoint_holds_tensors_and_plain_python_under_one_extra_key(make_dataset):
