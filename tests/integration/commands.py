@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 SCRIPTS = Path(sys.executable).parent
@@ -19,6 +20,21 @@ DATASET = "Dataset004_Hippocampus"
 TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "optimizer=adamw",
             "initial_lr=0.003", "save_every=1")  # fmt: skip
 MEAN_TEACHER = "nnUNetTrainerMeanTeacher"
+# One process imports nnU-Net and forks the commands, since the imports take longer than a tiny training.
+SEQUENCE = """
+import json, os, sys
+from importlib.metadata import entry_points
+import nnunetv2.run.run_training, nnunetv2.inference.predict_from_raw_data
+
+for line in json.loads(sys.argv[1]):
+    print("$", *line, flush=True)
+    if os.fork() == 0:
+        sys.argv = line
+        (script,) = entry_points(group="console_scripts", name=line[0])
+        sys.exit(script.load()())
+    if os.wait()[1] != 0:
+        sys.exit(f"{line[0]} failed")
+"""
 PATCHES = {"3d_fullres": [24, 32, 24], "2d": [32, 32]}
 
 
@@ -53,6 +69,11 @@ class Project:
         line = [str(SCRIPTS / command), *map(str, arguments)]
         return run(line, self.environment(**environment), self.root, fails)
 
+    def run_each(self, *lines: tuple[object, ...], **environment: str) -> str:
+        """Several commands one after the other, each (command, *arguments), in forks of one interpreter."""
+        content = json.dumps([[str(part) for part in line] for line in lines])
+        return run([sys.executable, "-c", SEQUENCE, content], self.environment(**environment), self.root)
+
 
 def run(line: list[str], environment: dict[str, str], folder: Path, fails: bool = False) -> str:
     done = subprocess.run(
@@ -74,12 +95,21 @@ def shrink(plans_file: Path, patches: dict[str, list[int]]) -> None:
             n_stages=3,
             features_per_stage=[4, 8, 8],
             kernel_sizes=[[3] * dimensions] * 3,
-            strides=[[1] * dimensions, [2] * dimensions, [2] * dimensions],
+            strides=[[1] * dimensions, *[[2 if size > 8 else 1 for size in patch]] * 2],
             n_conv_per_stage_decoder=[1, 1],
         )
         blocks = "n_conv_per_stage" if "n_conv_per_stage" in architecture else "n_blocks_per_stage"
         architecture[blocks] = [1, 1, 1]
     save_json(plans, str(plans_file), sort_keys=False)
+
+
+def interrupt_after_first_epoch(fold: Path) -> None:
+    """Leave the folder of a finished training of two epochs as if it had been interrupted after the first."""
+    checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+    checkpoint["current_epoch"] = 1
+    checkpoint["logging"] = {k: v[:1] for k, v in checkpoint["logging"].items()}
+    torch.save(checkpoint, fold / "checkpoint_latest.pth")
+    (fold / "checkpoint_final.pth").rename(fold / "kept.pth")
 
 
 def subjects(cases: list[str]) -> dict[str, str]:

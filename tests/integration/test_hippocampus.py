@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -14,33 +14,19 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from tests.integration.commands import (
     DATASET,
     MEAN_TEACHER,
-    PATCHES,
-    TRAINING,
     Project,
-    dump,
     inputs,
+    interrupt_after_first_epoch,
     run,
     same_predictions,
-    shrink,
-    subjects,
 )
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def withheld(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """24 labelled cases of which the split withholds all but 6 of the training cases; planned and preprocessed."""
-    project = Project(tmp_path_factory.mktemp("withheld"), DATASET)
-    shutil.copytree(real_data / "hippocampus_mini" / DATASET, project.raw)
-    project.run("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "2d", "-np", 1, "-npfp", 1)
-    shutil.copy(real_data / "hippocampus_mini" / "splits_final.json", project.preprocessed)
-    shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
-    cases = [p.name.removesuffix(".nii.gz") for p in sorted((project.raw / "labelsTr").iterdir())]
-    groups = dump(subjects(cases), project.root / "groups.json")
-    project.run("nnunet_ssl", "splits", "-d", 4, "--counts", 6, "--groups", groups)
-    project.run("nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--training", *TRAINING)
-    return project
+def withheld(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return hippocampus(tmp_path_factory.mktemp("withheld") / "project")
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +62,7 @@ def test_continues_and_validates_again(withheld: Project, trained: str):
     (folder / "validation" / "summary.json").unlink()
     withheld.run("nnUNetv2_train", *options, "--val")
     assert load_json(str(folder / "validation" / "summary.json"))["foreground_mean"] == _foreground(before)
-    # as if interrupted after the first epoch
-    checkpoint = torch.load(folder / "checkpoint_final.pth", weights_only=False)
-    checkpoint["current_epoch"] = 1
-    checkpoint["logging"] = {k: v[:1] for k, v in checkpoint["logging"].items()}
-    torch.save(checkpoint, folder / "checkpoint_latest.pth")
-    (folder / "checkpoint_final.pth").rename(folder / "kept.pth")
+    interrupt_after_first_epoch(folder)
     output = withheld.run("nnUNetv2_train", *options, "--c")
     assert "Epoch 1" in output and "Epoch 0" not in output
     assert (folder / "checkpoint_final.pth").is_file() and not (folder / "checkpoint_latest.pth").exists()

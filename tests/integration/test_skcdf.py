@@ -1,0 +1,147 @@
+"""SKCDF on real data through the real commands, with 6 labelled cases of hippocampus and 2 of ACDC."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+
+from tests.integration.commands import (
+    PATCHES,
+    TRAINING,
+    Project,
+    inputs,
+    interrupt_after_first_epoch,
+    segmentation,
+    shrink,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
+SKCDF = "nnUNetTrainerSKCDF"
+TERMS = ["loss_supervised", "loss_supervised_balanced", "loss_unsupervised", "loss_unsupervised_balanced"]
+RESIDUAL = "nnUNetResEncUNetMPlans"
+ACDC = "Dataset027_ACDC"
+
+
+@pytest.fixture(scope="module")
+def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return hippocampus(tmp_path_factory.mktemp("skcdf") / "project")
+
+
+def options(configuration: str, plans: str, trainer: str = SKCDF, dataset: int = 4) -> tuple[object, ...]:
+    return (dataset, configuration, 0, "-tr", trainer, "-p", plans, "-device", "cpu")
+
+
+def prediction(configuration: str, plans: str, source: Path, out: Path, trainer: str = SKCDF) -> tuple[object, ...]:
+    return ("-d", 4, "-c", configuration, "-f", 0, "-tr", trainer, "-p", plans, "-i", source, "-o", out,
+            "-device", "cpu", "-npp", 1, "-nps", 1)  # fmt: skip
+
+
+def check_training(fold: Path, epochs: int) -> pd.DataFrame:
+    table = pd.read_csv(fold / "semi_supervised.csv")
+    assert len(table) == epochs and table[TERMS].gt(0).all(axis=None)
+    assert (fold / "validation" / "summary.json").is_file()
+    return table
+
+
+def check_prediction(source: Path, out: Path) -> None:
+    names = sorted(p.name.replace("_0000", "") for p in source.iterdir())
+    assert names == sorted(p.name for p in out.glob("*.nii.gz"))
+    for name in names:
+        image = segmentation(source / name.replace(".nii.gz", "_0000.nii.gz"))
+        label = segmentation(out / name)
+        assert label.shape == image.shape and label.max() <= 2
+
+
+def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Path):
+    plans, configuration = "nnUNetPlans_n6", "3d_fullres"
+    fold = project.results(SKCDF, plans, configuration) / "fold_0"
+    log = project.run("nnUNetv2_train", *options(configuration, plans))
+    assert "6 labelled" in log and "Voxels per class in the labelled cases:" in log and "Mean Validation Dice" in log
+    first = check_training(fold, 2)
+    counted = load_json(str(project.preprocessed / "class_counts_ssl.json"))["nnUNetPlans_3d_fullres"]
+    split = load_json(str(project.preprocessed / "splits_ssl.json"))["splits"]["n6"]["folds"][0]
+    assert sorted(counted) == sorted(split["labeled"])
+
+    summary = load_json(str(fold / "validation" / "summary.json"))
+    shutil.rmtree(fold / "validation")
+    project.run("nnUNetv2_train", *options(configuration, plans), "--val")
+    assert load_json(str(fold / "validation" / "summary.json"))["foreground_mean"] == summary["foreground_mean"]
+
+    interrupt_after_first_epoch(fold)
+    log = project.run("nnUNetv2_train", *options(configuration, plans), "--c")
+    assert "Epoch 1" in log and "Epoch 0" not in log and "before the resume" not in log
+    table = check_training(fold, 2)
+    assert table.iloc[0].equals(first.iloc[0])
+    assert table["weight_unsupervised"].iloc[1] == pytest.approx(first["weight_unsupervised"].iloc[1])
+
+    source = inputs(project, tmp_path / "in")
+    project.run("nnUNetv2_predict", *prediction(configuration, plans, source, tmp_path / "out"))
+    check_prediction(source, tmp_path / "out")
+
+
+def test_2d_and_residual_encoder_plans(project: Project, tmp_path: Path):
+    project.run("nnUNetv2_plan_experiment", "-d", 4, "-pl", "nnUNetPlannerResEncM")
+    shrink(project.preprocessed / f"{RESIDUAL}.json", PATCHES)
+    source = inputs(project, tmp_path / "in")
+    cases = [("2d", "nnUNetPlans_n6"), ("3d_fullres", f"{RESIDUAL}_n6"), ("2d", f"{RESIDUAL}_n6")]
+    trainer = f"{SKCDF}_1epochs"
+    commands: list[tuple[object, ...]] = [
+        ("nnunet_ssl", "plans", "-d", 4, "-p", RESIDUAL, "--split", "n6", "--training", *TRAINING)
+    ]
+    for configuration, plans in cases:
+        given, out = options(configuration, plans, trainer), tmp_path / f"{plans}_{configuration}"
+        commands += [
+            ("nnUNetv2_train", *given),
+            ("nnUNetv2_train", *given, "--c"),  # nothing is left to train
+            ("nnUNetv2_train", *given, "--val"),
+            ("nnUNetv2_predict", *prediction(configuration, plans, source, out, trainer)),
+        ]
+    project.run_each(*commands)
+    for configuration, plans in cases:
+        fold = project.results(trainer, plans, configuration) / "fold_0"
+        check_training(fold, 1)
+        names = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
+        assert any("blocks" in name for name in names) == plans.startswith(RESIDUAL)
+        assert (
+            names["complementarity.global_attention.token_map.weight"].shape[0]
+            == {"2d": 64, "3d_fullres": 288}[configuration]
+        )
+        check_prediction(source, tmp_path / f"{plans}_{configuration}")
+
+
+def test_anisotropic_data_with_three_classes_and_no_mirroring(real_data: Path, tmp_path: Path):
+    source = real_data / "acdc"
+    if not source.is_dir():
+        pytest.skip(f"no {source}")
+    project = Project(tmp_path, ACDC)
+    fold = load_json(str(source / "splits_final.json"))[0]
+    fold = {"train": fold["train"][:6], "val": fold["val"][:2]}
+    content = load_json(str(source / ACDC / "dataset.json")) | {"numTraining": 8}
+    for name in ("imagesTr", "labelsTr"):
+        (project.raw / name).mkdir(parents=True)
+        for case in fold["train"] + fold["val"]:
+            file = f"{case}{'_0000' if name == 'imagesTr' else ''}.nii.gz"
+            shutil.copy(source / ACDC / name / file, project.raw / name)
+    save_json(content, str(project.raw / "dataset.json"))
+    project.run("nnUNetv2_plan_and_preprocess", "-d", 27, "-c", "3d_fullres", "-np", 1, "-npfp", 1)
+    save_json([fold], str(project.preprocessed / "splits_final.json"))
+    shrink(project.preprocessed / "nnUNetPlans.json", {"3d_fullres": [8, 64, 64]})
+    log = project.run_each(
+        ("nnunet_ssl", "splits", "-d", 27, "--counts", 2),
+        ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]"),
+        ("nnUNetv2_train", *options("3d_fullres", "nnUNetPlans_n2", f"{SKCDF}_1epochs", 27)),
+    )
+    counts = log.split("Voxels per class in the labelled cases: [")[1].split("]")[0].split(", ")
+    assert len(counts) == 4 and all(int(count) > 0 for count in counts)
+    results = project.results(f"{SKCDF}_1epochs", "nnUNetPlans_n2", "3d_fullres") / "fold_0"
+    check_training(results, 1)
+    checkpoint = torch.load(results / "checkpoint_final.pth", weights_only=False)
+    assert checkpoint["inference_allowed_mirroring_axes"] is None
+    assert len(list((results / "validation").glob("*.nii.gz"))) == 2
