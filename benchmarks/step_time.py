@@ -125,8 +125,9 @@ def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configurat
         for _ in range(3):
             step()
         return torch.cuda.max_memory_allocated() / 2**20
-    import nnunet_ssl.training.base  # noqa: F401 - imports are not the step's memory
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    import nnunet_ssl.training.base  # noqa: F401 - imports are not the step's memory
 
     recursive_find_trainer_class_by_name(name)  # for external trainers it imports all of nnU-Net's
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far

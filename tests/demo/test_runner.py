@@ -156,6 +156,7 @@ def test_small_plans_keep_the_preprocessed_data() -> None:
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres",
         "patch_size": [96, 96, 96],
+        "median_image_size_in_voxels": [41.5, 39.0, 6.0],
         "batch_size": 4,
         "spacing": [4.0, 4.0, 4.0],
         "architecture": {"network_class_name": "PlainConvUNet", "arch_kwargs": arch},
@@ -171,8 +172,8 @@ def test_small_plans_keep_the_preprocessed_data() -> None:
     assert kwargs["conv_bias"] is True
     lengths = {len(kwargs[k]) for k in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage")}
     assert lengths == {kwargs["n_stages"]}
-    divisor = np.prod(kwargs["strides"], axis=0)
-    assert not np.any(np.array(result["patch_size"]) % divisor)
+    assert np.prod(kwargs["strides"], axis=0).tolist() == [8, 8, 8]
+    assert result["patch_size"] == [40, 32, 8]
     assert plans["configurations"]["3d_fullres"]["patch_size"] == [96, 96, 96]  # the argument is not changed
 
 
@@ -207,7 +208,7 @@ def finished(options: Options, monkeypatch: pytest.MonkeyPatch) -> Options:
     prepare_folder(options.output, overwrite=False)
     write_dataset(options.raw.parent, options.dataset, options.seed, Sizes(1, 1, 2))
     options.preprocessed.mkdir(parents=True)
-    configuration = {"patch_size": [1] * 3, "architecture": {"arch_kwargs": {}}}
+    configuration = {"median_image_size_in_voxels": [9.0] * 3, "architecture": {"arch_kwargs": {}}}
     plans = {"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": configuration}}
     (options.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     progress = Progress(options.output)
