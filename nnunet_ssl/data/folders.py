@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed
@@ -107,12 +108,29 @@ def name_problem(name: str) -> str:
 
 
 def write_json(path: str, content: Mapping[str, Any], indent: int = 2) -> None:
-    """Write to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole."""
+    """Write to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole.
+
+    Raises:
+        SemiSupervisedError: NaN or infinity in it, which JSON does not have; nothing is written then.
+    """
     temporary = f"{path}.{os.getpid()}.tmp"
+    problems = [f"{where}: {value}" for where, value in _not_finite(content)]
+    if problems:
+        raise complain(f"{path} was not written, for JSON has no such numbers:", problems, "Correct these values.")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=indent)
+            json.dump(content, file, indent=indent, allow_nan=False)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def _not_finite(content: Any, where: str = "") -> Iterator[tuple[str, float]]:
+    """Place and value of every NaN or infinity, the place as keys joined by dots."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield where, content
+    items = content.items() if isinstance(content, Mapping) else ()
+    items = enumerate(content) if isinstance(content, (list, tuple)) else items
+    for key, value in items:
+        yield from _not_finite(value, f"{where}.{key}" if where else str(key))

@@ -35,7 +35,7 @@ class Quality:
 
 
 CHOSEN = Quality(blur=(0.5, 0.7), noise=(0.015, 0.03))
-EVERYDAY = Quality(blur=(0.5, 1.2), noise=(0.015, 0.15))
+EVERYDAY = Quality(blur=(0.5, 1.3), noise=(0.05, 0.2))
 
 
 def draw_image(rng: Generator, tissue: np.ndarray, quality: Quality) -> np.ndarray:

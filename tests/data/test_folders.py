@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from nnunet_ssl.data.folders import labeled_cases, load_plans, name_problem, preprocessed_base
+from nnunet_ssl.data.folders import labeled_cases, load_plans, name_problem, preprocessed_base, write_json
 from nnunet_ssl.errors import SemiSupervisedError
 from tests.helpers_splits import CASES, DATASET, PLANS, make_planned
 
@@ -67,3 +67,17 @@ def test_usable_names(name):
 @pytest.mark.parametrize("name", ["", "a__b", "_a", "a_", "a/b", "..", "a b", "a\n", "\\a"])
 def test_unusable_names(name):
     assert "double underscore" in name_problem(name)
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    content = {"a": [1.0, float("nan")], "b": {"c": (float("-inf"),), "d": 2}}
+    with pytest.raises(SemiSupervisedError) as caught:
+        write_json(str(path), content)
+    assert str(path) in str(caught.value)
+    assert [line for line in str(caught.value).splitlines() if line.startswith("  - ")] == [
+        "  - a.1: nan",
+        "  - b.c.0: -inf",
+    ]
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.json", "old")]
