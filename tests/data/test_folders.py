@@ -23,6 +23,32 @@ def test_unknown_dataset(tmp_path, monkeypatch, name):
         preprocessed_base(name)
 
 
+@pytest.mark.parametrize("name", [f"{DATASET}/", "4/", f"{DATASET}//"])
+def test_a_slash_at_the_end_is_of_no_account(tmp_path, monkeypatch, name):
+    base = make_planned(tmp_path, monkeypatch)
+    assert preprocessed_base(name) == str(base)
+
+
+@pytest.mark.parametrize("name", ["DatasetFoo", "Dataset", "Dataset_Foo", "Dataset004", f"{DATASET}/imagesTr"])
+def test_no_name_of_a_dataset(tmp_path, monkeypatch, name):
+    make_planned(tmp_path, monkeypatch)
+    with pytest.raises(SemiSupervisedError) as caught:
+        preprocessed_base(name)
+    assert str(caught.value).startswith(f'"{name}" is no name of a dataset')
+    assert str(caught.value).endswith(f"Datasets there: {DATASET}. Give a name or an id.")
+
+
+def test_planning_is_advised_only_where_there_are_raw_data(tmp_path, monkeypatch):
+    make_planned(tmp_path, monkeypatch)
+    with pytest.raises(SemiSupervisedError) as caught:
+        preprocessed_base("Dataset5_X")
+    assert str(caught.value).startswith("There is no dataset Dataset5_X. Looked in:\n  - nnUNet_raw=")
+    assert "nnUNetv2_plan" not in str(caught.value)
+    (tmp_path / "nnUNet_raw" / "Dataset5_X").mkdir()
+    with pytest.raises(SemiSupervisedError, match="Run: nnUNetv2_plan_and_preprocess -d 5$"):
+        preprocessed_base("Dataset5_X")
+
+
 def test_variable_not_set(monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     with pytest.raises(SemiSupervisedError, match="nnUNet_preprocessed is not set"):
@@ -38,6 +64,26 @@ def test_unknown_plans_list_the_others(tmp_path, monkeypatch):
         load_plans(str(base), "nope")
 
 
+@pytest.mark.parametrize(
+    ("configurations", "problem"),
+    [
+        ({"a": {"inherits_from": "b"}}, 'configuration a inherits from "b", which is not there'),
+        (
+            {"a": {"inherits_from": "b"}, "b": {"inherits_from": "a"}},
+            "configuration a inherits from itself: a -> b -> a",
+        ),
+        ({"a": {"inherits_from": ["a"]}}, "which is not there"),
+        ({"a": 3}, "configurations that are no dictionaries: a"),
+    ],
+)
+def test_plans_that_nnunet_could_not_use(tmp_path, configurations, problem):
+    plans = {"plans_name": "p", "configurations": configurations}
+    (tmp_path / "p.json").write_text(json.dumps(plans))
+    with pytest.raises(SemiSupervisedError, match=r"p.json cannot be used:") as caught:
+        load_plans(str(tmp_path), "p")
+    assert problem in str(caught.value)
+
+
 def test_labelled_cases(tmp_path, monkeypatch):
     base = make_planned(tmp_path, monkeypatch)
     assert labeled_cases(str(base), PLANS) == CASES
@@ -49,6 +95,18 @@ def test_nothing_is_preprocessed(tmp_path, monkeypatch):
         SemiSupervisedError, match=f"nnUNetv2_preprocess -d {int(DATASET[7:10])} -plans_name nnUNetPlans"
     ):
         labeled_cases(str(base), PLANS)
+
+
+def test_other_files_are_no_cases(tmp_path, monkeypatch):
+    base = make_planned(tmp_path, monkeypatch)
+    (base / "nnUNetPlans_2d" / ".DS_Store").touch()
+    assert labeled_cases(str(base), PLANS) == CASES
+    for file in (base / "nnUNetPlans_2d").iterdir():  # what is left after an interruption or a clean-up
+        if file.suffix != ".pkl":
+            file.unlink()
+    assert labeled_cases(str(base), PLANS) == CASES
+    (base / "nnUNetPlans_2d" / ".DS_Store").touch()
+    assert labeled_cases(str(base), PLANS) == CASES
 
 
 def test_incomplete_preprocessing(tmp_path, monkeypatch):
