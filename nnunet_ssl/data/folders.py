@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -180,7 +180,8 @@ def _not_finite(content: Any, where: str = "") -> Iterator[tuple[str, float]]:
     """Place and value of every NaN or infinity, the place as keys joined by dots."""
     if isinstance(content, float) and not math.isfinite(content):
         yield where, content
-    items = content.items() if isinstance(content, Mapping) else ()
-    items = enumerate(content) if isinstance(content, (list, tuple)) else items
+    items: Iterable[tuple[Any, Any]] = content.items() if isinstance(content, Mapping) else ()
+    if isinstance(content, (list, tuple)):
+        items = enumerate(content)
     for key, value in items:
         yield from _not_finite(value, f"{where}.{key}" if where else str(key))
