@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ COMMANDS = {
     "doctor": "check the installation, the paths and, with -d, a dataset",
     "demo": "run everything once on a small synthetic dataset and show the result",
 }
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells give, too
 
 
 def build_parser(selected: str | None) -> argparse.ArgumentParser:
@@ -36,15 +39,27 @@ def build_parser(selected: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Returns the exit code: 0, or 1 after an error that was explained on stderr."""
+    """Entry point. Returns the exit code: 0, 1 after an error that was explained on stderr, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     selected = next((a for a in arguments if a in COMMANDS), None)
-    args = build_parser(selected).parse_args(arguments)
     try:
+        args = build_parser(selected).parse_args(arguments)
         return int(args.run(args) or 0)
-    except SemiSupervisedError as error:
-        print(f"nnunet_ssl {args.command}: {error}", file=sys.stderr)
+    except (SemiSupervisedError, OSError) as error:
+        print(f"nnunet_ssl {selected}: {_explain(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would print a traceback while Python ends
+        text = "interrupted; what is finished is kept, run the command again"
+        print(f"\nnnunet_ssl {selected}: {text}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _explain(error: SemiSupervisedError | OSError) -> str:
+    """Our errors are complete; those of the system become `path: reason`."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
 
 
 if __name__ == "__main__":

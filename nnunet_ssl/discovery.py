@@ -16,7 +16,10 @@ def external_directory() -> str:
 def ext_trainer_value(current: str | None) -> str:
     """``current`` plus our directory, each entry once and in order, so that no other plugin is lost."""
     entries = [e for e in (current or "").split(os.pathsep) if e.strip()]
-    return os.pathsep.join(dict.fromkeys([*entries, external_directory()]))
+    spelled: dict[str, str] = {}  # a slash at the end or a link does not make another directory
+    for entry in [*entries, external_directory()]:
+        spelled.setdefault(os.path.realpath(entry), entry)
+    return os.pathsep.join(spelled.values())
 
 
 def register() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+INSTALL = "pip install nnunet-ssl, or pip install . in a clone"  # either way, whether or not PyPI has it
+
 
 class SemiSupervisedError(RuntimeError):
     """Wrong input or settings. The message is complete: the command line prints it without a traceback."""

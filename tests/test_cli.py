@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -59,6 +60,42 @@ def test_errors_for_people_have_no_traceback_and_others_do(monkeypatch, capsys):
     monkeypatch.setattr(path, "run", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["path"])
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (PermissionError(13, "Permission denied", "/data/a.json"), "/data/a.json: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("plain text"), "plain text"),
+    ],
+)
+def test_errors_of_the_system_are_one_line(monkeypatch, capsys, error, text):
+    from nnunet_ssl.commands import path
+
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(path, "run", fail)
+    assert cli.main(["path"]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"nnunet_ssl path: {text}\n")
+
+
+def test_an_interrupt_is_said_in_one_line(monkeypatch, capsys):
+    from nnunet_ssl.commands import path
+
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(path, "run", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert cli.main(["path"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    text = "interrupted; what is finished is kept, run the command again"
+    assert capsys.readouterr().err == f"\nnnunet_ssl path: {text}\n"
 
 
 def test_path_is_quick_since_it_imports_neither_torch_nor_nnunet():

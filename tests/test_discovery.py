@@ -16,6 +16,7 @@ import pytest
 
 from nnunet_ssl.cli import main
 from nnunet_ssl.discovery import VARIABLE, ext_trainer_value, external_directory, register
+from nnunet_ssl.errors import INSTALL
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from tests.helpers_discovery import find, receive_and_find
 
@@ -125,7 +126,7 @@ def test_without_the_package_our_names_give_the_pip_line_and_others_nnunets_mess
         kind, message = answers[name]
         assert kind == "ModuleNotFoundError"
         assert message.startswith(f"{name} belongs to the package nnunet_ssl, which is not installed")
-        assert "pip install nnunet-ssl" in message
+        assert message.endswith(f"Run: {INSTALL}")
     for name in others:
         kind, message = answers[name]
         assert kind == "RuntimeError"
@@ -218,6 +219,15 @@ def test_path_keeps_what_is_set_and_adds_ours_once(monkeypatch, capsys):
         assert capsys.readouterr().out == expected + "\n"
         assert ext_trainer_value(expected) == expected  # typed twice, nothing changes
     assert Path(ours, "nnunet_ssl_trainers.py").is_file()
+
+
+def test_the_same_directory_in_another_spelling_is_not_added(tmp_path):
+    ours = external_directory()
+    link = tmp_path / "link"
+    link.symlink_to(ours)
+    for spelling in (f"{ours}/", str(link), f"{link}/"):
+        assert ext_trainer_value(spelling) == spelling
+        assert ext_trainer_value(os.pathsep.join([ours, "/a", spelling])) == os.pathsep.join([ours, "/a"])
 
 
 def test_register_is_for_this_process(monkeypatch):

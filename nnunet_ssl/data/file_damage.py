@@ -21,6 +21,8 @@ import tifffile
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
+from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
+
 CHUNK = 1 << 20
 GIPL_HEADER = 256  # bytes
 
@@ -29,19 +31,28 @@ def find_damage(path: str) -> str:
     """What is wrong with the file, to be read after its name; empty if nothing was found.
 
     Costs one pass over a compressed file, another one over NIfTI of floating point; of other files the header is read.
+    Does not raise, and keeps to itself what nibabel and tifffile print.
     """
+    printed = Captured()
     try:
-        if os.path.getsize(path) == 0:
-            return "is empty (0 bytes)"
-        lower = path.lower()
-        if lower.endswith((".nii.gz", ".nii")):
-            return _nifti_damage(path) or _nifti_nan(path)
-        if lower.endswith(".gipl"):
-            return _too_short(os.path.getsize(path), _gipl_size(path))
-        if lower.endswith((".tif", ".tiff")):
-            return _tiff_damage(path)
+        with captured_output() as printed:
+            return _damage(path)
     except OSError as error:
         return f"cannot be opened: {error.strerror or error}"
+    except Exception as error:  # a damaged header can trip its parser in any way
+        return f"is damaged: {describe_failure(error, printed.text)}"
+
+
+def _damage(path: str) -> str:
+    if os.path.getsize(path) == 0:
+        return "is empty (0 bytes)"
+    lower = path.lower()
+    if lower.endswith((".nii.gz", ".nii")):
+        return _nifti_damage(path) or _nifti_nan(path)
+    if lower.endswith(".gipl"):
+        return _too_short(os.path.getsize(path), _gipl_size(path))
+    if lower.endswith((".tif", ".tiff")):
+        return _tiff_damage(path)
     return ""
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl.errors import complain
+from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
+from nnunet_ssl.errors import SemiSupervisedError, complain
 
+DATASET_NAME = re.compile(r"Dataset\d+_[^/\\]+")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
@@ -24,19 +26,36 @@ def preprocessed_base(dataset_name_or_id: str | int) -> str:
     Raises:
         SemiSupervisedError: nnUNet_preprocessed is not set, or the dataset is unknown or not planned.
     """
-    if not nnUNet_preprocessed.is_set():
+    if not nnUNet_preprocessed.get():
         raise complain("The environment variable nnUNet_preprocessed is not set.", remedy="Set nnU-Net's paths first.")
+    asked = str(dataset_name_or_id).rstrip("/\\")  # tab completion of a folder's name leaves a slash
     try:
-        name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        name = str(maybe_convert_to_dataset_name(asked))
     except (RuntimeError, ValueError) as error:
-        raise complain(f"There is no dataset {dataset_name_or_id}. nnU-Net says: {error}") from error
-    base = os.path.join(nnUNet_preprocessed, str(name))
-    if not os.path.isdir(base):
+        raise complain(f"There is no dataset {asked}. nnU-Net says: {error}") from error
+    if not DATASET_NAME.fullmatch(name):
+        raise _no_dataset(f'"{name}" is no name of a dataset. Names are like Dataset004_Hippocampus.')
+    base = os.path.join(nnUNet_preprocessed, name)
+    if os.path.isdir(base):
+        return base
+    if nnUNet_raw.get() and os.path.isdir(os.path.join(nnUNet_raw, name)):
         raise complain(
             f"{name} has no preprocessed folder: {base} does not exist.",
             remedy=f"Run: nnUNetv2_plan_and_preprocess -d {dataset_id(base)}",
         )
-    return base
+    raise _no_dataset(f"There is no dataset {name}.")
+
+
+def _no_dataset(summary: str) -> SemiSupervisedError:
+    places, found = [], set[str]()
+    for variable in (nnUNet_raw, nnUNet_preprocessed):
+        folder = variable.get()
+        places.append(f"{variable.env_var_name}={folder or '(not set)'}")
+        names = os.listdir(folder) if folder and os.path.isdir(folder) else []
+        found.update(name for name in names if DATASET_NAME.fullmatch(name))
+    return complain(
+        f"{summary} Looked in:", places, f"Datasets there: {', '.join(sorted(found)) or 'none'}. Give a name or an id."
+    )
 
 
 def dataset_id(base: str) -> int:
@@ -45,7 +64,11 @@ def dataset_id(base: str) -> int:
 
 
 def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
-    """The plans file of that name; the error lists the plans there are."""
+    """The plans file of that name.
+
+    Raises:
+        SemiSupervisedError: there is none, with the plans there are; or nnU-Net could not use it.
+    """
     path = os.path.join(base, f"{plans_identifier}.json")
     content = _plans_in(path)
     if content is None:
@@ -55,7 +78,35 @@ def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
             f"{path} does not exist or is no plans file. Plans of this dataset: {', '.join(available) or 'none'}.",
             remedy="" if available else f"Run: nnUNetv2_plan_and_preprocess -d {dataset_id(base)}",
         )
+    problems = _plans_problems(content)
+    if problems:
+        raise complain(f"{path} cannot be used:", problems, "Correct it there, or plan again.")
     return content
+
+
+def has_plans(path: str) -> bool:
+    """Whether a JSON file is a plans file, usable or not."""
+    return _plans_in(path) is not None
+
+
+def _plans_problems(plans: dict[str, Any]) -> list[str]:
+    """What stops nnU-Net at once, whatever is asked of the plans."""
+    problems = [] if isinstance(plans.get("plans_name"), str) else ["it has no plans_name"]
+    configurations = plans["configurations"]
+    broken = [name for name, content in configurations.items() if not isinstance(content, dict)]
+    if broken:
+        return [*problems, f"configurations that are no dictionaries: {', '.join(broken)}"]
+    for name in configurations:
+        seen, current = [name], name
+        while (parent := configurations[current].get("inherits_from")) is not None:
+            if not isinstance(parent, str) or parent not in configurations:
+                problems.append(f'configuration {current} inherits from "{parent}", which is not there')
+                break
+            if parent in seen:
+                problems.append(f"configuration {name} inherits from itself: {' -> '.join([*seen, parent])}")
+                break
+            seen, current = [*seen, parent], parent
+    return list(dict.fromkeys(problems))
 
 
 def _plans_in(path: str) -> dict[str, Any] | None:
@@ -77,8 +128,8 @@ def labeled_cases(base: str, plans: dict[str, Any]) -> list[str]:
     found: dict[str, set[str]] = {}
     for configuration in manager.available_configurations:
         folder = os.path.join(base, manager.get_configuration(configuration).data_identifier)
-        if os.path.isdir(folder) and os.listdir(folder):
-            found[folder] = set(infer_dataset_class(folder).get_identifiers(folder))
+        if identifiers := unlabeled_identifiers(folder):  # other files, such as .DS_Store, are no cases
+            found[folder] = set(identifiers)
     dataset, name = dataset_id(base), manager.plans_name
     everything = set[str]().union(*found.values())
     if not everything:
@@ -107,12 +158,30 @@ def name_problem(name: str) -> str:
 
 
 def write_json(path: str, content: Mapping[str, Any], indent: int = 2) -> None:
-    """Write to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole."""
+    """Write to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole.
+
+    Raises:
+        SemiSupervisedError: NaN or infinity in it, which JSON does not have; nothing is written then.
+    """
     temporary = f"{path}.{os.getpid()}.tmp"
+    problems = [f"{where}: {value}" for where, value in _not_finite(content)]
+    if problems:
+        raise complain(f"{path} was not written, for JSON has no such numbers:", problems, "Correct these values.")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=indent)
+            json.dump(content, file, indent=indent, allow_nan=False)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def _not_finite(content: Any, where: str = "") -> Iterator[tuple[str, float]]:
+    """Place and value of every NaN or infinity, the place as keys joined by dots."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield where, content
+    items: Iterable[tuple[Any, Any]] = content.items() if isinstance(content, Mapping) else ()
+    if isinstance(content, (list, tuple)):
+        items = enumerate(content)
+    for key, value in items:
+        yield from _not_finite(value, f"{where}.{key}" if where else str(key))

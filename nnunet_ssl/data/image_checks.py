@@ -18,6 +18,8 @@ from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure, o
 from nnunet_ssl.data.workers import Workers
 from nnunet_ssl.errors import complain
 
+NATURAL_IMAGES = "NaturalImage2DIO"  # nnU-Net's reader of PNG, BMP and TIFF; all channels in one file
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -107,7 +109,15 @@ def check_images(
 
 
 def inspect_case(case: str, files: Sequence[str], needs: Needs) -> CaseReport:
-    """Read one case with the plans' reader and judge it. Does not raise."""
+    """Read one case with the plans' reader and judge it. Does not raise: one bad file must not hide the others."""
+    try:
+        return _inspect(case, files, needs)
+    except Exception as error:
+        names = ", ".join(map(os.path.basename, files))
+        return CaseReport(case, (f"{names} is damaged: {describe_failure(error)}",))
+
+
+def _inspect(case: str, files: Sequence[str], needs: Needs) -> CaseReport:
     damaged = [f"{os.path.basename(f)} {damage}" for f in files if (damage := find_damage(f))]
     if damaged:
         return CaseReport(case, tuple(damaged))
@@ -162,7 +172,9 @@ def _channel_problems(case: str, files: int, channels: int, needs: Needs) -> lis
     text = f"wrong number of channels: {channels} in {files} file(s), needed {wanted} ({', '.join(needs.channels)})"
     if files == channels < wanted:
         missing = [f"{case}_{index:04d}{needs.file_ending}" for index in range(files, wanted)]
-        text += f"; missing {', '.join(missing)}"
+        # channels of natural images are in one file as a rule; a grey image among coloured ones has a single one
+        colour = f"save it with {wanted} channels as the others, or, one file per channel: "
+        text += f"; {colour if needs.reader == NATURAL_IMAGES else ''}missing {', '.join(missing)}"
     return [text]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from nnunet_ssl.data.image_checks import CaseReport
 
 TOLERANCE = 1.5  # factor beyond the smallest and the largest labelled case that is still usual (recommended)
+PLACEHOLDER = 999
 
 
 def unusual_cases(reports: Sequence[CaseReport], fingerprint: Mapping[str, Any]) -> list[str]:
@@ -27,16 +28,28 @@ def unusual_cases(reports: Sequence[CaseReport], fingerprint: Mapping[str, Any])
             continue
         spacing = np.array(report.spacing)
         size = np.array(report.shape) * spacing
-        parts = [_outside("spacing", spacing, spacings), _outside("size", size, sizes)]
+        axes = _axes(spacing, spacings)
+        # readers of images without any spacing say 1
+        unit = "mm" if axes.start == 0 or np.any(spacing[axes] != 1) or np.any(spacings[:, axes] != 1) else "pixels"
+        parts = [
+            _outside(what, values[axes], usual[:, axes], unit)
+            for what, values, usual in (("spacing", spacing, spacings), ("size", size, sizes))
+        ]
         if any(parts):
             lines.append(f"{report.case}: {', '.join(part for part in parts if part)}")
     return lines
 
 
-def _outside(what: str, values: np.ndarray, usual: np.ndarray) -> str:
+def _axes(spacing: np.ndarray, spacings: np.ndarray) -> slice:
+    """Axes with a real spacing: in 2D images nnU-Net's readers put a first axis of 999 times the largest spacing."""
+    rows = np.vstack([spacing, spacings])
+    return slice(int(np.allclose(rows[:, 0], PLACEHOLDER * rows[:, 1:].max(axis=1))), None)
+
+
+def _outside(what: str, values: np.ndarray, usual: np.ndarray, unit: str) -> str:
     low, high = usual.min(axis=0), usual.max(axis=0)
     if np.all(values >= low / TOLERANCE) and np.all(values <= high * TOLERANCE):
         return ""
     found = " x ".join(f"{value:.4g}" for value in values)
     expected = " x ".join(f"{a:.4g}" if a == b else f"{a:.4g}-{b:.4g}" for a, b in zip(low, high, strict=True))
-    return f"{what} {found} mm (labelled cases {expected})"
+    return f"{what} {found} {unit} (labelled cases {expected})"

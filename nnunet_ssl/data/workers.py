@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from nnunet_ssl.errors import complain
 
 T = TypeVar("T")
+PATIENCE = 10  # seconds for a terminated process to end
 
 
 class Workers:
@@ -32,19 +34,28 @@ class Workers:
             raise complain(f"The number of processes must be at least 1, got {num_processes}.")
         self.num_processes = num_processes
         self._executor: ProcessPoolExecutor | None = None
+        self._others: set[BaseProcess] = set()  # children of this process that are not ours
 
     def __enter__(self) -> Workers:
         if self.num_processes > 1:
             context = multiprocessing.get_context("spawn")
+            self._others = set(multiprocessing.active_children())
             self._executor = ProcessPoolExecutor(self.num_processes, context, _start_worker)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            try:
+                self._executor.shutdown(wait=True, cancel_futures=True)
+            except KeyboardInterrupt:
+                self._terminate()
+                raise
 
     def map(self, function: Callable[..., T], tasks: Mapping[str, tuple[Any, ...]], description: str) -> dict[str, T]:
         """``{name: function(*arguments)}`` in the order of the tasks, with a progress bar.
+
+        Ctrl-C ends the processes before KeyboardInterrupt goes on, so that nobody writes any more when files are
+        tidied up.
 
         Raises:
             SemiSupervisedError: a process died, with the names of the tasks that were not done.
@@ -58,12 +69,16 @@ class Workers:
                     bar.update()
                 return results
             try:
-                names: dict[Future[T], str] = {
-                    self._executor.submit(function, *arguments): name for name, arguments in tasks.items()
-                }
+                with _without_interrupts():  # submitting starts processes; they inherit it and ignore Ctrl-C from birth
+                    names: dict[Future[T], str] = {
+                        self._executor.submit(function, *arguments): name for name, arguments in tasks.items()
+                    }
                 for future in as_completed(names):
                     results[names[future]] = future.result()
                     bar.update()
+            except KeyboardInterrupt:
+                self._terminate()
+                raise
             except BrokenProcessPool as error:
                 bar.close()
                 raise complain(
@@ -73,6 +88,30 @@ class Workers:
                     "Finished cases are kept. Run the command again with fewer processes (-np).",
                 ) from error
         return {name: results[name] for name in tasks}
+
+    def _terminate(self) -> None:
+        """End the processes in the middle of their tasks; waiting for these could take minutes."""
+        assert self._executor is not None
+        with _without_interrupts():
+            processes = set(multiprocessing.active_children()) - self._others
+            for process in processes:
+                process.terminate()
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.join(PATIENCE)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C is ignored by this process and by those it starts meanwhile. Only the main thread can arrange that."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _start_worker() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import gaussian_filter, zoom
 
 from nnunet_ssl.demo.anatomy import Tissue
 
-# Signal of each tissue in two sequences (arbitrary units). An acquisition lies somewhere between the two.
+# Signal of each tissue in two sequences (arbitrary units). An acquisition lies between the two, nearer the second.
 SEQUENCES: dict[Tissue, tuple[float, float]] = {
     Tissue.AIR: (0.02, 0.02),
     Tissue.MUSCLE: (0.34, 0.26),
@@ -24,26 +26,38 @@ SEQUENCES: dict[Tissue, tuple[float, float]] = {
 }
 
 
-def draw_image(rng: Generator, tissue: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Quality:
+    """Ranges from which an acquisition's blur (voxels) and noise (the brightest tissue has about 0.9) are drawn."""
+
+    blur: tuple[float, float]
+    noise: tuple[float, float]
+
+
+CHOSEN = Quality(blur=(0.5, 0.7), noise=(0.015, 0.03))
+EVERYDAY = Quality(blur=(0.5, 1.3), noise=(0.05, 0.2))
+
+
+def draw_image(rng: Generator, tissue: np.ndarray, quality: Quality) -> np.ndarray:
     """An MR-like image of a tissue map: (*shape) float32, at least 0.
 
     Acquisitions differ in sequence, contrast of each organ, texture, coil sensitivity (bias field), resolution, noise
     and gain.
     """
     image = _texture(rng, tissue) * _signal(rng)[tissue]
-    image = gaussian_filter(image, rng.uniform(0.5, 0.8))  # partial volume
+    image = gaussian_filter(image, rng.uniform(*quality.blur))  # partial volume, motion
     image = image * _bias_field(rng, tissue.shape)
-    noise = rng.uniform(0.015, 0.035) * rng.standard_normal((2, *tissue.shape))
+    noise = rng.uniform(*quality.noise) * rng.standard_normal((2, *tissue.shape))
     image = np.hypot(image + noise[0], noise[1])  # magnitude of a complex signal
     return (image * np.exp(rng.normal(np.log(500), 0.4))).astype(np.float32)
 
 
 def _signal(rng: Generator) -> np.ndarray:
     """Brightness of each tissue, indexed by its value."""
-    mix = rng.uniform()
+    mix = rng.uniform(0.6, 1.0)
     signal = np.zeros(max(Tissue) + 1)
     for tissue, (first, second) in SEQUENCES.items():
-        signal[tissue] = ((1 - mix) * first + mix * second) * np.exp(rng.normal(0, 0.08))
+        signal[tissue] = ((1 - mix) * first + mix * second) * np.exp(rng.normal(0, 0.05))
     return signal
 
 

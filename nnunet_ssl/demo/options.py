@@ -15,8 +15,8 @@ CONTROL = "nnUNetTrainerSupervised"
 CONFIGURATION = "3d_fullres"
 SMALL_PLANS = "nnUNetPlans_small"
 DEMO_PLANS = "nnUNetPlans_demo"
-# With 12 steps an epoch. Adam and few epochs: nnU-Net's own schedule (SGD, 250 000 steps) needs a GPU and a day.
-EPOCHS = 50
+# With 50 steps an epoch. Adam and few epochs: nnU-Net's own schedule (SGD, 250 000 steps) needs a GPU and a day.
+EPOCHS = 20
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-PATCH_SIZE = (40, 40, 40)
 FEATURES = (8, 16, 32, 64)
 
 
 def shrink_plans(plans: dict[str, Any], configuration: str, name: str) -> dict[str, Any]:
-    """A copy of a plans dictionary with nnU-Net's U-Net cut to four narrow stages and a patch of 40 voxels a side.
+    """A copy of a plans dictionary with nnU-Net's U-Net cut to four narrow stages, and a patch that these can halve.
 
     The configuration keeps its data_identifier: the preprocessed data serve both plans. The other configurations are
     left out. nnU-Net's planner offers no such setting: even its smallest memory target gives 32 features and more.
@@ -22,9 +21,10 @@ def shrink_plans(plans: dict[str, Any], configuration: str, name: str) -> dict[s
     result["plans_name"] = name
     result["configurations"] = {configuration: result["configurations"][configuration]}
     settings = result["configurations"][configuration]
-    settings["patch_size"] = list(PATCH_SIZE)
-    settings["batch_size"] = 2
     stages = len(FEATURES)
+    unit = 2 ** (stages - 1)
+    settings["patch_size"] = [max(unit, int(size) // unit * unit) for size in settings["median_image_size_in_voxels"]]
+    settings["batch_size"] = 2
     settings["architecture"]["arch_kwargs"].update(
         n_stages=stages,
         features_per_stage=list(FEATURES),

@@ -75,9 +75,11 @@ def conclusion(control: Scores, semi: Scores) -> str:
     """One honest sentence: in which direction, and in how many of the test cases."""
     better = int((np.nanmean(semi.dice, axis=1) > np.nanmean(control.dice, axis=1)).sum())
     difference = semi.mean - control.mean
-    verdict = "higher" if difference > 0 else "lower"
+    verdict = f"{abs(difference):.3f} {'higher' if difference > 0 else 'lower'}"
+    if f"{abs(difference):.3f}" == "0.000":  # a difference that the table shows as none
+        verdict = "the same to three decimals"
     return (
-        f"With the unlabelled images the mean Dice is {abs(difference):.3f} {verdict}; it is higher in {better} of "
+        f"With the unlabelled images the mean Dice is {verdict}; it is higher in {better} of "
         f"{len(semi.cases)} test cases. One run on {len(semi.cases)} synthetic cases: an example, no evidence."
     )
 
@@ -86,13 +88,17 @@ def as_json(control: Scores, semi: Scores) -> dict[str, Any]:
     """Everything the table shows and the values per case, as plain Python; None where Dice is undefined."""
     return {
         scores.trainer: {
-            "mean_dice": round(scores.mean, 4),
-            "dice": dict(zip(scores.organs, scores.per_organ.round(4).tolist(), strict=True)),
+            "mean_dice": _number(scores.mean),
+            "dice": {o: _number(d) for o, d in zip(scores.organs, scores.per_organ, strict=True)},
             "cases": {
-                case: {o: None if np.isnan(d) else round(float(d), 4) for o, d in zip(scores.organs, row, strict=True)}
+                case: {o: _number(d) for o, d in zip(scores.organs, row, strict=True)}
                 for case, row in zip(scores.cases, scores.dice, strict=True)
             },
             "training_seconds": round(scores.seconds, 1),
         }
         for scores in (control, semi)
     }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)

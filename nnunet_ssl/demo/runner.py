@@ -21,9 +21,10 @@ from nnunet_ssl.demo.options import CONFIGURATION, SMALL_PLANS, Options
 from nnunet_ssl.demo.plan import shrink_plans
 from nnunet_ssl.demo.steps import Step, environment, preprocessing_steps, training_steps
 from nnunet_ssl.demo.synthetic import STANDARD_SIZES, write_dataset
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import INSTALL, complain
 
-STATE = "demo.json"  # finished steps; marks the folder as ours
+STATE = "demo.json"  # finished steps
+MADE_BY = "nnunet_ssl demo"  # stands in it, for other programs have a demo.json too
 LINES_SHOWN = 25  # of the log of a command that failed
 
 
@@ -32,7 +33,7 @@ class Progress:
 
     def __init__(self, output: Path) -> None:
         self.path = output / STATE
-        self.done: dict[str, Any] = json.loads(self.path.read_text())["steps"] if self.path.is_file() else {}
+        self.done: dict[str, Any] = (_read_state(output) or {}).get("steps", {})
 
     def seconds(self, name: str, command: list[str]) -> float | None:
         """Duration of a finished step, None if it is still to do.
@@ -53,7 +54,17 @@ class Progress:
 
     def finish(self, name: str, command: list[str], seconds: float) -> None:
         self.done[name] = {"command": command, "seconds": round(seconds, 1)}
-        write_json(str(self.path), {"steps": self.done})
+        write_json(str(self.path), {"made_by": MADE_BY, "steps": self.done})
+
+
+def _read_state(output: Path) -> dict[str, Any] | None:
+    """Content of demo.json; None unless a demo wrote it."""
+    try:
+        content = json.loads((output / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(content, dict) and content.get("made_by") == MADE_BY and isinstance(content.get("steps"), dict)
+    return content if ours else None
 
 
 def prepare_folder(output: Path, overwrite: bool) -> None:
@@ -63,13 +74,16 @@ def prepare_folder(output: Path, overwrite: bool) -> None:
         SemiSupervisedError: the folder holds something else.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        if not (output / STATE).is_file():
-            raise complain(f"{output} exists and was not made by the demo.", remedy="Choose another folder with -o.")
+        if _read_state(output) is None:
+            raise complain(
+                f"{output} exists and was not made by the demo (no readable {STATE} of the demo is in it).",
+                remedy="Choose another folder with -o.",
+            )
         if overwrite:
             shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     if not (output / STATE).exists():
-        write_json(str(output / STATE), {"steps": {}})
+        write_json(str(output / STATE), {"made_by": MADE_BY, "steps": {}})
 
 
 def find_command(name: str) -> str:
@@ -82,7 +96,7 @@ def find_command(name: str) -> str:
     found = shutil.which(name, path=os.pathsep.join(folders)) or shutil.which(name)
     if found is None:
         where = " or ".join(folders)
-        raise complain(f"The command {name} is not installed in {where}.", remedy="Run: pip install nnunet-ssl")
+        raise complain(f"The command {name} is not installed in {where}.", remedy=f"Run: {INSTALL}")
     return found
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from nnunet_ssl.demo.options import CONFIGURATION, CONTROL, DEMO_PLANS, SMALL_PLANS, Options
 
 TRAINING = (
-    "num_iterations_per_epoch=12",
+    "num_iterations_per_epoch=50",
     "num_val_iterations_per_epoch=1",
     "optimizer=adamw",
     "initial_lr=0.003",
 )
 HYPERPARAMETERS = {
-    "nnUNetTrainerMeanTeacher": ("consistency_weight=10", "student_view=strong"),
+    "nnUNetTrainerMeanTeacher": ("consistency_weight=10", "student_view=strong", "rampup_fraction=0.5"),
 }
 
 

@@ -1,4 +1,8 @@
-"""The demo's dataset: small synthetic 3D MR images of the abdomen in nnU-Net's raw format."""
+"""The demo's dataset: small synthetic 3D MR images of the abdomen in nnU-Net's raw format.
+
+As often in practice, someone chose good scans to annotate. The scans without labels, and the test cases, are everyday
+ones: many are noisier and blurred. The annotated cases do not show how such scans look; the unlabelled ones do.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,10 @@ from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_j
 from numpy.random import Generator
 
 from nnunet_ssl.demo.anatomy import ORGANS, draw_patient
-from nnunet_ssl.demo.appearance import draw_image
+from nnunet_ssl.demo.appearance import CHOSEN, EVERYDAY, Quality, draw_image
 
 FIELD_OF_VIEW = np.array((200.0, 152.0, 164.0))  # millimetres along x, y, z
-SPACING = np.array((4.1, 3.9, 4.1))
+SPACING = np.array((6.1, 5.9, 6.1))
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,13 @@ class Case:
     spacing: tuple[float, float, float]
 
 
-def draw_case(seed: int, number: int) -> Case:
-    """Patient ``number`` of the population that ``seed`` defines. Every case comes from the same distribution."""
+def draw_case(seed: int, number: int, quality: Quality) -> Case:
+    """Patient ``number`` of the population that ``seed`` defines. The anatomy does not depend on the quality."""
     rng = np.random.default_rng([seed, number])
     spacing = SPACING * rng.uniform(0.93, 1.07, 3)
     tissue = draw_patient(rng, _scanner_grid(rng, spacing))
     labels = np.where(tissue <= max(ORGANS.values()), tissue, 0).astype(np.uint8)
-    return Case(draw_image(rng, tissue), labels, tuple(spacing.round(3).tolist()))
+    return Case(draw_image(rng, tissue, quality), labels, tuple(spacing.round(3).tolist()))
 
 
 def _scanner_grid(rng: Generator, spacing: np.ndarray) -> np.ndarray:
@@ -80,13 +84,13 @@ def write_dataset(raw: Path, name: str, seed: int = 0, sizes: Sizes = STANDARD_S
         raise FileExistsError(f"{final} exists")
     shutil.rmtree(work, ignore_errors=True)
     number = 0
-    for images, labels, count in (
-        ("imagesTr", "labelsTr", sizes.labeled),
-        ("imagesUn", None, sizes.unlabeled),
-        ("imagesTs", "labelsTs", sizes.test),
+    for images, labels, count, quality in (
+        ("imagesTr", "labelsTr", sizes.labeled, CHOSEN),
+        ("imagesUn", None, sizes.unlabeled, EVERYDAY),
+        ("imagesTs", "labelsTs", sizes.test, EVERYDAY),
     ):
         for _ in range(count):
-            case = draw_case(seed, number)
+            case = draw_case(seed, number, quality)
             _write_volume(work / images / f"demo_{number:03d}_0000.nii.gz", case.image, case.spacing)
             if labels is not None:
                 _write_volume(work / labels / f"demo_{number:03d}.nii.gz", case.labels, case.spacing)

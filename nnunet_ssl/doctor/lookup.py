@@ -16,6 +16,7 @@ from typing import Any
 from nnunet_ssl.discovery import VARIABLE
 from nnunet_ssl.doctor.environment import EXPORT
 from nnunet_ssl.doctor.report import OK, WRONG, Finding
+from nnunet_ssl.errors import INSTALL
 from nnunet_ssl.trainers import TRAINERS
 
 TIMEOUT = 600  # seconds; the modules of other people's directories are imported too
@@ -72,8 +73,8 @@ def _finding(name: str, answer: dict[str, Any]) -> Finding:
 
 
 def _remedy(error: str) -> str:
-    if "pip install nnunet-ssl" in error:
-        return "pip install nnunet-ssl"
+    if "belongs to the package nnunet_ssl, which is not installed" in error:  # said by the module that nnU-Net scans
+        return INSTALL
     if error.startswith("Could not find"):
         return EXPORT
     return f"a module in a directory of {VARIABLE} stops nnU-Net's search: repair it, or take that directory out"

@@ -13,6 +13,7 @@ from nnunet_ssl.discovery import VARIABLE, external_directory
 from nnunet_ssl.doctor import examine, installation, lookup
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section, is_wrong, render
+from nnunet_ssl.errors import INSTALL
 from nnunet_ssl.trainers import TRAINERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +86,7 @@ def test_versions_that_do_not_fit(monkeypatch):
     first, second = finding.text.splitlines()
     assert first.startswith("nnunetv2 2.") and first.endswith("is installed, but nnunetv2>=99 is needed")
     assert second == "no-such-package>=1 is not installed"
-    assert finding.remedy == "pip install --upgrade nnunet-ssl"
+    assert finding.remedy == INSTALL
 
 
 @pytest.mark.parametrize(
@@ -174,5 +175,5 @@ def test_trainers_that_nnunet_does_not_find(tmp_path, monkeypatch, value, text, 
 
 
 def test_no_package_where_nnunet_runs():
-    error = "ModuleNotFoundError: X belongs to the package nnunet_ssl, ... Run: pip install nnunet-ssl"
-    assert lookup._finding("X", {"error": error}).remedy == "pip install nnunet-ssl"
+    error = "ModuleNotFoundError: X belongs to the package nnunet_ssl, which is not installed in this environment. ..."
+    assert lookup._finding("X", {"error": error}).remedy == INSTALL

@@ -1,4 +1,5 @@
 import gzip
+import struct
 from pathlib import Path
 
 import nibabel
@@ -94,3 +95,35 @@ def test_empty_absent_and_broken_link(tmp_path):
 def test_text_named_nifti_is_left_to_the_reader(tmp_path):
     (tmp_path / "x.nii").write_bytes(b"not an image")
     assert find_damage(str(tmp_path / "x.nii")) == ""
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "word"),
+    [
+        (70, "<h", 9999, "9999"),  # datatype
+        (108, "<f", 100.0, "vox offset 100 too low"),
+        (108, "<f", float("nan"), "NaN"),
+        (40, "<h", 99, "KeyError"),  # number of dimensions
+    ],
+)
+def test_damaged_header_of_nifti(tmp_path, capfd, name, offset, form, value, word):
+    path = tmp_path / name
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VOLUME.astype(np.float32)), str(path))
+    whole = bytearray(path.read_bytes() if name == "x.nii" else gzip.decompress(path.read_bytes()))
+    struct.pack_into(form, whole, offset, value)
+    path.write_bytes(bytes(whole) if name == "x.nii" else gzip.compress(bytes(whole)))
+    damage = find_damage(str(path))
+    assert damage.startswith("is damaged: ") and word in damage and "\n" not in damage
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_damaged_tag_of_tiff(tmp_path, value):
+    path = tmp_path / "x.tif"
+    whole = bytearray(write(path))
+    (directory,) = struct.unpack_from("<I", whole, 4)
+    # the second tag, ImageWidth: no value at all, or text instead of a number
+    whole[directory + 2 + 12 + (4 if value == 0 else 2)] = value
+    path.write_bytes(bytes(whole))
+    assert find_damage(str(path)).startswith("is damaged: TypeError")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from nnunet_ssl.data.folders import labeled_cases, load_plans, name_problem, preprocessed_base
+from nnunet_ssl.data.folders import labeled_cases, load_plans, name_problem, preprocessed_base, write_json
 from nnunet_ssl.errors import SemiSupervisedError
 from tests.helpers_splits import CASES, DATASET, PLANS, make_planned
 
@@ -21,6 +21,32 @@ def test_unknown_dataset(tmp_path, monkeypatch, name):
     make_planned(tmp_path, monkeypatch)
     with pytest.raises(SemiSupervisedError, match=str(name)):
         preprocessed_base(name)
+
+
+@pytest.mark.parametrize("name", [f"{DATASET}/", "4/", f"{DATASET}//"])
+def test_a_slash_at_the_end_is_of_no_account(tmp_path, monkeypatch, name):
+    base = make_planned(tmp_path, monkeypatch)
+    assert preprocessed_base(name) == str(base)
+
+
+@pytest.mark.parametrize("name", ["DatasetFoo", "Dataset", "Dataset_Foo", "Dataset004", f"{DATASET}/imagesTr"])
+def test_no_name_of_a_dataset(tmp_path, monkeypatch, name):
+    make_planned(tmp_path, monkeypatch)
+    with pytest.raises(SemiSupervisedError) as caught:
+        preprocessed_base(name)
+    assert str(caught.value).startswith(f'"{name}" is no name of a dataset')
+    assert str(caught.value).endswith(f"Datasets there: {DATASET}. Give a name or an id.")
+
+
+def test_planning_is_advised_only_where_there_are_raw_data(tmp_path, monkeypatch):
+    make_planned(tmp_path, monkeypatch)
+    with pytest.raises(SemiSupervisedError) as caught:
+        preprocessed_base("Dataset5_X")
+    assert str(caught.value).startswith("There is no dataset Dataset5_X. Looked in:\n  - nnUNet_raw=")
+    assert "nnUNetv2_plan" not in str(caught.value)
+    (tmp_path / "nnUNet_raw" / "Dataset5_X").mkdir()
+    with pytest.raises(SemiSupervisedError, match="Run: nnUNetv2_plan_and_preprocess -d 5$"):
+        preprocessed_base("Dataset5_X")
 
 
 def test_variable_not_set(monkeypatch):
@@ -38,6 +64,26 @@ def test_unknown_plans_list_the_others(tmp_path, monkeypatch):
         load_plans(str(base), "nope")
 
 
+@pytest.mark.parametrize(
+    ("configurations", "problem"),
+    [
+        ({"a": {"inherits_from": "b"}}, 'configuration a inherits from "b", which is not there'),
+        (
+            {"a": {"inherits_from": "b"}, "b": {"inherits_from": "a"}},
+            "configuration a inherits from itself: a -> b -> a",
+        ),
+        ({"a": {"inherits_from": ["a"]}}, "which is not there"),
+        ({"a": 3}, "configurations that are no dictionaries: a"),
+    ],
+)
+def test_plans_that_nnunet_could_not_use(tmp_path, configurations, problem):
+    plans = {"plans_name": "p", "configurations": configurations}
+    (tmp_path / "p.json").write_text(json.dumps(plans))
+    with pytest.raises(SemiSupervisedError, match=r"p.json cannot be used:") as caught:
+        load_plans(str(tmp_path), "p")
+    assert problem in str(caught.value)
+
+
 def test_labelled_cases(tmp_path, monkeypatch):
     base = make_planned(tmp_path, monkeypatch)
     assert labeled_cases(str(base), PLANS) == CASES
@@ -49,6 +95,18 @@ def test_nothing_is_preprocessed(tmp_path, monkeypatch):
         SemiSupervisedError, match=f"nnUNetv2_preprocess -d {int(DATASET[7:10])} -plans_name nnUNetPlans"
     ):
         labeled_cases(str(base), PLANS)
+
+
+def test_other_files_are_no_cases(tmp_path, monkeypatch):
+    base = make_planned(tmp_path, monkeypatch)
+    (base / "nnUNetPlans_2d" / ".DS_Store").touch()
+    assert labeled_cases(str(base), PLANS) == CASES
+    for file in (base / "nnUNetPlans_2d").iterdir():  # what is left after an interruption or a clean-up
+        if file.suffix != ".pkl":
+            file.unlink()
+    assert labeled_cases(str(base), PLANS) == CASES
+    (base / "nnUNetPlans_2d" / ".DS_Store").touch()
+    assert labeled_cases(str(base), PLANS) == CASES
 
 
 def test_incomplete_preprocessing(tmp_path, monkeypatch):
@@ -67,3 +125,17 @@ def test_usable_names(name):
 @pytest.mark.parametrize("name", ["", "a__b", "_a", "a_", "a/b", "..", "a b", "a\n", "\\a"])
 def test_unusable_names(name):
     assert "double underscore" in name_problem(name)
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    content = {"a": [1.0, float("nan")], "b": {"c": (float("-inf"),), "d": 2}}
+    with pytest.raises(SemiSupervisedError) as caught:
+        write_json(str(path), content)
+    assert str(path) in str(caught.value)
+    assert [line for line in str(caught.value).splitlines() if line.startswith("  - ")] == [
+        "  - a.1: nan",
+        "  - b.c.0: -inf",
+    ]
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.json", "old")]

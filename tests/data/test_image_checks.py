@@ -99,6 +99,36 @@ def test_missing_channel(tmp_path):
     assert "missing a_0001.nii.gz, a_0002.nii.gz" in problem
 
 
+def test_grey_image_among_coloured_ones(tmp_path):
+    io.imsave(tmp_path / "a_0000.png", volume((20, 30), np.uint8), check_contrast=False)
+    wanted = needs("NaturalImage2DIO", channels=3, ending=".png", **FLAT)
+    (problem,) = problems_of([str(tmp_path / "a_0000.png")], wanted)
+    assert problem.startswith(
+        "wrong number of channels: 1 in 1 file(s), needed 3 (T1, T2, T3); save it with 3 channels"
+    )
+
+
+def test_one_damaged_header_does_not_hide_the_others(tmp_path, capfd):
+    damaged = Path(write(tmp_path, "a_0000.nii", volume()))
+    whole = bytearray(damaged.read_bytes())
+    whole[70:72] = (9999).to_bytes(2, "little")  # datatype
+    damaged.write_bytes(bytes(whole))
+    cases = {"a": [str(damaged)], "b": [write(tmp_path, "b_0000.nii", volume((1, 9, 10)))]}
+    with Workers(1) as workers, pytest.raises(SemiSupervisedError) as caught:
+        check_images(str(tmp_path), cases, needs(ending=".nii"), workers)
+    first, second = str(caught.value).splitlines()[1:-1]
+    assert first.startswith("  - a: a_0000.nii is damaged: ") and "9999" in first
+    assert second.startswith("  - b: fewer than 2 voxels")
+    assert "9999" not in capfd.readouterr().err
+
+
+def test_whatever_goes_wrong_is_a_problem_of_the_case(tmp_path):
+    tifffile.imwrite(tmp_path / "a_0000.tif", volume())
+    (tmp_path / "a.json").write_text(json.dumps({"spacing": ["one", 1, 1]}))
+    (problem,) = problems_of([str(tmp_path / "a_0000.tif")], needs("Tiff3DIO", ending=".tif"))
+    assert problem.startswith("a_0000.tif ") and "could not convert string to float" in problem
+
+
 def test_surplus_channel(tmp_path):
     io.imsave(tmp_path / "a_0000.png", volume((20, 30, 4), np.uint8), check_contrast=False)
     wanted = needs("NaturalImage2DIO", channels=3, ending=".png", **FLAT)
@@ -222,3 +252,16 @@ FINGERPRINT = {"spacings": [[3, 1, 1], [4, 1, 1]], "shapes_after_crop": [[10, 10
 def test_unlike_the_labelled_cases(shape, spacing, found):
     lines = unusual_cases([CaseReport("a", shape=shape, spacing=spacing), CaseReport("b", ("bad",))], FINGERPRINT)
     assert lines == [] if not found else (len(lines) == 1 and lines[0].startswith(f"a: {found}"))
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "pixel", "found"),
+    [
+        (999.0, 1.0, "a: size 20 x 100 pixels (labelled cases 100 x 100)"),  # PNG
+        (499.5, 0.5, "a: size 10 x 50 mm (labelled cases 50 x 50)"),  # 2D NIfTI
+    ],
+)
+def test_the_placeholder_of_2d_images_is_no_length(placeholder, pixel, found):
+    spacing = (placeholder, pixel, pixel)
+    fingerprint = {"spacings": [spacing] * 2, "shapes_after_crop": [[1, 100, 100]] * 2}
+    assert unusual_cases([CaseReport("a", shape=(1, 20, 100), spacing=spacing)], fingerprint) == [found]

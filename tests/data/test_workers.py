@@ -1,7 +1,10 @@
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +72,70 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     while any(alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.05)
+
+
+INTERRUPTED = """
+import os, sys, time
+from nnunet_ssl.data.workers import Workers
+
+def work(folder, name):
+    open(os.path.join(folder, name), "w").close()
+    time.sleep(60)
+
+def main(folder):
+    try:
+        with Workers(2) as workers:
+            print("ready", flush=True)
+            workers.map(work, {str(n): (folder, str(n)) for n in range(20)}, "")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("when", ["processes start", "processes work"])
+def test_interrupts_end_everything_at_once_and_without_tracebacks(tmp_path, when):
+    script, folder = tmp_path / "parent.py", tmp_path / "started"
+    script.write_text(INTERRUPTED)
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(folder)]
+    # a session of its own: as a terminal does, the signal goes to the parent and its workers alike
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 60
+        while len(list(folder.iterdir())) < 2 and when == "processes work":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        start = time.monotonic()
+        while parent.poll() is None and time.monotonic() < start + 30:  # once is enough, twice must not hang
+            os.killpg(parent.pid, signal.SIGINT)
+            time.sleep(0.3)
+        ended = parent.poll()
+        if ended is None:
+            os.killpg(parent.pid, signal.SIGKILL)
+        errors = parent.stderr.read() if parent.stderr is not None else ""
+    assert ended == 130, errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 10
+    while members := alive_in_group(parent.pid):
+        assert time.monotonic() < deadline, members
+        time.sleep(0.05)
+
+
+def alive_in_group(group: int) -> list[str]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, its_group = stat.read_text().rsplit(")", 1)[1].split()[:3]
+            if state != "Z" and int(its_group) == group:
+                found.append(stat.parent.name)
+    return found
 
 
 def alive(pid: int) -> bool:

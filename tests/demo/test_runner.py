@@ -41,6 +41,18 @@ def test_a_foreign_folder_is_never_touched(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    "state", ['{"steps": {}}', '{"made_by": "another demo", "steps": {}}', "[]", "{", '{"made_by": "nnunet_ssl demo"}']
+)
+def test_a_demo_json_of_others_does_not_make_a_folder_ours(tmp_path: Path, state: str) -> None:
+    (tmp_path / "demo.json").write_text(state)
+    (tmp_path / "thesis.txt").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(SemiSupervisedError, match="was not made by the demo"):
+            prepare_folder(tmp_path, overwrite)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["demo.json", "thesis.txt"]
+
+
 def test_overwrite_empties_a_folder_of_the_demo_and_nothing_else_does(tmp_path: Path) -> None:
     output = tmp_path / "new"
     prepare_folder(output, overwrite=False)
@@ -156,6 +168,7 @@ def test_small_plans_keep_the_preprocessed_data() -> None:
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres",
         "patch_size": [96, 96, 96],
+        "median_image_size_in_voxels": [41.5, 39.0, 6.0],
         "batch_size": 4,
         "spacing": [4.0, 4.0, 4.0],
         "architecture": {"network_class_name": "PlainConvUNet", "arch_kwargs": arch},
@@ -171,8 +184,8 @@ def test_small_plans_keep_the_preprocessed_data() -> None:
     assert kwargs["conv_bias"] is True
     lengths = {len(kwargs[k]) for k in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage")}
     assert lengths == {kwargs["n_stages"]}
-    divisor = np.prod(kwargs["strides"], axis=0)
-    assert not np.any(np.array(result["patch_size"]) % divisor)
+    assert np.prod(kwargs["strides"], axis=0).tolist() == [8, 8, 8]
+    assert result["patch_size"] == [40, 32, 8]
     assert plans["configurations"]["3d_fullres"]["patch_size"] == [96, 96, 96]  # the argument is not changed
 
 
@@ -207,7 +220,7 @@ def finished(options: Options, monkeypatch: pytest.MonkeyPatch) -> Options:
     prepare_folder(options.output, overwrite=False)
     write_dataset(options.raw.parent, options.dataset, options.seed, Sizes(1, 1, 2))
     options.preprocessed.mkdir(parents=True)
-    configuration = {"patch_size": [1] * 3, "architecture": {"arch_kwargs": {}}}
+    configuration = {"median_image_size_in_voxels": [9.0] * 3, "architecture": {"arch_kwargs": {}}}
     plans = {"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": configuration}}
     (options.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     progress = Progress(options.output)
@@ -252,6 +265,22 @@ def test_the_table_shows_a_loss_as_a_loss() -> None:
     assert lines[4].split() == ["mean", "0.700", "0.550", "-0.150"]
     assert len({len(line) for line in lines[:5]}) == 1
     assert "0.150 lower; it is higher in 0 of 2 test cases" in results.conclusion(control, semi)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.0002, -0.0002])
+def test_a_tie_is_no_loss(gain: float) -> None:
+    control = scores("nnUNetTrainerSupervised", [[0.9, 0.5], [0.7, 0.7]])
+    semi = scores("nnUNetTrainerMeanTeacher", [[0.9 + gain, 0.5 + gain], [0.7 + gain, 0.7 + gain]])
+    sentence = results.conclusion(control, semi)
+    assert sentence.startswith("With the unlabelled images the mean Dice is the same to three decimals; it is higher")
+    assert "lower" not in sentence
+
+
+def test_an_organ_absent_in_every_case_has_no_number() -> None:
+    never = scores("nnUNetTrainerSupervised", [[0.9, float("nan")], [0.7, float("nan")]])
+    with pytest.warns(RuntimeWarning, match="empty slice"):
+        content = results.as_json(never, never)["nnUNetTrainerSupervised"]
+    assert (content["mean_dice"], content["dice"]) == (None, {"liver": 0.8, "spleen": None})
 
 
 def test_an_organ_absent_in_a_case_is_left_out_of_the_means() -> None:
