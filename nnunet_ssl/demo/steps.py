@@ -14,6 +14,7 @@ TRAINING = (
 )
 HYPERPARAMETERS = {
     "nnUNetTrainerMeanTeacher": ("consistency_weight=10", "student_view=strong", "rampup_fraction=0.5"),
+    "nnUNetTrainerSKCDF": ("unsupervised_weight=2.0",),  # 10 is meant for a training a hundred times as long
 }
 
 

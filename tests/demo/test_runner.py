@@ -116,7 +116,7 @@ def test_the_commands_are_nnunets_own(options: Options) -> None:
     ]
     assert len({s.name for s in steps}) == len(steps)
     control, semi = (s.command for s in steps if s.command[0] == "nnUNetv2_train")
-    swapped = ["nnUNetTrainerMeanTeacher" if word == "nnUNetTrainerSupervised" else word for word in control]
+    swapped = ["nnUNetTrainerSKCDF" if word == "nnUNetTrainerSupervised" else word for word in control]
     assert swapped == list(semi)  # nothing but the trainer differs
 
 
@@ -133,15 +133,16 @@ def test_everything_is_written_below_the_output_folder(options: Options) -> None
         assert Path(variables[name]).parent == options.output
 
 
-def test_the_settings_are_valid(options: Options) -> None:
-    command = list(training_steps(options)[0].command)
+@pytest.mark.parametrize("trainer", HYPERPARAMETERS)
+def test_the_settings_are_valid(options: Options, trainer: str) -> None:
+    command = list(training_steps(dataclasses.replace(options, trainer=trainer))[0].command)
     training, hyperparameters = (
         command[command.index("--training") + 1 : command.index("--hyperparameters")],
         command[command.index("--hyperparameters") + 1 :],
     )
     plans = {"plans_name": "x", "configurations": {}}
     parsed = parse_trainer_assignments(hyperparameters)
-    assert set(parsed) == set(HYPERPARAMETERS)
+    assert set(parsed) == {trainer}
     assert make_plans_copy(plans, DEMO_PLANS, None, parse_assignments(training), parsed)["nnunet_ssl"]
 
 
@@ -239,7 +240,7 @@ def test_a_finished_demo_runs_nothing_again_and_shows_the_result(
     printed = capsys.readouterr().out
     assert printed.count("done before") == 9
     assert "semi-supervised" in printed.splitlines()[0].lower()
-    assert "$ nnUNetv2_train 999 3d_fullres all -tr nnUNetTrainerMeanTeacher -p nnUNetPlans_demo -device cpu" in printed
+    assert "$ nnUNetv2_train 999 3d_fullres all -tr nnUNetTrainerSKCDF -p nnUNetPlans_demo -device cpu" in printed
     assert "higher; it is higher in 2 of 2 test cases" in printed
     numbers = json.loads((finished.output / "results.json").read_text())
     control, semi = (numbers[t] for t in finished.trainers)
