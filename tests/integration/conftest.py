@@ -1,4 +1,4 @@
-"""The real dataset that several files share, planned and preprocessed once, also where pytest runs several processes."""
+"""The real dataset that several files share, planned and preprocessed once, also for several processes of pytest."""
 
 from __future__ import annotations
 

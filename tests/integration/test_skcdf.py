@@ -25,13 +25,22 @@ from tests.integration.commands import (
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 SKCDF = "nnUNetTrainerSKCDF"
 TERMS = ["loss_supervised", "loss_supervised_balanced", "loss_unsupervised", "loss_unsupervised_balanced"]
-RESIDUAL = "nnUNetResEncUNetMPlans"
+PLAIN, RESIDUAL = "nnUNetPlans", "nnUNetResEncUNetMPlans"
 ACDC = "Dataset027_ACDC"
 
 
 @pytest.fixture(scope="module")
 def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return hippocampus(tmp_path_factory.mktemp("skcdf") / "project")
+    """Plans with plain and with residual encoder, both without mirroring, which would multiply the validation."""
+    project = hippocampus(tmp_path_factory.mktemp("skcdf") / "project")
+    project.run("nnUNetv2_plan_experiment", "-d", 4, "-pl", "nnUNetPlannerResEncM")
+    shrink(project.preprocessed / f"{RESIDUAL}.json", PATCHES)
+    for plans in (PLAIN, RESIDUAL):
+        project.run(
+            "nnunet_ssl", "plans", "-d", 4, "-p", plans, "--split", "n6", "--name", f"{plans}_skcdf",
+            "--training", *TRAINING, "mirror_axes=[]",
+        )  # fmt: skip
+    return project
 
 
 def options(configuration: str, plans: str, trainer: str = SKCDF, dataset: int = 4) -> tuple[object, ...]:
@@ -59,60 +68,57 @@ def check_prediction(source: Path, out: Path) -> None:
         assert label.shape == image.shape and label.max() <= 2
 
 
+def mean_dice(log: str) -> str:
+    return log.split("Mean Validation Dice: ")[1].split()[0]
+
+
 def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Path):
-    plans, configuration = "nnUNetPlans_n6", "3d_fullres"
+    plans, configuration = f"{PLAIN}_skcdf", "3d_fullres"
+    given = options(configuration, plans)
     fold = project.results(SKCDF, plans, configuration) / "fold_0"
-    log = project.run("nnUNetv2_train", *options(configuration, plans))
-    assert "6 labelled" in log and "Voxels per class in the labelled cases:" in log and "Mean Validation Dice" in log
+    log = project.run("nnUNetv2_train", *given)
+    assert "7 labelled" in log  # 6, and the other side of the last subject
+    assert "Voxels per class in the labelled cases:" in log and "Mean Validation Dice" in log
     first = check_training(fold, 2)
     counted = load_json(str(project.preprocessed / "class_counts_ssl.json"))["nnUNetPlans_3d_fullres"]
     split = load_json(str(project.preprocessed / "splits_ssl.json"))["splits"]["n6"]["folds"][0]
     assert sorted(counted) == sorted(split["labeled"])
 
-    summary = load_json(str(fold / "validation" / "summary.json"))
-    shutil.rmtree(fold / "validation")
-    project.run("nnUNetv2_train", *options(configuration, plans), "--val")
-    assert load_json(str(fold / "validation" / "summary.json"))["foreground_mean"] == summary["foreground_mean"]
-
     interrupt_after_first_epoch(fold)
-    log = project.run("nnUNetv2_train", *options(configuration, plans), "--c")
-    assert "Epoch 1" in log and "Epoch 0" not in log and "before the resume" not in log
+    source = inputs(project, tmp_path / "in")
+    log = project.run_each(
+        ("nnUNetv2_train", *given, "--c"),
+        ("nnUNetv2_train", *given, "--val"),
+        ("nnUNetv2_predict", *prediction(configuration, plans, source, tmp_path / "out")),
+    )
+    continued, validated = log.split("$ nnUNetv2_")[1:3]
+    assert "Epoch 1" in continued and "Epoch 0" not in continued and "before the resume" not in continued
+    assert mean_dice(continued) == mean_dice(validated) and "Epoch" not in validated
     table = check_training(fold, 2)
     assert table.iloc[0].equals(first.iloc[0])
     assert table["weight_unsupervised"].iloc[1] == pytest.approx(first["weight_unsupervised"].iloc[1])
-
-    source = inputs(project, tmp_path / "in")
-    project.run("nnUNetv2_predict", *prediction(configuration, plans, source, tmp_path / "out"))
     check_prediction(source, tmp_path / "out")
 
 
 def test_2d_and_residual_encoder_plans(project: Project, tmp_path: Path):
-    project.run("nnUNetv2_plan_experiment", "-d", 4, "-pl", "nnUNetPlannerResEncM")
-    shrink(project.preprocessed / f"{RESIDUAL}.json", PATCHES)
     source = inputs(project, tmp_path / "in")
-    cases = [("2d", "nnUNetPlans_n6"), ("3d_fullres", f"{RESIDUAL}_n6"), ("2d", f"{RESIDUAL}_n6")]
+    cases = [("2d", PLAIN), ("3d_fullres", RESIDUAL), ("2d", RESIDUAL)]
     trainer = f"{SKCDF}_1epochs"
-    commands: list[tuple[object, ...]] = [
-        ("nnunet_ssl", "plans", "-d", 4, "-p", RESIDUAL, "--split", "n6", "--training", *TRAINING)
-    ]
+    commands: list[tuple[object, ...]] = []
     for configuration, plans in cases:
-        given, out = options(configuration, plans, trainer), tmp_path / f"{plans}_{configuration}"
+        given, out = options(configuration, f"{plans}_skcdf", trainer), tmp_path / f"{plans}_{configuration}"
         commands += [
             ("nnUNetv2_train", *given),
-            ("nnUNetv2_train", *given, "--c"),  # nothing is left to train
-            ("nnUNetv2_train", *given, "--val"),
-            ("nnUNetv2_predict", *prediction(configuration, plans, source, out, trainer)),
+            ("nnUNetv2_predict", *prediction(configuration, f"{plans}_skcdf", source, out, trainer)),
         ]
     project.run_each(*commands)
     for configuration, plans in cases:
-        fold = project.results(trainer, plans, configuration) / "fold_0"
+        fold = project.results(trainer, f"{plans}_skcdf", configuration) / "fold_0"
         check_training(fold, 1)
-        names = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
-        assert any("blocks" in name for name in names) == plans.startswith(RESIDUAL)
-        assert (
-            names["complementarity.global_attention.token_map.weight"].shape[0]
-            == {"2d": 64, "3d_fullres": 288}[configuration]
-        )
+        state = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
+        assert any("blocks" in name for name in state) == (plans == RESIDUAL)
+        tokens = state["complementarity.global_attention.token_map.weight"].shape[0]
+        assert tokens == {"2d": 8 * 8, "3d_fullres": 6 * 8 * 6}[configuration]
         check_prediction(source, tmp_path / f"{plans}_{configuration}")
 
 
