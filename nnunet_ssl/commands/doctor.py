@@ -17,11 +17,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ssl.doctor.examine import examine_dataset, examine_installation
-    from nnunet_ssl.doctor.report import is_wrong, render
+    from nnunet_ssl.doctor.environment import environment_findings
+    from nnunet_ssl.doctor.preflight import preflight_findings
+    from nnunet_ssl.doctor.report import Section, is_wrong, render
 
-    sections = examine_installation()
-    if args.d is not None:
-        sections += examine_dataset(args.d, args.p, args.c)
+    obstacles = preflight_findings()
+    if obstacles:
+        sections = [
+            Section("Installation (nothing else can be examined before this is put right)", obstacles),
+            Section("Environment", environment_findings()),
+        ]
+    else:
+        from nnunet_ssl.doctor.examine import examine_dataset, examine_installation
+
+        sections = examine_installation()
+        if args.d is not None:
+            sections += examine_dataset(args.d, args.p, args.c)
     print("Semi-supervised training for nnU-Net: examination\n\n" + render(sections))
     return int(is_wrong(sections))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_ssl.planning.plans_copy import PlansCopy, parse_assignments, parse_trainer_assignments, write_plans_copy
+from nnunet_ssl.planning.plans_copy import PlansCopy, parse_settings_of_all, write_plans_copy
 from nnunet_ssl.training.settings import BLOCK, TrainingSettings, describe
 
 CONTROL = "nnUNetTrainerSupervised"
@@ -35,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    training, hyperparameters = parse_settings_of_all(args.training, args.hyperparameters)
     result = write_plans_copy(
         args.d,
         plans_identifier=args.p,
         name=args.name,
         split=args.split,
-        training=parse_assignments(args.training),
-        hyperparameters=parse_trainer_assignments(args.hyperparameters),
+        training=training,
+        hyperparameters=hyperparameters,
         overwrite=args.overwrite,
     )
     print("\n".join(report(result, args.d, args.p)))

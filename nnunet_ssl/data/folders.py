@@ -70,10 +70,10 @@ def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
         SemiSupervisedError: there is none, with the plans there are; or nnU-Net could not use it.
     """
     path = os.path.join(base, f"{plans_identifier}.json")
-    content = _plans_in(path)
+    content = read_plans(path)
     if content is None:
         files = sorted(os.listdir(base)) if os.path.isdir(base) else []
-        available = [f[:-5] for f in files if f.endswith(".json") and _plans_in(os.path.join(base, f)) is not None]
+        available = [f[:-5] for f in files if f.endswith(".json") and read_plans(os.path.join(base, f)) is not None]
         raise complain(
             f"{path} does not exist or is no plans file. Plans of this dataset: {', '.join(available) or 'none'}.",
             remedy="" if available else f"Run: nnUNetv2_plan_and_preprocess -d {dataset_id(base)}",
@@ -82,11 +82,6 @@ def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
     if problems:
         raise complain(f"{path} cannot be used:", problems, "Correct it there, or plan again.")
     return content
-
-
-def has_plans(path: str) -> bool:
-    """Whether a JSON file is a plans file, usable or not."""
-    return _plans_in(path) is not None
 
 
 def _plans_problems(plans: dict[str, Any]) -> list[str]:
@@ -109,7 +104,8 @@ def _plans_problems(plans: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _plans_in(path: str) -> dict[str, Any] | None:
+def read_plans(path: str) -> dict[str, Any] | None:
+    """Content of a plans file, usable or not; None where the file is none."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)

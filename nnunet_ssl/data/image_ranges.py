@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from nnunet_ssl.data.image_checks import CaseReport
+from nnunet_ssl.errors import SemiSupervisedError
 
 TOLERANCE = 1.5  # factor beyond the smallest and the largest labelled case that is still usual (recommended)
 PLACEHOLDER = 999
+KEYS = ("spacings", "shapes_after_crop")
 
 
 def unusual_cases(reports: Sequence[CaseReport], fingerprint: Mapping[str, Any]) -> list[str]:
@@ -19,7 +21,13 @@ def unusual_cases(reports: Sequence[CaseReport], fingerprint: Mapping[str, Any])
     Args:
         reports: cases that were read.
         fingerprint: dataset_fingerprint.json; size is ``shapes_after_crop`` times ``spacings``, in mm.
+
+    Raises:
+        SemiSupervisedError, ValueError, TypeError, IndexError: no such fingerprint.
     """
+    missing = [key for key in KEYS if not isinstance(fingerprint, Mapping) or not fingerprint.get(key)]
+    if missing:
+        raise SemiSupervisedError(f"it lacks {' and '.join(missing)}")
     spacings = np.array(fingerprint["spacings"], dtype=float)
     sizes = np.array(fingerprint["shapes_after_crop"], dtype=float) * spacings
     lines = []

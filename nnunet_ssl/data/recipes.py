@@ -15,6 +15,9 @@ from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifi
 from nnunet_ssl.errors import complain
 
 DEFAULT_PLANS = "nnUNetPlans"
+NEEDED_KEYS = ("image_reader_writer", "transpose_forward")
+# the second name is that of older nnU-Nets, which this one still reads
+INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
 
 
 def find_recipes(
@@ -46,6 +49,7 @@ def find_recipes(
     for name, identifier in identifiers.items():
         if name not in absent:
             groups.setdefault(identifier, []).append(name)
+    check_complete(plans, os.path.join(base, f"{plans_identifier}.json"))
     _check_classes(manager, groups)
     _check_agreement(plans, groups, dataset_json)
     return [
@@ -83,6 +87,19 @@ def _not_preprocessed(base: str, plans_identifier: str, configurations: Sequence
         f"{'' if names == 'CONFIGURATION' else f' for {names}'}.",
         remedy=f"Run: {command}",
     )
+
+
+def check_complete(plans: Mapping[str, Any], path: str) -> None:
+    """The plans must say how images are read and preprocessed.
+
+    Raises:
+        SemiSupervisedError: with every key that is missing.
+    """
+    missing = [key for key in NEEDED_KEYS if key not in plans]
+    if not any(key in plans for key in INTENSITIES):
+        missing.append(INTENSITIES[0])
+    if missing:
+        raise complain(f"{path} lacks {', '.join(missing)}.", remedy="Restore the plans file, or plan again.")
 
 
 def _check_classes(manager: PlansManager, groups: Mapping[str, Sequence[str]]) -> None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
@@ -56,9 +57,14 @@ def read_folds(path: str, cases: Sequence[str], groups: Mapping[str, str]) -> li
     """
     try:
         with open(path, encoding="utf-8") as file:
-            folds = [TrainVal(list(fold["train"]), list(fold["val"])) for fold in json.load(file)]
+            content = json.load(file)
+        parts = [(fold["train"], fold["val"]) for fold in content]
     except (ValueError, KeyError, TypeError) as error:
         raise complain(f'{path} is not a list of {{"train": [...], "val": [...]}} ({error!r}).') from error
+    problems = [f"fold {i}: {problem}" for i, fold in enumerate(parts) for problem in _form_problems(*fold)]
+    if problems:
+        raise complain(f"The folds in {path} cannot be used:", problems, "Correct that file.")
+    folds = [TrainVal(list(train), list(val)) for train, val in parts]
     problems = [] if folds else ["no fold"]
     divided = []
     for index, fold in enumerate(folds):
@@ -76,6 +82,16 @@ def read_folds(path: str, cases: Sequence[str], groups: Mapping[str, str]) -> li
             "--ignore-existing-folds to make such folds for splits_ssl.json alone.",
         )
     return folds
+
+
+def _form_problems(train: Any, val: Any) -> list[str]:
+    problems = []
+    for name, part in (("train", train), ("val", val)):
+        if not isinstance(part, list):
+            problems.append(f'"{name}" must be a list of case identifiers, it is {part!r}')
+        elif others := [case for case in part if not isinstance(case, str)]:
+            problems.append(f'"{name}": case identifiers must be text in quotes: {", ".join(map(repr, others))}')
+    return problems
 
 
 def _problems(fold: TrainVal, known: set[str]) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
+SAVE_AS = "Save it as UTF-8 text."
+
 
 def read_groups(path: str, cases: Collection[str]) -> dict[str, str]:
     """The subject of every case.
@@ -77,8 +79,16 @@ class _Pairs(list):
 
 def _pairs_of_csv(path: str) -> list[tuple[str, str]]:
     _check_exists(path)
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    rows, numbers = [], []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    rows.append([cell.strip() for cell in row])
+                    numbers.append(reader.line_num)  # as an editor counts, empty lines too
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise complain(f"{path} is not readable CSV ({error}).", remedy=SAVE_AS) from error
     header = [cell.lower() for cell in rows[0]] if rows else []
     case, subject, start = 0, 1, 0
     if "case" in header and "subject" in header:
@@ -86,7 +96,8 @@ def _pairs_of_csv(path: str) -> list[tuple[str, str]]:
     elif any(len(row) != 2 for row in rows):
         raise complain(f"{path} needs a header with case,subject, or two columns separated by a comma.")
     body = rows[start:]
-    short = [f"line {number}: {','.join(row)}" for number, row in enumerate(body, start + 1) if len(row) < len(header)]
+    numbered = zip(numbers[start:], body, strict=True)
+    short = [f"line {number}: {','.join(row)}" for number, row in numbered if len(row) < len(header)]
     if short:
         raise complain(f"{path} has incomplete rows:", short)
     return [(row[case], row[subject]) for row in body]
@@ -98,7 +109,8 @@ def _read_json(path: str, **options: Any) -> Any:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file, **options)
     except ValueError as error:
-        raise SemiSupervisedError(f"{path} is not readable JSON ({error}).") from error
+        remedy = SAVE_AS if isinstance(error, UnicodeDecodeError) else ""
+        raise complain(f"{path} is not readable JSON ({error}).", remedy=remedy) from error
 
 
 def _check_exists(path: str) -> None:

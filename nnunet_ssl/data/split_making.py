@@ -11,7 +11,16 @@ import numpy as np
 from nnunet_ssl.data.folders import labeled_cases, load_plans, name_problem, preprocessed_base
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS, TrainVal, make_folds, read_folds
 from nnunet_ssl.data.split_inputs import read_case_lists, read_groups
-from nnunet_ssl.data.splits import Fold, Split, Splits, dataset_name, read_splits, splits_path, write_splits
+from nnunet_ssl.data.splits import (
+    Fold,
+    Split,
+    Splits,
+    dataset_name,
+    locked_splits,
+    read_splits,
+    splits_path,
+    write_splits,
+)
 from nnunet_ssl.errors import complain
 
 LARGEST_SEED = 2**32 - 1
@@ -79,6 +88,20 @@ def create_splits(
     cases = labeled_cases(base, load_plans(base, plans_identifier))
     lists = read_case_lists(labeled_from, cases) if labeled_from else {}
     requests = plan_requests(fractions, counts, lists, names, seed)
+    with locked_splits(base):
+        return _create(base, cases, requests, seed, groups_file, ignore_existing_folds, overwrite)
+
+
+def _create(
+    base: str,
+    cases: Sequence[str],
+    requests: Sequence[Request],
+    seed: int,
+    groups_file: str | None,
+    ignore_existing_folds: bool,
+    overwrite: bool,
+) -> Written:
+    """From reading the old splits to writing the new ones."""
     old = read_splits(base) if os.path.exists(splits_path(base)) else Splits(dataset_name(base), {}, {})
     groups = read_groups(groups_file, cases) if groups_file else _stored_groups(old, cases)
     existing = os.path.join(base, NNUNET_FOLDS)
@@ -87,6 +110,9 @@ def create_splits(
     else:
         folds, folds_from = make_folds(cases, groups), "nnU-Net's own function" + (" on the groups" if groups else "")
         own_folds = os.path.isfile(existing) or folds != make_folds(cases, {})
+    problems = [problem for request in requests if (problem := _count_problem(request, folds))]
+    if problems:
+        raise complain("These splits cannot be made:", problems)
     new = {request.name: make_split(request, folds, groups, seed) for request in requests}
     validation = [fold.val for fold in next(iter(new.values())).folds]
     return Written(
@@ -141,9 +167,8 @@ def make_split(request: Request, folds: Sequence[TrainVal], groups: Mapping[str,
     Raises:
         SemiSupervisedError: a count larger than a fold's training set.
     """
-    small = [f"fold {i}: {len(f.train)}" for i, f in enumerate(folds) if len(f.train) < (request.count or 0)]
-    if small:
-        raise complain(f"{request.count} labelled cases are more than the training cases of:", small)
+    if problem := _count_problem(request, folds):
+        raise complain(f"This split cannot be made: {problem}.")
     result = []
     for index, fold in enumerate(folds):
         if request.cases is not None:
@@ -159,6 +184,13 @@ def make_split(request: Request, folds: Sequence[TrainVal], groups: Mapping[str,
         folds=result,
         count=request.count,
     )
+
+
+def _count_problem(request: Request, folds: Sequence[TrainVal]) -> str:
+    small = [f"fold {i} ({len(f.train)})" for i, f in enumerate(folds) if len(f.train) < (request.count or 0)]
+    if not small:
+        return ""
+    return f"{request.name}: {request.count} labelled cases are more than the training cases of {', '.join(small)}"
 
 
 def first_cases(train: Iterable[str], groups: Mapping[str, str], seed: int, fold: int, wanted: int) -> set[str]:

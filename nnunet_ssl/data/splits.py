@@ -13,15 +13,20 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from nnunet_ssl.data.folders import write_json
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
 SPLITS_FILE = "splits_ssl.json"
+LOCK_FILE = ".splits_ssl.lock"
+PATIENCE = 60  # seconds to wait for another writer, who needs fractions of one
 VERSION = 1
 PARTS = ("labeled", "unlabeled", "val")
 
@@ -148,6 +153,23 @@ def read_splits(preprocessed_dataset_base: str) -> Splits:
             remedy=remedy,
         )
     return _from_json(content, path, remedy)
+
+
+@contextmanager
+def locked_splits(preprocessed_dataset_base: str) -> Iterator[None]:
+    """Keep splits_ssl.json to oneself from reading to writing; two commands at once would lose the splits of one.
+
+    Raises:
+        SemiSupervisedError: another command holds it for a minute.
+    """
+    try:
+        with FileLock(os.path.join(preprocessed_dataset_base, LOCK_FILE), timeout=PATIENCE):
+            yield
+    except Timeout as error:
+        raise complain(
+            f"Another `nnunet_ssl splits` has been writing {splits_path(preprocessed_dataset_base)} for {PATIENCE} s.",
+            remedy="Wait for it, or end it if it hangs.",
+        ) from error
 
 
 def write_splits(preprocessed_dataset_base: str, splits: Splits) -> str:

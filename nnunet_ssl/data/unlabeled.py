@@ -19,13 +19,20 @@ from nnunet_ssl.data.image_folder import ImageFolder, list_images
 from nnunet_ssl.data.image_ranges import TOLERANCE, unusual_cases
 from nnunet_ssl.data.preprocess_case import Recipe, preprocess_case, settings_hash, source_record
 from nnunet_ssl.data.recipes import find_recipes
-from nnunet_ssl.data.unlabeled_store import is_up_to_date, open_for_writing, unlabeled_folder, unlabeled_identifiers
+from nnunet_ssl.data.unlabeled_store import (
+    is_up_to_date,
+    open_for_writing,
+    tidy,
+    unlabeled_folder,
+    unlabeled_identifiers,
+)
 from nnunet_ssl.data.workers import Workers
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import SemiSupervisedError, complain
 
 __all__ = ["IMAGES", "check_images", "preprocess_unlabeled", "unlabeled_folder", "unlabeled_identifiers"]
 
 IMAGES = "imagesUn"
+NOT_COMPARED = "spacing and size are not compared with those of the labelled cases"
 
 
 @dataclass(frozen=True)
@@ -99,13 +106,28 @@ def _dataset_json(base: str, raw: str | None) -> dict[str, Any]:
     paths = [os.path.join(folder, "dataset.json") for folder in (base, raw) if folder]
     for path in paths:
         if os.path.isfile(path):
-            content: dict[str, Any] = load_json(path)
-            missing = [key for key in ("file_ending", "labels") if key not in content]
-            missing += [] if "channel_names" in content or "modality" in content else ["channel_names"]
-            if missing:
-                raise complain(f"{path} lacks {' and '.join(missing)}.")
-            return content
+            return _read_dataset_json(path)
     raise complain(f"There is no dataset.json: {' and '.join(paths)} do not exist.")
+
+
+def _read_dataset_json(path: str) -> dict[str, Any]:
+    try:
+        content = load_json(path)
+    except ValueError as error:
+        raise complain(
+            f"{path} is not readable JSON ({error}).", remedy="Correct it; nnU-Net needs it, too."
+        ) from error
+    if not isinstance(content, dict):
+        raise complain(f"{path} must hold a dictionary, as nnU-Net's dataset.json does.")
+    channels = "modality" if "modality" in content and "channel_names" not in content else "channel_names"
+    kinds = {"file_ending": str, "labels": dict, channels: dict}
+    missing = [key for key in kinds if key not in content]
+    if missing:
+        raise complain(f"{path} lacks {' and '.join(missing)}.")
+    wrong = [f'"{k}" is {content[k]!r}' for k, kind in kinds.items() if not isinstance(content[k], kind)]
+    if wrong:
+        raise complain(f"{path} does not have the form of nnU-Net's dataset.json:", wrong)
+    return content
 
 
 def _image_folder(raw: str | None, input_folder: str | None) -> str:
@@ -154,10 +176,13 @@ def _cases_in(folder: str, dataset_json: Mapping[str, Any]) -> list[str]:
 
 def _warn_about(reports: Sequence[CaseReport], base: str) -> None:
     path = os.path.join(base, "dataset_fingerprint.json")
-    if not os.path.isfile(path):
-        _warn(f"{path} does not exist: spacing and size are not compared with those of the labelled cases.")
-    else:
+    try:
         unusual = unusual_cases(reports, load_json(path))
+    except FileNotFoundError:
+        _warn(f"{path} does not exist: {NOT_COMPARED}.")
+    except (SemiSupervisedError, OSError, ValueError, TypeError, IndexError) as error:
+        _warn(f"{path} cannot be used ({error}): {NOT_COMPARED}.")
+    else:
         _warn_of_cases(f"spacing or size differs from the labelled cases by more than a factor of {TOLERANCE}", unusual)
     remarks = [f"{report.case}: {remark}" for report in reports for remark in report.remarks]
     _warn_of_cases("the images can be used, but have a look", remarks)
@@ -181,10 +206,11 @@ def _run(job: Job, images: ImageFolder, workers: Workers) -> None:
     names = ", ".join(recipe.configurations)
     again = f" ({', '.join(job.outdated)} again: {job.reason})" if job.outdated else ""
     _say(f"{names}: {total - len(job.pending)} finished before, {len(job.pending)} to do{again} -> {recipe.folder}")
+    if not job.pending:
+        tidy(recipe.folder)
+        return
     with open_for_writing(recipe.folder) as scratch:
         tasks = {case: (recipe, scratch, case, images.cases[case], job.records[case]) for case in job.pending}
-        if not tasks:
-            return
         outcomes = workers.map(preprocess_case, tasks, f"Preprocessing {names}")
     failed = [f"{case}: {reason}" for case, reason in outcomes.items() if reason]
     if failed:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from filelock import FileLock, Timeout
 from nnunetv2.training.dataloading.nnunet_dataset import file_ending_dataset_mapping, infer_dataset_class
 
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import SemiSupervisedError, complain
 
 SUFFIX = "__unlabeled"
 SCRATCH = ".unfinished"  # a hidden sub-folder: nnU-Net looks at files only
+LOCK = ".lock"  # in it, beside a folder per case; no case has such a name, for hidden images are ignored
 RECORD = "nnunet_ssl"  # key in the properties of a case
 
 
@@ -65,7 +66,7 @@ def open_for_writing(folder: str) -> Iterator[str]:
     """
     scratch = os.path.join(folder, SCRATCH)
     os.makedirs(scratch, exist_ok=True)
-    lock = FileLock(os.path.join(scratch, "lock"), timeout=0)  # freed by the system when its process dies
+    lock = FileLock(os.path.join(scratch, LOCK), timeout=0)  # freed by the system when its process dies
     try:
         lock.acquire()
     except Timeout as error:
@@ -78,6 +79,13 @@ def open_for_writing(folder: str) -> Iterator[str]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
+
+
+def tidy(folder: str) -> None:
+    """Remove what a killed run left, where that is possible: it does no harm, and a run in progress needs its own."""
+    if os.path.isdir(os.path.join(folder, SCRATCH)):
+        with suppress(SemiSupervisedError, OSError), open_for_writing(folder):
+            pass
 
 
 def publish(case: str, scratch: str, folder: str) -> None:

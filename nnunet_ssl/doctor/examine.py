@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 
 from nnunet_ssl.data.folders import load_plans, preprocessed_base
+from nnunet_ssl.data.recipes import check_complete
+from nnunet_ssl.data.split_folds import NNUNET_FOLDS
 from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.installation import device_findings, installation_findings
 from nnunet_ssl.doctor.lookup import trainer_findings
-from nnunet_ssl.doctor.report import WRONG, Finding, Section
+from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section
 from nnunet_ssl.doctor.settings_files import plans_findings, split_findings
 from nnunet_ssl.errors import SemiSupervisedError
 
@@ -47,15 +49,27 @@ def examine_dataset(
         dataset = Dataset(base, plans_identifier, load_plans(base, plans_identifier), load_dataset_json(base))
         labeled = labeled_ids(dataset)
         known = {case for cases in labeled.values() for case in cases}
+        check_complete(dataset.plans, os.path.join(base, f"{plans_identifier}.json"))
         data = data_findings(dataset, labeled, configurations)
     except SemiSupervisedError as error:
         data = [_from_error(plans_identifier, error)]
+    data.append(_writable(base, data))
     folds, splits = split_findings(base, known)
     return [
         Section(f"Data of {name}, {plans_identifier}", data),
         Section(f"Splits of {name}", folds),
         Section(f"Settings in the plans of {name}", plans_findings(base, splits)),
     ]
+
+
+def _writable(base: str, data: Sequence[Finding]) -> Finding:
+    """A folder that is complete may be read-only, as shared ones are."""
+    if os.access(base, os.W_OK | os.X_OK):
+        return Finding(OK, "folder", base)
+    text = f"{base} cannot be written to; preprocessing, splits and plans will fail"
+    complete = os.path.isfile(os.path.join(base, NNUNET_FOLDS)) and not any(f.mark == WRONG for f in data)
+    remedy = "get the right to write there, or copy it to a folder of your own and set nnUNet_preprocessed"
+    return Finding(NOTE if complete else WRONG, "folder", text, remedy)
 
 
 def _from_error(item: str, error: SemiSupervisedError) -> Finding:

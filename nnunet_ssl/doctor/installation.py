@@ -5,55 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import nnunetv2
 import torch
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from packaging.requirements import Requirement
 
 import nnunet_ssl
-from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
-
-DISTRIBUTION = "nnunet-ssl"
+from nnunet_ssl.doctor.preflight import installed_version, number_findings, requirement_finding
+from nnunet_ssl.doctor.report import NOTE, OK, Finding
 
 
 def installation_findings() -> list[Finding]:
     """Python, PyTorch, nnU-Net and this package, and whether the installed versions fit this package."""
-    findings = [
+    return [
         Finding(OK, "Python", f"{platform.python_version()}  {sys.executable}"),
         Finding(OK, "PyTorch", f"{torch.__version__}  {_folder(torch.__file__)}"),
-        Finding(OK, "nnU-Net", f"{_version('nnunetv2')}  {_folder(nnunetv2.__file__)}"),
+        Finding(OK, "nnU-Net", f"{installed_version('nnunetv2')}  {_folder(nnunetv2.__file__)}"),
         Finding(OK, "nnunet_ssl", f"{nnunet_ssl.__version__}  {_folder(nnunet_ssl.__file__)}"),
+        requirement_finding(),
     ]
-    try:
-        requirements = metadata.requires(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        text = "this package is used without being installed, so the versions it needs were not checked"
-        return [*findings, Finding(NOTE, "requirements", text, "pip install nnunet-ssl")]
-    problems = [p for p in map(_problem_with, map(Requirement, requirements)) if p]
-    if problems:
-        remedy = f"pip install --upgrade {DISTRIBUTION}"
-        return [*findings, Finding(WRONG, "requirements", "\n".join(problems), remedy)]
-    return [*findings, Finding(OK, "requirements", "every required package is installed in a version that fits")]
-
-
-def _problem_with(requirement: Requirement) -> str:
-    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-        return ""
-    found = _version(requirement.name)
-    if found == "not installed":
-        return f"{requirement} is not installed"
-    fits = requirement.specifier.contains(found, prereleases=True)
-    return "" if fits else f"{requirement.name} {found} is installed, but {requirement} is needed"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _folder(file: str | None) -> str:
@@ -97,11 +68,9 @@ def _compilation(device: str) -> Finding:
 
 
 def _workers() -> Finding:
-    value = os.environ.get("nnUNet_n_proc_DA")
-    try:
-        number = get_allowed_n_proc_DA()
-    except ValueError:
-        text = f"nnUNet_n_proc_DA={value} is not a whole number"
-        return Finding(WRONG, "loading workers", text, "export nnUNet_n_proc_DA=8, or unset nnUNet_n_proc_DA")
+    wrong = [finding for finding in number_findings() if "nnUNet_n_proc_DA" in finding.text]
+    if wrong:
+        return wrong[0]
+    number, value = get_allowed_n_proc_DA(), os.environ.get("nnUNet_n_proc_DA")
     source = "nnUNet_n_proc_DA" if value is not None else "nnU-Net's default, nnUNet_n_proc_DA is not set"
     return Finding(OK, "loading workers", f"{number} ({source}), shared by labelled and unlabelled patches")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from nnunet_ssl.data.folders import load_plans
+from nnunet_ssl.data.folders import load_plans, read_plans
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS, read_folds
 from nnunet_ssl.data.splits import SPLITS_FILE, Split, Splits, find_split, fold_problems, read_splits, splits_path
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
@@ -80,7 +80,11 @@ def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
         if file.endswith(".json"):
             try:
                 plans = load_plans(base, file[:-5])
-            except SemiSupervisedError:  # another JSON file
+            except SemiSupervisedError as error:
+                if BLOCK in (
+                    read_plans(os.path.join(base, file)) or {}
+                ):  # else another JSON file, or plans that are not ours
+                    findings.append(Finding(WRONG, file[:-5], str(error), "nnunet_ssl plans --help, for new ones"))
                 continue
             if BLOCK in plans:
                 findings.append(_block(base, file[:-5], plans, splits))

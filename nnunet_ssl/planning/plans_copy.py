@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base, write_json
 from nnunet_ssl.data.splits import find_split, read_splits, splits_path
-from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.errors import complain
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.settings import BLOCK, BLOCK_KEYS, TrainingSettings, find_problems, settings_name
 
@@ -65,6 +65,8 @@ def make_plans_copy(
     block: dict[str, Any] = {**old}
     if split is not None:
         block["split"] = split
+    if block.get("split") is not None and not isinstance(block["split"], str):
+        problems.append(f'"split" must be the name of a split in splits_ssl.json, got {block["split"]!r}')
     if training or "training" in old:
         block["training"] = {**old.get("training", {}), **training}
     values = dict(old.get("hyperparameters", {}))
@@ -153,30 +155,49 @@ def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
     Raises:
         SemiSupervisedError: items without "=", or a key given twice.
     """
-    result: dict[str, Any] = {}
-    problems = []
-    for item in items:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            problems.append(f'"{item}" is not of the form key=value')
-        elif key in result:
-            problems.append(f'"{key}" is given twice')
-        else:
-            result[key] = _value(text)
-    if problems:
-        raise complain("The settings are not readable:", problems)
-    return result
+    return parse_settings_of_all(items, ())[0]
 
 
 def parse_trainer_assignments(items: Iterable[str]) -> dict[str, dict[str, Any]]:
     """["nnUNetTrainerMeanTeacher:ema_decay=0.99"] -> {"nnUNetTrainerMeanTeacher": {"ema_decay": 0.99}}."""
+    return parse_settings_of_all((), items)[1]
+
+
+def parse_settings_of_all(
+    training: Iterable[str], hyperparameters: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Both kinds of settings, see the functions above.
+
+    Raises:
+        SemiSupervisedError: with every unreadable item of both.
+    """
+    problems: list[str] = []
     per_trainer: dict[str, list[str]] = {}
-    for item in items:
+    own = _assignments(training, "", problems)
+    for item in hyperparameters:
         trainer, colon, assignment = item.partition(":")
-        if not colon:
-            raise SemiSupervisedError(f'"{item}" is not of the form TRAINER:key=value')
-        per_trainer.setdefault(settings_name(trainer), []).append(assignment)
-    return {trainer: parse_assignments(assignments) for trainer, assignments in per_trainer.items()}
+        if colon and trainer:
+            per_trainer.setdefault(settings_name(trainer), []).append(assignment)
+        else:
+            problems.append(f'"{item}" is not of the form TRAINER:key=value')
+    of_trainers = {trainer: _assignments(items, f"{trainer}: ", problems) for trainer, items in per_trainer.items()}
+    if problems:
+        raise complain("The settings are not readable:", problems)
+    return own, of_trainers
+
+
+def _assignments(items: Iterable[str], where: str, problems: list[str]) -> dict[str, Any]:
+    """What is readable; the rest is added to the problems."""
+    result: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            problems.append(f'{where}"{item}" is not of the form key=value')
+        elif key in result:
+            problems.append(f'{where}"{key}" is given twice')
+        else:
+            result[key] = _value(text)
+    return result
 
 
 def _value(text: str) -> Any:

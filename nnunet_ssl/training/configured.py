@@ -14,7 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.splits import Fold, load_fold
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import INSTALL, complain
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
 from nnunet_ssl.training.network import freeze_unused_heads
@@ -196,7 +196,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         if state["version"] > CHECKPOINT_VERSION:
             raise complain(
                 f"The checkpoint has format {state['version']}; this package reads up to {CHECKPOINT_VERSION}.",
-                remedy="Update it: pip install --upgrade nnunet-ssl",
+                remedy=f"Update the package: {INSTALL}",
             )
         before, now = state["settings"], self.settings_in_force()
         for part in ("training", "hyperparameters"):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nnunet_ssl.cli import main
 from nnunet_ssl.discovery import VARIABLE, external_directory
-from nnunet_ssl.doctor import examine, installation, lookup
+from nnunet_ssl.doctor import examine, installation, lookup, preflight
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section, is_wrong, render
 from nnunet_ssl.errors import INSTALL
@@ -53,6 +55,48 @@ def test_the_exit_code_is_1_if_anything_is_wrong(monkeypatch, capsys):
         assert f"  {mark:<5} i t" in capsys.readouterr().out.splitlines()
 
 
+# ---- what stops nnU-Net from being imported, in a process that has not imported it
+
+
+def doctor_in_fresh_process(**environment: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "nnunet_ssl.cli", "doctor", "-d", "901"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+def test_variables_that_stop_nnunet():
+    lines = doctor_in_fresh_process(nnUNet_n_proc_DA="eight", nnUNet_def_n_proc="")
+    assert "WRONG preprocessing processes nnUNet_def_n_proc= is not a whole number" in lines
+    assert "WRONG loading workers nnUNet_n_proc_DA=eight is not a whole number" in lines
+    assert "-> export nnUNet_n_proc_DA=8, or unset nnUNet_n_proc_DA" in lines
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "statement", "text"),
+    [
+        ("nnunetv2", "nnU-Net", "raise ImportError('no such symbol')", "ImportError: no such symbol"),
+        ("torch", "PyTorch", "import os; os.nope", "AttributeError: module 'os' has no attribute 'nope'"),
+    ],
+)
+def test_packages_that_cannot_be_imported(tmp_path, module, name, statement, text):
+    (tmp_path / "broken" / module).mkdir(parents=True)
+    (tmp_path / "broken" / module / "__init__.py").write_text(statement)
+    if module != "torch":  # not under test, and slow
+        (tmp_path / "broken" / "torch.py").touch()
+    path = os.pathsep.join([str(tmp_path / "broken"), *sys.path])
+    lines = doctor_in_fresh_process(PYTHONPATH=path, nnUNet_n_proc_DA="0", nnUNet_def_n_proc="1")
+    assert f"WRONG {name} cannot be imported: {text}" in lines
+    assert f"-> repair the installation: {INSTALL}" in lines
+    assert "Environment" in lines
+
+
 # ---- report
 
 
@@ -80,7 +124,7 @@ def test_aligned_with_remedies_below_their_problem():
 
 def test_versions_that_do_not_fit(monkeypatch):
     needed = ["nnunetv2>=99", "numpy", "no-such-package>=1", 'ruff>=99; extra == "dev"']
-    monkeypatch.setattr(installation.metadata, "requires", lambda name: needed)
+    monkeypatch.setattr(preflight.metadata, "requires", lambda name: needed)
     finding = installation.installation_findings()[-1]
     assert (finding.mark, finding.item) == (WRONG, "requirements")
     first, second = finding.text.splitlines()

@@ -43,6 +43,34 @@ def test_unknown_dataset_and_plans(make_dataset):
     assert wrong(examine_dataset(901))["nnUNetPlans"].text.endswith("dataset.json lacks file_ending and labels")
 
 
+def test_plans_that_nnunet_cannot_use(split_dataset):
+    path = split_dataset / "nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in plans.items() if key != "image_reader_writer"}))
+    finding = wrong(examine_dataset(901))["nnUNetPlans"]
+    assert finding.text == f"{path} lacks image_reader_writer."
+    for file in ("nnUNetPlans", "nnUNetPlans_n2"):
+        plans = json.loads((split_dataset / f"{file}.json").read_text())
+        plans["configurations"]["3d_cascade_fullres"]["inherits_from"] = "nope"
+        (split_dataset / f"{file}.json").write_text(json.dumps(plans))
+    found = wrong(examine_dataset(901))
+    assert [*found] == ["nnUNetPlans", "nnUNetPlans_n2"]
+    for finding in found.values():
+        assert 'configuration 3d_cascade_fullres inherits from "nope", which is not there' in finding.text
+        assert finding.remedy
+    assert main(["doctor", "-d", "901"]) == 1
+
+
+def test_a_folder_that_cannot_be_written_to(split_dataset, monkeypatch):
+    assert by_item(examine_dataset(901))["folder"].mark == OK
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != str(split_dataset) and access(path, mode))
+    finding = wrong(examine_dataset(901))["folder"]
+    assert finding.text == f"{split_dataset} cannot be written to; preprocessing, splits and plans will fail"
+    (split_dataset / "splits_final.json").write_text(json.dumps([{"train": ["tiny_000"], "val": ["tiny_001"]}]))
+    assert by_item(examine_dataset(901))["folder"].mark == NOTE  # nothing is left to write
+
+
 def test_images_that_are_not_preprocessed(make_dataset):
     make_dataset(preprocess=False)
     found = wrong(examine_dataset(901))

@@ -70,6 +70,19 @@ def test_errors_are_explained_and_nothing_is_written(base, capsys, arguments, wo
     assert sorted(base.rglob("*")) == before
 
 
+def test_unreadable_settings_of_both_kinds_are_said_at_once(base, capsys):
+    hyperparameters = ["a", "b", "c=1", "T:d", "T:e=1", "T_5epochs:e=2"]
+    assert main(["plans", "-d", "4", "--split", "l10", "--training", "x", "--hyperparameters", *hyperparameters]) == 1
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        '  - "x" is not of the form key=value',
+        '  - "a" is not of the form TRAINER:key=value',
+        '  - "b" is not of the form TRAINER:key=value',
+        '  - "c=1" is not of the form TRAINER:key=value',
+        '  - T: "d" is not of the form key=value',
+        '  - T: "e" is given twice',
+    ]
+
+
 def test_help_lists_the_settings(capsys):
     with pytest.raises(SystemExit):
         main(["plans", "--help"])

@@ -64,6 +64,18 @@ def test_another_format(tmp_path, content):
         read_folds(str(path), CASES, {})
 
 
+def test_cases_that_are_no_text_and_parts_that_are_no_list(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text('[{"train": [1, "toy_01", 2], "val": "toy_02"}, {"train": ["toy_01"], "val": [null]}]')
+    with pytest.raises(SemiSupervisedError) as caught:
+        read_folds(str(path), CASES, {})
+    assert str(caught.value).splitlines()[1:-1] == [
+        '  - fold 0: "train": case identifiers must be text in quotes: 1, 2',
+        "  - fold 0: \"val\" must be a list of case identifiers, it is 'toy_02'",
+        '  - fold 1: "val": case identifiers must be text in quotes: None',
+    ]
+
+
 def test_all_divided_groups_are_listed(tmp_path):
     path = write_nnunet_folds(tmp_path, [(CASES[1:5], [*CASES[:1], *CASES[5:6]]), (CASES[2:], CASES[:2])])
     with pytest.raises(SemiSupervisedError, match="fold 0: subject1, subject3\n") as caught:

@@ -102,3 +102,28 @@ def test_unusable_lists(tmp_path, content, words):
         read_case_lists(str(path), CASES)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reader", "name"), [(read_groups, "g.csv"), (read_groups, "g.json"), (read_case_lists, "l.json")]
+)
+def test_files_in_another_encoding(tmp_path, reader, name):
+    path = tmp_path / name
+    path.write_bytes("case,subject\na1,M\u00fcller\n".encode("latin-1"))
+    with pytest.raises(SemiSupervisedError, match=rf"{name} is not readable (CSV|JSON)(.|\n)*as UTF-8"):
+        reader(str(path), CASES)
+
+
+def test_csv_that_python_cannot_read(tmp_path):
+    path = tmp_path / "g.csv"
+    path.write_text("case,subject\na1," + "A" * 200_000)
+    with pytest.raises(SemiSupervisedError, match=r"g.csv is not readable CSV \(field larger"):
+        read_groups(str(path), CASES)
+
+
+def test_line_numbers_are_those_of_an_editor(tmp_path):
+    path = tmp_path / "g.csv"
+    path.write_text('\ncase,subject,remark\n\na1,A,"two\nlines"\n\na2\nb1,7,\n')
+    with pytest.raises(SemiSupervisedError) as caught:
+        read_groups(str(path), CASES)
+    assert str(caught.value).splitlines()[1:] == ["  - line 7: a2"]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnunet_ssl.data import split_making
+from nnunet_ssl.data import splits as splits_module
 from nnunet_ssl.data.split_folds import TrainVal
 from nnunet_ssl.data.split_making import Request, create_splits, first_cases, make_split, plan_requests
 from nnunet_ssl.data.splits import Split, fold_problems, load_fold, read_splits
@@ -126,7 +131,7 @@ def test_unusable_requests(arguments, words):
 
 def test_count_larger_than_a_training_set():
     folds = [TrainVal(["a", "b"], ["c"]), TrainVal(["a"], ["c"])]
-    with pytest.raises(SemiSupervisedError, match=r"2 labelled cases are more.*\n  - fold 1: 1"):
+    with pytest.raises(SemiSupervisedError, match=r"2 labelled cases are more.* of fold 1 \(1\)\."):
         make_split(Request("n2", count=2), folds, {}, 0)
 
 
@@ -246,3 +251,39 @@ class TestCreateSplits:
 
     def test_split_equality_covers_what_is_stored(self):
         assert Split(0.1, 0, []) != Split(0.1, 0, [], count=1)
+
+
+def test_commands_at_the_same_time_lose_nothing(tmp_path, monkeypatch):
+    base = make_planned(tmp_path, monkeypatch)
+    write_splits = split_making.write_splits
+
+    def slowly(*args):
+        time.sleep(0.1)  # between reading and writing, where the others would read the old file
+        return write_splits(*args)
+
+    monkeypatch.setattr(split_making, "write_splits", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda count: create_splits(4, counts=[count]), (2, 3, 4, 5)))
+    assert sorted(read_splits(str(base)).splits) == ["n2", "n3", "n4", "n5"]
+
+
+def test_another_command_that_hangs(tmp_path, monkeypatch):
+    base = make_planned(tmp_path, monkeypatch)
+    monkeypatch.setattr(splits_module, "PATIENCE", 0.05)
+    with (
+        FileLock(base / splits_module.LOCK_FILE),
+        pytest.raises(SemiSupervisedError, match="Another `nnunet_ssl splits` has been writing"),
+    ):
+        create_splits(4, counts=[2])
+
+
+def test_every_count_that_is_too_large_is_said(tmp_path, monkeypatch):
+    base = make_planned(tmp_path, monkeypatch)
+    write_nnunet_folds(base, [(CASES[:4], CASES[4:6]), (CASES[2:8], CASES[:2])])
+    with pytest.raises(SemiSupervisedError) as caught:
+        create_splits(4, counts=[2, 5, 9])
+    assert str(caught.value).splitlines()[1:] == [
+        "  - n5: 5 labelled cases are more than the training cases of fold 0 (4)",
+        "  - n9: 9 labelled cases are more than the training cases of fold 0 (4), fold 1 (6)",
+    ]
+    assert not (base / "splits_ssl.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetNumpy
 
 from nnunet_ssl.data.unlabeled import unlabeled_identifiers
+from nnunet_ssl.data.unlabeled_store import SCRATCH
 from nnunet_ssl.errors import SemiSupervisedError
 from tests.data.unlabeled_helpers import (
     CASES,
@@ -33,6 +35,41 @@ def test_a_rerun_does_nothing(make_dataset, capsys):
     assert snapshot(folder_of(dataset)) == before
     printed = capsys.readouterr()
     assert "3 finished before, 0 to do" in printed.out and "Checking" not in printed.err
+
+
+def test_a_rerun_with_nothing_to_do_writes_nothing(make_dataset, monkeypatch):
+    dataset = make_dataset(preprocess=False)
+    preprocess()
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(args[0]))
+
+    with monkeypatch.context() as read_only:
+        for name in ("mkdir", "makedirs", "replace", "remove", "open"):
+            read_only.setattr(os, name, refuse)
+        assert preprocess() == [str(folder_of(dataset))]
+    left = folder_of(dataset) / SCRATCH / "case"  # by a killed run
+    left.mkdir(parents=True)
+    preprocess()
+    assert not left.parent.exists()
+
+
+def test_a_case_may_have_any_name(make_dataset):
+    dataset = make_dataset(preprocess=False)
+    for name in ("lock", "cases", "tmp"):
+        shutil.copy(images_of(dataset) / "extra_000_0000.nii.gz", images_of(dataset) / f"{name}_0000.nii.gz")
+    preprocess()
+    assert unlabeled_identifiers(str(folder_of(dataset))) == sorted([*CASES, "lock", "cases", "tmp"])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"spacings": [1], "shapes_after_crop": [[1, 2, 3]]}'])
+def test_a_damaged_fingerprint_is_a_warning(make_dataset, capsys, text):
+    dataset = make_dataset(preprocess=False)
+    (dataset / "dataset_fingerprint.json").write_text(text)
+    preprocess()
+    warning = capsys.readouterr().err
+    assert "dataset_fingerprint.json cannot be used (" in warning and "spacing and size are not compared" in warning
+    assert unlabeled_identifiers(str(folder_of(dataset))) == CASES
 
 
 def test_only_new_and_changed_images_are_made(make_dataset, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -123,6 +124,31 @@ def test_configurations_that_share_data_but_not_the_way_they_are_made(make_datas
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "dataset.json is not readable JSON"),
+        ("[]", "dataset.json must hold a dictionary"),
+        ('{"labels": {}}', "dataset.json lacks file_ending and channel_names"),
+        ('{"labels": [], "file_ending": ".png", "channel_names": {}}', '"labels" is []'),
+    ],
+)
+def test_damaged_dataset_json(make_dataset, text, words):
+    dataset = make_dataset(preprocess=False)
+    (dataset / "dataset.json").write_text(text)
+    message = refusal()
+    assert words in message and str(dataset) in message
+
+
+def test_plans_without_a_reader(make_dataset):
+    dataset = make_dataset(preprocess=False)
+    plans = load_json(str(dataset / "nnUNetPlans.json"))
+    del plans["image_reader_writer"], plans["foreground_intensity_properties_per_channel"]
+    save_json(plans, str(dataset / "nnUNetPlans.json"), sort_keys=False)
+    text = "nnUNetPlans.json lacks image_reader_writer, foreground_intensity_properties_per_channel."
+    assert text in refusal()
+
+
 def test_classes_that_this_nnunet_lacks(make_dataset):
     dataset = make_dataset(preprocess=False)
     plans = edit(dataset / "nnUNetPlans.json", image_reader_writer="MyReader")
@@ -153,3 +179,6 @@ def test_a_second_run_at_the_same_time(make_dataset):
     with open_for_writing(str(folder_of(dataset))):
         assert "Another `nnunet_ssl preprocess`" in refusal()
     preprocess()
+    with open_for_writing(str(folder_of(dataset))) as scratch:
+        preprocess()  # nothing is to do, so nobody is in the way
+        assert os.path.isdir(scratch)

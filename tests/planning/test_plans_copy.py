@@ -95,6 +95,11 @@ class TestMakePlansCopy:
         with pytest.raises(SemiSupervisedError, match="is damaged"):
             make_plans_copy({**PLANS, "nnunet_ssl": block}, "a", None, {}, {})
 
+    @pytest.mark.parametrize("split", [["x"], 3, {"a": 1}])
+    def test_a_split_of_the_source_that_is_no_name(self, split):
+        with pytest.raises(SemiSupervisedError, match='"split" must be the name of a split'):
+            make_plans_copy({**PLANS, "nnunet_ssl": {"split": split}}, "a", None, {}, {})
+
     def test_unknown_key_in_the_block_of_the_source(self):
         with pytest.raises(SemiSupervisedError, match='unknown key "spilt"'):
             make_plans_copy({**PLANS, "nnunet_ssl": {"spilt": "l10"}}, "a", None, {}, {})

@@ -138,7 +138,7 @@ def test_a_split_with_other_cases_is_refused_on_resume(make_dataset):
 def test_a_checkpoint_of_a_later_version_is_refused(make_dataset):
     trainer = make_trainer(make_dataset(), nnUNetTrainerSupervised)
     trainer.initialize()
-    with pytest.raises(SemiSupervisedError, match="format 99(.|\n)*pip install --upgrade"):
+    with pytest.raises(SemiSupervisedError, match="format 99(.|\n)*Update the package: pip install"):
         trainer.load_extra_state({**trainer.extra_state(), "version": 99})
 
 
