@@ -83,7 +83,7 @@ def run(line: list[str], environment: dict[str, str], folder: Path, fails: bool 
     return done.stdout
 
 
-def shrink(plans_file: Path, patches: dict[str, list[int]]) -> None:
+def shrink(plans_file: Path, patches: dict[str, list[int]], pool: int = 2) -> None:
     """Give a planned configuration a patch and a network that a CPU trains in milliseconds."""
     plans = load_json(str(plans_file))
     for name, patch in patches.items():
@@ -95,7 +95,7 @@ def shrink(plans_file: Path, patches: dict[str, list[int]]) -> None:
             n_stages=3,
             features_per_stage=[4, 8, 8],
             kernel_sizes=[[3] * dimensions] * 3,
-            strides=[[1] * dimensions, *[[2 if size > 8 else 1 for size in patch]] * 2],
+            strides=[[1] * dimensions, *[[pool if size > 8 else 1 for size in patch]] * 2],
             n_conv_per_stage_decoder=[1, 1],
         )
         blocks = "n_conv_per_stage" if "n_conv_per_stage" in architecture else "n_blocks_per_stage"

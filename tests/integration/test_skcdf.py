@@ -49,7 +49,7 @@ def options(configuration: str, plans: str, trainer: str = SKCDF, dataset: int =
 
 def prediction(configuration: str, plans: str, source: Path, out: Path, trainer: str = SKCDF) -> tuple[object, ...]:
     return ("-d", 4, "-c", configuration, "-f", 0, "-tr", trainer, "-p", plans, "-i", source, "-o", out,
-            "-device", "cpu", "-npp", 1, "-nps", 1)  # fmt: skip
+            "-device", "cpu", "-npp", 0, "-nps", 0)  # fmt: skip
 
 
 def check_training(fold: Path, epochs: int) -> pd.DataFrame:
@@ -138,7 +138,7 @@ def test_anisotropic_data_with_three_classes_and_no_mirroring(real_data: Path, t
     save_json(content, str(project.raw / "dataset.json"))
     project.run("nnUNetv2_plan_and_preprocess", "-d", 27, "-c", "3d_fullres", "-np", 1, "-npfp", 1)
     save_json([fold], str(project.preprocessed / "splits_final.json"))
-    shrink(project.preprocessed / "nnUNetPlans.json", {"3d_fullres": [8, 64, 64]})
+    shrink(project.preprocessed / "nnUNetPlans.json", {"3d_fullres": [8, 64, 64]}, pool=4)
     log = project.run_each(
         ("nnunet_ssl", "splits", "-d", 27, "--counts", 2),
         ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]"),
