@@ -67,7 +67,7 @@ def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict,
 
     plans = json.loads(json.dumps(plans)) | {"continue_training": False}
     with redirect_stdout(open(os.devnull, "w")):
-        trainer = recursive_find_trainer_class_by_name(name)(plans, configuration, 0, dataset_json, device)
+        trainer = recursive_find_trainer_class_by_name(name)(plans, configuration, "all", dataset_json, device)
         trainer.initialize()
     trainer.print_to_log_file = lambda *args, **kwargs: None
     return trainer

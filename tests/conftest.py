@@ -77,3 +77,9 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
     monkeypatch.setattr(monitored, "draw_png", lambda table, folder: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no worker is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

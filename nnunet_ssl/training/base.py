@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
@@ -147,9 +148,15 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
     def on_train_start(self) -> None:
         self.check_unlabeled_cases()
         super().on_train_start()
+        if self.is_ddp:
+            self._separate_random_numbers()
         if not self._resumed:  # -pretrained_weights were loaded after the copies were made
             for copy in self._copies:
                 copy.load_state_dict(unwrap(self.network).state_dict())
+
+    def _separate_random_numbers(self) -> None:
+        """Every process starts with torch's one default seed: masks and noise would be the same on each rank."""
+        torch.manual_seed(torch.initial_seed() + self.current_epoch * dist.get_world_size() + dist.get_rank())
 
     # ---- one step
 

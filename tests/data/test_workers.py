@@ -47,7 +47,7 @@ def test_at_least_one():
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from nnunet_ssl.data.workers import Workers
 def main():
     with Workers(2) as workers:
@@ -91,6 +91,7 @@ def main(folder):
         sys.exit(130)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     main(sys.argv[1])
 """
 

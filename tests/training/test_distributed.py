@@ -99,6 +99,8 @@ def train_two_students(dataset: Path, rank: int) -> list[torch.Tensor]:
     batch["target"] = batch["target"][0]
     for _ in range(2):
         trainer.train_step(part(batch, slice(2 * rank, 2 * rank + 2)))
+    trainer._separate_random_numbers()
+    assert torch.initial_seed() == 1 + rank
     networks = (trainer.network, trainer.auxiliary["second"])
     return [p.detach().clone() for network in networks for p in unwrap(network).parameters()]
 
