@@ -47,7 +47,7 @@ def test_at_least_one():
 
 
 PARENT = """
-import os, signal, sys, time
+import os, sys, time
 from nnunet_ssl.data.workers import Workers
 def main():
     with Workers(2) as workers:
@@ -75,7 +75,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 
 
 INTERRUPTED = """
-import os, sys, time
+import os, signal, sys, time
 from nnunet_ssl.data.workers import Workers
 
 def work(folder, name):
