@@ -14,7 +14,8 @@ TRAINING = (
 )
 HYPERPARAMETERS = {
     "nnUNetTrainerMeanTeacher": ("consistency_weight=10", "student_view=strong", "rampup_fraction=0.5"),
-    "nnUNetTrainerSKCDF": ("unsupervised_weight=2.0",),  # 10 is meant for a training a hundred times as long
+    # SKCDF's own values, 10 and 0.99, are meant for trainings a hundred times as long
+    "nnUNetTrainerSKCDF": ("unsupervised_weight=2.0", "head_transfer_decay=1.0"),
 }
 
 
