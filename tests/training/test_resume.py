@@ -213,7 +213,8 @@ for _ in range(10):
         while queue.empty():
             assert process.is_alive(), "training did not start"
             time.sleep(0.01)
-        print("STARTED AT", queue.get(), flush=True)
+        with open(sys.argv[3], "a") as starts:  # not stdout, where a killed training can leave half a line
+            print(queue.get(), file=starts)
         time.sleep(generator.uniform(0.3, 2.0))
     finally:
         process.kill()
@@ -230,8 +231,9 @@ def test_killed_at_random_moments_training_always_continues(make_dataset):
     dataset = make_dataset()
     script = dataset.parent / "kill.py"
     script.write_text(KILL_TEN_TIMES)
+    log = dataset.parent / "starts.txt"
     done = subprocess.run(
-        [sys.executable, str(script), str(dataset), str(dataset.parents[1] / "nnUNet_results")],
+        [sys.executable, str(script), str(dataset), str(dataset.parents[1] / "nnUNet_results"), str(log)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -239,7 +241,7 @@ def test_killed_at_random_moments_training_always_continues(make_dataset):
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    starts = [int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("STARTED AT")]
+    starts = [int(line) for line in log.read_text().splitlines()]
     assert len(starts) == 10
     assert starts[0] == 0
     assert starts == sorted(starts)
