@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_ssl.data.splits import Fold, Split, Splits, write_splits
+from nnunet_ssl.training.checkpoint import seed_everything
 from tests.tiny import DATASET
 
 SHORT = {
@@ -30,12 +29,6 @@ FOLD = Fold(labeled=CASES[:2], unlabeled=CASES[2:5], val=CASES[5:])
 
 def write_split(dataset: Path, fold: Fold = FOLD, name: str = "n2") -> None:
     write_splits(str(dataset), Splits(DATASET, {}, {name: Split(0.4, 0, [fold])}))
-
-
-def seed_everything(seed: int = 0) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def make_trainer(

@@ -20,6 +20,13 @@ def write_atomically(checkpoint: dict[str, Any], filename: str) -> None:
     os.replace(temporary, filename)
 
 
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """State of the generators of Python, NumPy, torch and the training device, as tensors and plain Python."""
     name, keys, position, has_gauss, cached = np.random.get_state()

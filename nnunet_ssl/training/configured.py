@@ -16,7 +16,7 @@ from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.errors import INSTALL, complain
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
+from nnunet_ssl.training.checkpoint import random_state, seed_everything, set_random_state, write_atomically
 from nnunet_ssl.training.network import freeze_unused_heads
 from nnunet_ssl.training.settings import BLOCK, Settings, parse_settings
 
@@ -39,6 +39,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     Hyperparameters: ClassVar[type] = NoHyperparameters
     length_variant_epochs: ClassVar[int | None] = None
     mirror_axes: list[int] | None = None
+    seed: int | None = None
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
                 remedy=f"Run: nnUNetv2_preprocess -d {self.dataset_id} -c {self.configuration_name} "
                 f"-plans_name {self.plans_manager.plans_name}",
             )
+        if self.seed is not None:
+            seed_everything(self.seed + self.local_rank)  # the weights of rank 0 are the ones DDP keeps
         super().initialize()
 
     @property

@@ -73,6 +73,13 @@ class TrainingSettings:
         "axes of the patch that augmentation and prediction may mirror, counted from 0 (nnU-Net: all); leave out the "
         "left-right axis where left and right are separate classes",
     )
+    seed: int | None = setting(
+        None,
+        "of the initial weights and of the random choices outside the loading workers; not a promise that two runs "
+        "are equal",
+        low=0,
+        high=2**31,
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from nnunet_ssl.data.batches import UnlabeledBatch
 from nnunet_ssl.data.views import BlurOnDevice, OnDevice, StrongView, geometric_part
-from tests.running import seed_everything
+from nnunet_ssl.training.checkpoint import seed_everything
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

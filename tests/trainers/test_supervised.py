@@ -5,7 +5,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
-from tests.running import CASES, make_trainer, same_weights, weights, write_split
+from tests.running import CASES, SHORT, make_trainer, same_weights, weights, write_split
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
@@ -41,3 +41,16 @@ def test_training_settings_are_in_force(make_dataset):
     stock = make_trainer(dataset, nnUNetTrainerSupervised, training={"initial_lr": 0.1})
     stock.initialize()
     assert isinstance(stock.optimizer, torch.optim.SGD) and stock.optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_seed_decides_initial_weights_and_training(make_dataset):
+    dataset = make_dataset(preprocess=False)
+
+    def trained(seed, before):
+        trainer = make_trainer(dataset, nnUNetTrainerSupervised, training={**SHORT, "seed": seed}, seed=before)
+        trainer.run_training()  # loads in this process, so that nothing else is random
+        return weights(trainer.network)
+
+    first = trained(5, before=0)
+    assert same_weights(first, trained(5, before=1))
+    assert not same_weights(first, trained(6, before=0))
