@@ -12,8 +12,12 @@ DATASET = "Dataset998_Benchmark"
 
 
 def builtin_plans(dimensions: int) -> tuple[dict, dict]:
-    """(plans, dataset.json) of a plain U-Net: four stages of 16 to 128 features, two convolutions each."""
+    """(plans, dataset.json) of a plain U-Net of half of nnU-Net's width, two convolutions per stage.
+
+    As many stages as nnU-Net's planner gives these patches: it halves an axis while at least 4 positions are left.
+    """
     patch = [40, 56, 40] if dimensions == 3 else [192, 160]
+    stages = 4 if dimensions == 3 else 6
     configuration = {
         "data_identifier": "nnUNetPlans_benchmark",
         "preprocessor_name": "DefaultPreprocessor",
@@ -26,13 +30,13 @@ def builtin_plans(dimensions: int) -> tuple[dict, dict]:
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
             "arch_kwargs": {
-                "n_stages": 4,
-                "features_per_stage": [16, 32, 64, 128],
+                "n_stages": stages,
+                "features_per_stage": [16, 32, 64, 128, 256, 256][:stages],
                 "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
-                "kernel_sizes": [[3] * dimensions] * 4,
-                "strides": [[1] * dimensions, *[[2] * dimensions] * 3],
-                "n_conv_per_stage": [2] * 4,
-                "n_conv_per_stage_decoder": [2] * 3,
+                "kernel_sizes": [[3] * dimensions] * stages,
+                "strides": [[1] * dimensions, *[[2] * dimensions] * (stages - 1)],
+                "n_conv_per_stage": [2] * stages,
+                "n_conv_per_stage_decoder": [2] * (stages - 1),
                 "conv_bias": True,
                 "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
                 "norm_op_kwargs": {"eps": 1e-05, "affine": True},

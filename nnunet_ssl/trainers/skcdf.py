@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -29,6 +29,7 @@ from nnunet_ssl.training.base import SemiSupervisedHyperparameters, nnUNetTraine
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.pseudo_labels import hard_labels
 from nnunet_ssl.training.ramps import sigmoid_rampup
 from nnunet_ssl.training.settings import setting
 from nnunet_ssl.training.transfer import TRANSFER_ORDERS, Branch, knowledge_transfer
@@ -147,11 +148,12 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
             self_heads=hp.self_heads,
         )
 
-    def set_up(self) -> None:
-        super().set_up()
-        if self.label_manager.has_regions:
+    @classmethod
+    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().refuse(plans, configuration, dataset_json)
+        if PlansManager(plans).get_label_manager(dataset_json).has_regions:
             raise NotImplementedError(
-                f"{type(self).__name__} does not support region-based training: its pseudo-labels are single classes. "
+                f"{cls.__name__} does not support region-based training: its pseudo-labels are single classes. "
                 "Use a dataset.json without overlapping regions, or nnUNetTrainerMeanTeacher."
             )
 
@@ -174,7 +176,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         out: SKCDFOutput = self.forward(self.network, labeled.image, unlabeled.weak)
         self.observe_pseudo_labels(finest(out.unlabeled_main), out.guided_main, unlabeled.valid)
 
-        pseudo = out.guided_main.argmax(1, keepdim=True)  # Eq. 3
+        pseudo = hard_labels(out.guided_main)  # Eq. 3
         supervised = self.deep_supervised(_dice_ce, out.labeled_main, labeled.target, self.annotated(labeled.target))
         unsupervised = self.deep_supervised(_dice_ce, out.unlabeled_main, pseudo, unlabeled.valid)
         weight = hp.unsupervised_weight * sigmoid_rampup(self.progress / hp.rampup_fraction)
@@ -188,7 +190,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         assert out.labeled_auxiliary is not None and out.guided_auxiliary is not None
         assert out.unlabeled_auxiliary is not None
         annotated = self.annotated(label)
-        pseudo = out.guided_auxiliary.argmax(1, keepdim=True)  # Eq. 15
+        pseudo = hard_labels(out.guided_auxiliary)  # Eq. 15
         scheduled = scheduled_keep_probabilities(self.keep_probability, self.progress)
         kept = sample_keep_mask(label, self.keep_probability, valid=annotated)
         kept_pseudo = sample_keep_mask(pseudo, scheduled, valid=valid)

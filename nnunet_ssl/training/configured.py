@@ -50,7 +50,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
     ) -> None:
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
-        self.refuse(plans, configuration)
+        self.refuse(plans, configuration, dataset_json)
         plans.setdefault("continue_training", False)  # restored init_args lack it
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted with several processes
@@ -75,7 +75,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str) -> None:
+    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         """Raise NotImplementedError for what a subclass does not support, before anything is written."""
 
     @classmethod

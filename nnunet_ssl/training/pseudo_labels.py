@@ -12,6 +12,12 @@ CONFIDENT = 0.95  # USB's threshold for pseudo-labels (FixMatch, NeurIPS 2020, T
 
 
 @torch.no_grad()
+def hard_labels(logits: Tensor) -> Tensor:
+    """The most probable class (B, 1, *S), int64, of logits (B, K, *S)."""
+    return logits.max(1, keepdim=True).indices  # on a CPU ten times faster than argmax over this axis
+
+
+@torch.no_grad()
 def class_masks(logits: Tensor, has_regions: bool) -> tuple[Tensor, Tensor]:
     """(predicted foreground channels (B, F, *S) bool, confidence of the decision (B, 1, *S)) of logits (B, K, *S)."""
     if has_regions:

@@ -45,8 +45,8 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         self._withheld_label: Tensor | None = None
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str) -> None:
-        super().refuse(plans, configuration)
+    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().refuse(plans, configuration, dataset_json)
         previous = PlansManager(plans).get_configuration(configuration).previous_stage_name
         if previous is not None:
             raise NotImplementedError(

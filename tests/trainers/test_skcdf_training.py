@@ -196,12 +196,14 @@ def test_garbage_in_place_of_withheld_labels_changes_no_weight(make_dataset):
     assert sorted(counted) == FOLD.labeled
 
 
-def test_regions_are_refused_at_construction(make_dataset):
+def test_regions_are_refused_before_anything_is_written(make_dataset):
     dataset = make_dataset(
         preprocess=False, labels={"background": 0, "whole": (1, 2), "box": 2}, regions_class_order=(1, 2)
     )
     with pytest.raises(NotImplementedError, match="nnUNetTrainerSKCDF does not support region-based training"):
         make_trainer(dataset, nnUNetTrainerSKCDF)
+    results = dataset.parents[1] / "nnUNet_results"
+    assert not results.exists() or not list(results.iterdir())
 
 
 def test_unusable_settings_are_refused(make_dataset):

@@ -3,11 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunet_ssl.training.pseudo_labels import describe, true_dice
+from nnunet_ssl.training.pseudo_labels import describe, hard_labels, true_dice
 
 
 def one_hot_logits(labels: list[int], classes: int = 3, scale: float = 50.0) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(labels), classes).T[None, :, :, None] * scale  # (1, K, N, 1)
+
+
+def test_hard_labels_are_the_most_probable_classes():
+    assert hard_labels(one_hot_logits([0, 2, 1])).flatten().tolist() == [0, 2, 1]
+    logits = torch.randn(2, 5, 3, 4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = hard_labels(logits)
+    assert torch.equal(labels, logits.argmax(1, keepdim=True)) and not labels.requires_grad
 
 
 def test_coverage_agreement_and_foreground_over_valid_voxels():
