@@ -1,6 +1,7 @@
-"""Train trainers side by side on a real dataset with few labels, on a plan that a CPU can train, over several runs.
+"""Train trainers side by side on a real dataset with few labels, on a plan that a CPU can train, over several
+seeds.
 
-    python benchmarks/few_labels.py --raw FOLDER_OF_DATASETS -d 4 --split n6 -f 0 -tr nnUNetTrainerSKCDF --runs 3
+    python benchmarks/few_labels.py --raw FOLDER_OF_DATASETS -d 4 --count 6 -tr nnUNetTrainerSKCDF --seeds 0 1 2 -o OUT
 
 Everything goes through the commands a user types. Reported: the Dice on the validation cases of the fold, and for
 semi-supervised trainers the Dice of the pseudo-labels of the withheld cases at the beginning and at the end.
@@ -34,7 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--patch", type=int, nargs=3, default=[32, 40, 32])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=25, help="per epoch")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--hyperparameters", nargs="*", default=[], help="as for `nnunet_ssl plans`")
     parser.add_argument("-o", type=Path, required=True, help="working folder; finished runs in it are kept")
     return parser.parse_args()
@@ -56,11 +57,11 @@ def shrink(path: Path, patch: list[int]) -> None:
     path.write_text(json.dumps(plans, indent=2))
 
 
-def run(*command: object, **variables: str) -> None:
+def run(*command: object) -> None:
     words = [str(c) for c in command]
     words[0] = str(Path(sysconfig.get_path("scripts"), words[0]))
     print("$", *[Path(words[0]).name, *words[1:]], flush=True)
-    done = subprocess.run(words, env={**os.environ, **variables}, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
 
@@ -71,7 +72,7 @@ def prepare(args: argparse.Namespace) -> str:
     raw, preprocessed = (args.o / n for n in ("nnUNet_raw", "nnUNet_preprocessed"))
     os.environ |= {"nnUNet_raw": str(raw), "nnUNet_preprocessed": str(preprocessed)}
     base = preprocessed / dataset.name
-    if (base / "nnUNetPlans_few.json").exists():
+    if (base / "splits_ssl.json").exists():
         return dataset.name
     raw.mkdir(parents=True, exist_ok=True)
     if not (raw / dataset.name).exists():
@@ -83,12 +84,18 @@ def prepare(args: argparse.Namespace) -> str:
     shrink(base / "nnUNetPlans.json", args.patch)
     groups = ["--groups", args.groups] if args.groups else []
     run("nnunet_ssl", "splits", "-d", args.d, "--counts", args.count, *groups)
-    training = [f"num_epochs={args.epochs}", f"num_iterations_per_epoch={args.steps}", "optimizer=adamw"]
-    training += ["initial_lr=0.003", "num_val_iterations_per_epoch=2"]
-    hyperparameters = [f"{t}:monitor_withheld_labels=true" for t in args.tr] + args.hyperparameters
-    settings = ["--training", *training, "--hyperparameters", *hyperparameters]
-    run("nnunet_ssl", "plans", "-d", args.d, "--split", f"n{args.count}", "--name", "nnUNetPlans_few", *settings)
     return dataset.name
+
+
+def settle(args: argparse.Namespace, seed: int) -> str:
+    """Plans with the settings of one seed; returns their name."""
+    name = f"nnUNetPlans_few_s{seed}"
+    training = [f"num_epochs={args.epochs}", f"num_iterations_per_epoch={args.steps}", "optimizer=adamw"]
+    training += ["initial_lr=0.003", "num_val_iterations_per_epoch=2", f"seed={seed}"]
+    hyperparameters = [f"{t}:monitor_withheld_labels=true" for t in args.tr] + args.hyperparameters
+    settings = ["--training", *training, "--hyperparameters", *hyperparameters, "--overwrite"]
+    run("nnunet_ssl", "plans", "-d", args.d, "--split", f"n{args.count}", "--name", name, *settings)
+    return name
 
 
 def main() -> None:
@@ -102,15 +109,15 @@ def main() -> None:
     register()
     dataset = prepare(args)
     rows = []
-    for number in range(args.runs):
+    for seed in args.seeds:
+        plans = settle(args, seed)
         for trainer in [CONTROL, *args.tr]:
-            results = args.o / f"run{number}"
-            fold = results / dataset / f"{trainer}__nnUNetPlans_few__3d_fullres" / f"fold_{args.f}"
+            fold = args.o / dataset / f"{trainer}__{plans}__3d_fullres" / f"fold_{args.f}"
             if not (fold / "validation" / "summary.json").exists():
-                words = ("nnUNetv2_train", args.d, "3d_fullres", args.f, "-p", "nnUNetPlans_few", "-tr", trainer)
-                run(*words, "-device", "cpu", nnUNet_results=str(results))
+                words = ("nnUNetv2_train", args.d, "3d_fullres", args.f, "-p", plans, "-tr", trainer)
+                run(*words, "-device", "cpu")
             dice = json.loads((fold / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]
-            row = {"run": number, "trainer": trainer, "dice": dice}
+            row = {"seed": seed, "trainer": trainer, "dice": dice}
             if (fold / "semi_supervised.csv").exists():
                 curve = pd.read_csv(fold / "semi_supervised.csv")["true_dice"]
                 row |= {"pseudo_first": curve.iloc[0], "pseudo_last": curve.iloc[-1]}
@@ -120,7 +127,8 @@ def main() -> None:
     table.to_csv(args.o / "few_labels.csv", index=False)
     print(table.round(3).to_string(index=False))
     for trainer, group in table.groupby("trainer", sort=False)["dice"]:
-        print(f"{trainer}: {group.mean():.3f}, standard deviation over runs {statistics.stdev(group):.3f}")
+        spread = f", standard deviation over seeds {statistics.stdev(group):.3f}" if len(group) > 1 else ""
+        print(f"{trainer}: {group.mean():.3f}{spread}")
 
 
 if __name__ == "__main__":
