@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunet_ssl.architectures.precision import float32_region
+
 INSTANCE_NORM_EPS = 1e-5
 LAYER_NORM_EPS = 1e-6
 
@@ -129,7 +131,8 @@ class ChannelAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(B_L, C, *S), (B_U, C, *S) -> the same shapes: each stream queries samples of the other one.
 
-        The unlabelled features are constants, their output carries no gradient and sees no dropout.
+        The unlabelled features are constants. Their output carries no gradient and sees no dropout of its own (in a
+        later block it sees that of its labelled context).
 
         Args:
             labeled_context, unlabeled_context: indices of the samples that serve as context, ``None`` for all.
@@ -221,7 +224,7 @@ class SemanticKnowledgeComplementarity(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Self mode, (B, C, *S) -> (B, C, *S) float32: no sample sees another one."""
-        with torch.autocast(features.device.type, enabled=False):
+        with float32_region(features.device):
             return self.global_attention.self_mode(self.local_attention.self_mode(features.float()))
 
     def cross(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,7 +239,7 @@ class SemanticKnowledgeComplementarity(nn.Module):
         if unlabeled.shape[0] == 0:
             return self(labeled), unlabeled.float()
         labeled_context, unlabeled_context = self._draw(labeled), self._draw(unlabeled)
-        with torch.autocast(labeled.device.type, enabled=False):
+        with float32_region(labeled.device):
             labeled, unlabeled = labeled.float(), unlabeled.float()
             for block in (self.local_attention, self.global_attention):
                 labeled, unlabeled = block.cross_mode(labeled, unlabeled, labeled_context, unlabeled_context)

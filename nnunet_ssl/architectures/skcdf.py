@@ -51,7 +51,12 @@ class TwoHeadDecoder(nn.Module):
     def __init__(self, unet_decoder: UNetDecoder, auxiliary_head: nn.Module | None) -> None:
         super().__init__()
         self.unet_decoder = unet_decoder
-        self.auxiliary_head = auxiliary_head
+        # nnU-Net's -pretrained_weights leave out what has this in its name: heads, which fit no other number of classes
+        self.seg_layers = nn.ModuleDict({} if auxiliary_head is None else {"auxiliary": auxiliary_head})
+
+    @property
+    def auxiliary_head(self) -> nn.Module | None:
+        return self.seg_layers["auxiliary"] if len(self.seg_layers) else None
 
     @property
     def main_head(self) -> nn.Module:

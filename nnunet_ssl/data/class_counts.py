@@ -7,19 +7,21 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_ssl.data.folders import write_json
 
 COUNTS_FILE = "class_counts_ssl.json"
+PATIENCE = 600  # seconds that another training may take to count
 
 
 def count_labels(preprocessed_folder: str, cases: Sequence[str]) -> dict[int, int]:
     """Voxels of each label value over whole preprocessed segmentations, as nnU-Net trains on them.
 
     The counts of every case are kept beside the splits, in class_counts_ssl.json, and counted again only when the
-    case's file has changed. No case but those named is opened. Concurrent trainings take turns.
+    case's file has changed. No case but those named is opened. Concurrent trainings take turns. Where that file cannot
+    be written, every training counts anew.
 
     Args:
         preprocessed_folder: nnU-Net's folder of a configuration.
@@ -30,18 +32,23 @@ def count_labels(preprocessed_folder: str, cases: Sequence[str]) -> dict[int, in
     """
     base, configuration = os.path.split(os.path.normpath(preprocessed_folder))
     path = os.path.join(base, COUNTS_FILE)
-    if not os.access(base, os.W_OK):  # a read-only copy of the data: counted anew by every training
+    try:
+        return _total(_counted_once(path, configuration, preprocessed_folder, cases))
+    except (OSError, Timeout):  # a folder, or a file of somebody else, that cannot be written to; or a lock that stays
         return _total([_count(preprocessed_folder, case) for case in cases])
-    with FileLock(path + ".lock"):
+
+
+def _counted_once(path: str, configuration: str, folder: str, cases: Sequence[str]) -> list[dict[str, int]]:
+    with FileLock(path + ".lock", timeout=PATIENCE):
         known = _read(path)
         counted = known.setdefault(configuration, {})
-        fresh = {case: _stamp(preprocessed_folder, case) for case in cases}
+        fresh = {case: _stamp(folder, case) for case in cases}
         stale = [case for case in cases if counted.get(case, {}).get("file") != fresh[case]]
         for case in stale:
-            counted[case] = {"file": fresh[case], "voxels": _count(preprocessed_folder, case)}
+            counted[case] = {"file": fresh[case], "voxels": _count(folder, case)}
         if stale:
             write_json(path, known)
-    return _total([counted[case]["voxels"] for case in cases])
+    return [counted[case]["voxels"] for case in cases]
 
 
 def _total(counts: Sequence[dict[str, int]]) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Weak (geometric, on the loader's workers) and strong (photometric, on the training device) views."""
+"""Views of unlabelled patches: weak (geometric) or nnU-Net's own on the loader's workers, strong on the device."""
 
 from __future__ import annotations
 
@@ -31,6 +31,21 @@ def geometric_part(training_transforms: ComposeTransforms) -> ComposeTransforms:
     return ComposeTransforms([t for t in training_transforms.transforms if isinstance(t, GEOMETRIC)])
 
 
+def image_part(training_transforms: ComposeTransforms, masked_channels: Sequence[int] = ()) -> ComposeTransforms:
+    """All that nnU-Net's training augmentation does to an image, geometry and intensities, in its order.
+
+    For methods without a weak and a strong view, whose two streams are augmented alike. What needs a label is left out;
+    the background of masked channels stays zero, see :func:`keep_background`.
+    """
+    steps: list[BasicTransform] = []
+    for transform in training_transforms.transforms:
+        if isinstance(transform, GEOMETRIC):
+            steps.append(transform)
+        elif isinstance(getattr(transform, "transform", transform), ImageOnlyTransform):  # mostly in a RandomTransform
+            steps.append(KeepingBackground(transform, masked_channels) if masked_channels else transform)
+    return ComposeTransforms(steps)
+
+
 def keep_background(changed: Tensor, original: Tensor, channels: Sequence[int]) -> Tensor:
     """Zero where the original is exactly zero in all of these channels; (B, C, *P), changed in place.
 
@@ -41,6 +56,19 @@ def keep_background(changed: Tensor, original: Tensor, channels: Sequence[int]) 
         for channel in channels:
             changed[:, channel : channel + 1] *= inside
     return changed
+
+
+class KeepingBackground(ImageOnlyTransform):
+    """Runs a transform of the image (C, *P) and restores the background of the masked channels."""
+
+    def __init__(self, transform: BasicTransform, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.transform = transform
+        self.channels = list(channels)
+
+    def _apply_to_image(self, img: Tensor, **params) -> Tensor:
+        changed = self.transform(image=img.clone())["image"]
+        return keep_background(changed[None], img[None], self.channels)[0]
 
 
 class OnDevice(ImageOnlyTransform):

@@ -7,17 +7,19 @@ docs/methods/skcdf.md.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.architectures.skcdf import SKCDFNet, SKCDFOutput
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.class_counts import count_labels
+from nnunet_ssl.data.views import image_part
 from nnunet_ssl.losses.balanced import (
     balanced_dice_ce,
     dice_ce,
@@ -48,7 +50,7 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
     )
     head_transfer_decay: float | None = setting(
         None,
-        "decay of the transfer between heads; none: transfer_decay; 1: off",
+        "decay of the transfer between heads; null: transfer_decay; 1: off",
         source="0.99, Eq. 6",
         low=0.0,
         high=1.0,
@@ -78,7 +80,7 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
         choices=("identity", "xavier"),
     )
     context_samples: int | None = setting(
-        2, "samples of the other stream in the attention; none: all", source="2, released batch", low=1
+        2, "samples of the other stream in the attention; null: all", source="2, released batch", low=1
     )
     channel_dropout: float = setting(
         0.0,
@@ -157,18 +159,32 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
                 "Use a dataset.json without overlapping regions, or nnUNetTrainerMeanTeacher."
             )
 
-    @cached_property
     def keep_probability(self) -> Tensor:
         """P_c = min N / N_c (Eq. 16) of the fold's labelled cases, (K,) on the training device; equal on all ranks."""
-        counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
-        voxels = [counts.get(int(label), 0) for label in self.label_manager.all_labels]
-        self.print_to_log_file("Voxels per class in the labelled cases:", voxels)
-        return keep_probabilities(torch.tensor(voxels)).to(self.device)
+        # no property: nnU-Net reads each of them for its debug.json, also where nothing needs to be counted
+        if self._keep_probability is None:
+            counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
+            voxels = [counts.get(int(label), 0) for label in self.label_manager.all_labels]
+            self.print_to_log_file("Voxels per class in the labelled cases:", voxels)
+            self._keep_probability = keep_probabilities(torch.tensor(voxels)).to(self.device)
+        return self._keep_probability
+
+    def set_up(self) -> None:
+        super().set_up()
+        self._keep_probability: Tensor | None = None
+
+    def _do_i_compile(self) -> bool:
+        """Only where nnUNet_compile says so; nnU-Net's default is on, but parity in half precision is not shown yet."""
+        return "nnUNet_compile" in os.environ and super()._do_i_compile()
+
+    def make_weak_view(self, training: ComposeTransforms) -> ComposeTransforms:
+        """One view, augmented like the labelled patches."""
+        return image_part(training, self.masked_channels)
 
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.hyperparameters.balanced_heads:
-            _ = self.keep_probability  # counted before the first step
+            self.keep_probability()  # counted before the first step
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
         hp = self.hyperparameters
@@ -189,10 +205,11 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         """The auxiliary heads, on voxels thinned to about as many of each class (Eqs. 16-19)."""
         assert out.labeled_auxiliary is not None and out.guided_auxiliary is not None
         assert out.unlabeled_auxiliary is not None
+        keep_probability = self.keep_probability()
         annotated = self.annotated(label)
         pseudo = hard_labels(out.guided_auxiliary)  # Eq. 15
-        scheduled = scheduled_keep_probabilities(self.keep_probability, self.progress)
-        kept = sample_keep_mask(label, self.keep_probability, valid=annotated)
+        scheduled = scheduled_keep_probabilities(keep_probability, self.progress)
+        kept = sample_keep_mask(label, keep_probability, valid=annotated)
         kept_pseudo = sample_keep_mask(pseudo, scheduled, valid=valid)
         offset = self.hyperparameters.auxiliary_dice_offset
         supervised = balanced_dice_ce(out.labeled_auxiliary, label, kept, annotated, dice_offset=offset)

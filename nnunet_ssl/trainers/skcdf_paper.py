@@ -46,7 +46,8 @@ class nnUNetTrainerSKCDF_paper(nnUNetTrainerNoDA, nnUNetTrainerSKCDF):
         self.grad_scaler = None
         if self.settings.training.num_epochs is None and self.length_variant_epochs is None:
             self.num_epochs = EPOCHS
-        if self.settings.training.initial_lr is None:
+        training = self.settings.training
+        if training.initial_lr is None and training.optimizer is None:  # another optimiser keeps nnU-Net's rate
             self.initial_lr = 0.3  # Sec. 4.1; the release uses 0.1 for AMOS
 
     def _set_batch_size_and_oversample(self) -> None:

@@ -11,6 +11,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.splits import Fold, load_fold
@@ -51,6 +52,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     ) -> None:
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
         self.refuse(plans, configuration, dataset_json)
+        check_mirror_axes(settings.training.mirror_axes, plans, configuration)
         plans.setdefault("continue_training", False)  # restored init_args lack it
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted with several processes
@@ -65,7 +67,6 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
                 setattr(self, name, value)
         if self.length_variant_epochs is not None:
             self.num_epochs = self.length_variant_epochs
-        self._check_mirror_axes()
         self.set_up()
 
     def set_up(self) -> None:
@@ -108,15 +109,6 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-
-    def _check_mirror_axes(self) -> None:
-        dimensions = len(self.configuration_manager.patch_size)
-        axes = self.mirror_axes or []
-        if any(type(a) is not int or a not in range(dimensions) for a in axes) or len(set(axes)) < len(axes):
-            raise complain(
-                f'"training": mirror_axes = {axes} does not fit configuration {self.configuration_name}, whose axes '
-                f"are {', '.join(map(str, range(dimensions)))} (none of them: []).",
-            )
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, Any]:
         """nnU-Net's, with the mirroring of training and prediction limited to ``mirror_axes``."""
@@ -238,9 +230,20 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         if name != type(self).__name__ or extra is None:
             raise complain(
                 f"{filename_or_checkpoint} is a checkpoint of {name}, not of {type(self).__name__}.",
-                remedy="Continue with the trainer that wrote it (-tr), or start from its weights alone: "
-                f"nnUNetv2_train ... -pretrained_weights {filename_or_checkpoint}",
+                remedy="Continue with the trainer that wrote it (-tr), or, if the network is the same, start from its "
+                f"weights alone: nnUNetv2_train ... -pretrained_weights {filename_or_checkpoint}",
             )
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed = True
         self.load_extra_state(extra)
+
+
+def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configuration: str) -> None:
+    """Raise SemiSupervisedError for axes that the patch of the configuration does not have."""
+    dimensions = len(PlansManager(plans).get_configuration(configuration).patch_size)
+    given = axes or []
+    if any(type(a) is not int or a not in range(dimensions) for a in given) or len(set(given)) < len(given):
+        raise complain(
+            f'"training": mirror_axes = {axes} does not fit configuration {configuration}, whose axes are '
+            f"{', '.join(map(str, range(dimensions)))} (none of them: []).",
+        )

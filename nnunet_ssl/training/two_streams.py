@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -28,7 +29,7 @@ from nnunet_ssl.training.settings import setting
 class SemiSupervisedHyperparameters:
     """What every semi-supervised trainer understands."""
 
-    unlabeled_batch_size: int | None = setting(None, "unlabelled patches per step; none: the plans' batch size", low=1)
+    unlabeled_batch_size: int | None = setting(None, "unlabelled patches per step; null: the plans' batch size", low=1)
     monitor_withheld_labels: bool = setting(
         False, "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only"
     )
@@ -104,7 +105,7 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         monitored = self.hyperparameters.monitor_withheld_labels
         withheld = frozenset(c for c, folder in pool.items() if folder == self.preprocessed_dataset_folder)
         dataset = UnlabeledDataset(pool, withheld if monitored else frozenset(), with_monitor=monitored)
-        weak = geometric_part(training.transforms)
+        weak = self.make_weak_view(training.transforms)
         unlabeled = UnlabeledLoader(dataset, self.unlabeled_batch_size(), training, weak)
         self.strong_view = self.make_strong_view(
             anisotropic=any(isinstance(t, Convert3DTo2DTransform) for t in weak.transforms)
@@ -114,6 +115,10 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         # a queued pair holds twice the patches, so half of nnU-Net's queue keeps its memory
         streams = self._in_workers(TwoStreamLoader(training, unlabeled), processes, max(3, processes // 4))
         return streams, self._in_workers(validation, max(1, processes // 2) if processes else 0, max(3, processes // 4))
+
+    def make_weak_view(self, training: ComposeTransforms) -> ComposeTransforms:
+        """What the workers do to unlabelled patches, given nnU-Net's training augmentation: its geometric part."""
+        return geometric_part(training)
 
     def make_strong_view(self, anisotropic: bool) -> StrongView:
         """The photometric view; a method adds transforms with ``StrongView(..., extra=...)``."""

@@ -268,6 +268,26 @@ def test_the_published_token_map_is_xavier_normal():
     assert weight.std().item() == pytest.approx(convolution.std().item(), rel=0.02)
 
 
+def test_options_hold_for_both_blocks():
+    torch.manual_seed(0)
+    skcm = SemanticKnowledgeComplementarity(CHANNELS, (6, 6, 6), token_init="xavier", dropout=0.3, num_heads=3)
+    for block, tokens in ((skcm.local_attention, 8), (skcm.global_attention, 216)):
+        convolution = torch.nn.init.xavier_normal_(torch.empty(tokens, 1, tokens))
+        assert block.token_map.weight.std().item() == pytest.approx(convolution.std().item(), rel=0.25)
+        assert (block.dropout, block.query.out_features) == (0.3, 3 * CHANNELS)
+
+
+@pytest.mark.parametrize("mode", ["cross", "self"])
+def test_the_projected_output_is_dropped_too(monkeypatch, mode):
+    def fused_without_dropout(query, key, value, dropout_p=0.0, scale=None):
+        return (query @ key.mT * scale).softmax(-1) @ value
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", fused_without_dropout)
+    skcm, x, context = module(dropout=0.5), features(2), features(2, seed=1)
+    first, second = ((skcm.cross(x, context)[0] if mode == "cross" else skcm(x)) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
 def test_dropout_acts_on_the_labelled_stream_while_training():
     skcm = module(dropout=0.5)
     x, context = features(2), features(2, seed=1)

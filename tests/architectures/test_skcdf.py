@@ -358,6 +358,20 @@ def test_channel_dropout():
     assert len(maps) == 2 and maps[0] is maps[1]  # both heads see the same channels
     assert 0 < sum(not channel.any() for channel in maps[0][0]) < 4
 
+    # at the bottleneck and before the heads, in each stream but not where the pseudo-labels come from
+    net = build(channel_dropout=0.5, deep_supervision=False, complementarity=False)
+    seen = {}
+    for name, decoder in (("labelled", net.labeled_decoder), ("unlabelled", net.unlabeled_decoder)):
+        for place, module in (("bottom", decoder.unet_decoder.transpconvs[0]), ("top", decoder.main_head)):
+            seen[name, place] = []
+            module.register_forward_hook(lambda _, inputs, __, to=seen[name, place]: to.append(inputs[0]))
+    net(images(6), images(6, seed=1))
+    dropped = {key: [(~x.flatten(2).any(-1)).float().mean().item() for x in maps] for key, maps in seen.items()}
+    for place in ("bottom", "top"):
+        (labelled, guided), (unlabelled,) = dropped["labelled", place], dropped["unlabelled", place]
+        assert 0.2 < labelled < 0.8 and 0.2 < unlabelled < 0.8 and guided == 0.0
+
+    net = build(channel_dropout=0.5, deep_supervision=False)
     first, second = net(labeled, unlabeled), net(labeled, unlabeled)
     assert not torch.equal(first.labeled_main, second.labeled_main)
     assert not torch.equal(first.unlabeled_main, second.unlabeled_main)

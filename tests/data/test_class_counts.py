@@ -4,11 +4,12 @@ import json
 import os
 import pickle
 import shutil
-from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 
 from nnunet_ssl.data import class_counts
@@ -103,14 +104,23 @@ def test_a_damaged_file_is_written_anew(folder, content):
     assert set(json.loads((folder.parent / COUNTS_FILE).read_text())["nnUNetPlans_2d"]) == {"a", "b"}
 
 
-def test_a_folder_that_cannot_be_written_to(folder, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert count_labels(str(folder), ["a", "b"]) == OF_A_AND_B
-    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+def test_where_the_file_cannot_be_written_every_training_counts(folder, opened):
+    (folder.parent / f"{COUNTS_FILE}.lock").mkdir()  # as root no permission is missing
+    for _ in range(2):
+        assert count_labels(str(folder), ["a", "b"]) == OF_A_AND_B
+    assert opened == ["a", "b"] * 2
+    assert not (folder.parent / COUNTS_FILE).exists()
+
+
+def test_a_lock_that_stays_does_not_stop_the_training(folder, monkeypatch):
+    monkeypatch.setattr(class_counts, "PATIENCE", 0.1)
+    with FileLock(str(folder.parent / f"{COUNTS_FILE}.lock")):
+        assert count_labels(str(folder), ["a", "b"]) == OF_A_AND_B
+    assert not (folder.parent / COUNTS_FILE).exists()
 
 
 def test_several_trainings_at_once(folder):
-    with get_context("spawn").Pool(2) as pool:
+    with ThreadPool(3) as pool:  # the lock holds between threads as between processes
         found = pool.starmap(count_labels, [(str(folder), ["a"]), (str(folder), ["b"]), (str(folder), ["a", "b"])])
     assert found == [{0: 2, 1: 1, 2: 3}, {0: 2, 1: 3, 3: 1}, OF_A_AND_B]
     assert set(json.loads((folder.parent / COUNTS_FILE).read_text())["nnUNetPlans_2d"]) == {"a", "b"}

@@ -8,12 +8,13 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from scipy.ndimage import gaussian_filter
 
 from nnunet_ssl.data.batches import UnlabeledBatch
-from nnunet_ssl.data.views import BlurOnDevice, OnDevice, StrongView, geometric_part
+from nnunet_ssl.data.views import BlurOnDevice, OnDevice, StrongView, geometric_part, image_part
 from nnunet_ssl.training.checkpoint import seed_everything
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -115,6 +116,24 @@ def test_weak_view_is_the_geometric_part():
     noise = RandomTransform(GaussianNoiseTransform(), 0.1)
     weak = geometric_part(ComposeTransforms([spatial, noise, mirror, RemoveLabelTansform(-1, 0)]))
     assert weak.transforms == [spatial, mirror]
+
+
+@pytest.mark.parametrize("masked", [[], [1]])
+def test_nnunets_own_augmentation_of_the_image_without_what_needs_a_label(masked):
+    spatial, mirror = SpatialTransform((8, 8, 8), 0, False), MirrorTransform((0, 1, 2))
+    noise = RandomTransform(GaussianNoiseTransform((0.5, 0.5)), 1.0)
+    mask = MaskImageTransform(masked or [0])
+    pipeline = image_part(ComposeTransforms([spatial, noise, mirror, mask, RemoveLabelTansform(-1, 0)]), masked)
+    first, middle, last = pipeline.transforms
+    assert (first, last) == (spatial, mirror) and (middle is noise) == (not masked)
+    image = torch.zeros(2, 6, 6, 6)
+    image[1, :3] = 1.0
+    original = image.clone()
+    changed = middle(image=image)["image"]
+    assert (changed[0] != 0).all() and (changed[1, :3] != 1).all()
+    assert (changed[1, 3:] == 0).all() == bool(masked)
+    if masked:
+        assert torch.equal(image, original)
 
 
 def test_strong_view_is_made_once_and_only_when_asked_for():

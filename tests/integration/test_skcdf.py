@@ -109,6 +109,8 @@ def test_2d_and_residual_encoder_plans(project: Project, tmp_path: Path):
         given, out = options(configuration, f"{plans}_skcdf", trainer), tmp_path / f"{plans}_{configuration}"
         commands += [
             ("nnUNetv2_train", *given),
+            ("nnUNetv2_train", *given, "--c"),
+            ("nnUNetv2_train", *given, "--val"),
             ("nnUNetv2_predict", *prediction(configuration, f"{plans}_skcdf", source, out, trainer)),
         ]
     project.run_each(*commands)

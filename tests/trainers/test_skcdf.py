@@ -14,7 +14,7 @@ from torch import nn
 
 from nnunet_ssl.architectures.skcdf import SKCDFOutput
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.losses.balanced import dice_ce
+from nnunet_ssl.losses.balanced import balanced_dice_ce, dice_ce
 from nnunet_ssl.trainers.skcdf import SKCDFHyperparameters, nnUNetTrainerSKCDF
 from nnunet_ssl.training.transfer import TRANSFER_ORDERS
 from tests.architectures.test_skcdf import RECEIVERS, groups
@@ -146,8 +146,42 @@ def test_the_balanced_terms_thin_out_the_frequent_classes(make_dataset, monkeypa
     trainer.losses(labeled, unlabeled)
     (label, supervised, _), (pseudo, scheduled, valid) = seen
     assert label is labeled.target[0] and valid is unlabeled.valid and pseudo.shape == unlabeled.valid.shape
-    assert torch.equal(supervised, trainer.keep_probability)
-    torch.testing.assert_close(scheduled, 1 - 0.5 * (1 - trainer.keep_probability))
+    assert torch.equal(supervised, trainer.keep_probability())
+    torch.testing.assert_close(scheduled, 1 - 0.5 * (1 - trainer.keep_probability()))
+
+
+@pytest.mark.parametrize("offset", [True, False])
+def test_values_of_the_balanced_terms(make_dataset, monkeypatch, offset):
+    trainer = started(make_dataset(), hyperparameters={"auxiliary_dice_offset": offset})
+    labeled, unlabeled = batch_of(trainer)
+    out = random_output(labeled, unlabeled)
+    trainer.forward = lambda *_: out
+    masks = [torch.rand(len(x), 1, *x.shape[2:]) < 0.3 for x in (labeled.image, unlabeled.weak)]
+    left, targets = list(masks), []
+
+    def given(target, *_, **__):
+        targets.append(target)
+        return left.pop(0)
+
+    monkeypatch.setattr("nnunet_ssl.trainers.skcdf.sample_keep_mask", given)
+    trainer._step = 3  # half of the training
+    terms = trainer.losses(labeled, unlabeled)
+    label, pseudo = labeled.target[0], out.guided_auxiliary.argmax(1, keepdim=True)
+    assert torch.equal(targets[0], label) and torch.equal(targets[1], pseudo)
+    assert not torch.equal(pseudo, out.guided_main.argmax(1, keepdim=True))
+    own = balanced_dice_ce(out.labeled_auxiliary, label, masks[0], dice_offset=offset)
+    other = balanced_dice_ce(out.unlabeled_auxiliary, pseudo, masks[1], unlabeled.valid, dice_offset=offset)
+    torch.testing.assert_close(terms["supervised_balanced"], own)
+    torch.testing.assert_close(terms["unsupervised_balanced"], 10 * math.exp(-5 / 4) * other)
+
+
+def test_both_streams_are_augmented_alike(make_dataset):
+    trainer = started(make_dataset())
+    loader = trainer.dataloader_train.data_loader
+    own, theirs = (stream.transforms.transforms for stream in (loader.unlabeled, loader.labeled))
+    of_labels = ("RemoveLabelTransform", "DownsampleSegForDSTransform")
+    theirs = [t for t in theirs if type(t).__name__ not in of_labels]
+    assert len(own) == len(theirs) > 5 and all(a is b for a, b in zip(own, theirs, strict=True))
 
 
 # ---- schedule
@@ -296,7 +330,7 @@ def test_ignored_voxels_teach_nothing(make_dataset):
     labeled, unlabeled = batch_of(trainer)
     for target in labeled.target:
         target[:, :, :2] = 3  # in every patch
-    trainer.__dict__["keep_probability"] = torch.ones(3)  # the mask drops nothing else
+    trainer._keep_probability = torch.ones(3)  # the mask drops nothing else
     out = random_output(labeled, unlabeled)
     trainer.forward = lambda *_: out
     terms = trainer.losses(labeled, unlabeled)
@@ -334,7 +368,7 @@ def test_classes_are_counted_in_the_labelled_cases_alone_and_without_ignored_vox
     cases = [case_arrays(Tiny(labels=labels), int(case.split("_")[1]))[1] for case in FOLD.labeled]
     counts = np.sum([np.bincount(label.ravel(), minlength=4) for label in cases], axis=0)
     assert (counts[3] > 0) == ("ignore" in labels)
-    np.testing.assert_allclose(trainer.keep_probability, counts[:3].min() / counts[:3], rtol=1e-6)
+    np.testing.assert_allclose(trainer.keep_probability(), counts[:3].min() / counts[:3], rtol=1e-6)
     assert f"Voxels per class in the labelled cases: {[*map(int, counts[:3])]}" in Path(trainer.log_file).read_text()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,17 @@ def test_optimisation_is_the_published_one(make_dataset):
     assert isinstance(trainer.lr_scheduler, PolyLRScheduler)
     trainer.lr_scheduler.step(750)
     assert group["lr"] == pytest.approx(0.160766, abs=1e-6)
-    assert trainer.clipping_groups() == [] and trainer.grad_scaler is None
+    assert trainer.clipping_groups() == []
     hp = trainer.hyperparameters
     assert (hp.unsupervised_weight, hp.transfer_decay, hp.transfer_order) == (10.0, 0.99, "H->D->H")
     assert (hp.token_map, hp.channel_dropout) == ("xavier", 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_no_mixed_precision(make_dataset):
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerSKCDF_paper, training=None, device="cuda")
+    assert trainer.grad_scaler is None
+    assert isinstance(trainer.mixed_precision(), nullcontext)
 
 
 def test_several_processes_pass_over_the_cases_in_as_many_steps(make_dataset, monkeypatch):
@@ -84,6 +92,10 @@ def test_the_settings_block_wins(make_dataset):
     assert (group["lr"], group["weight_decay"]) == (0.1, 0.02)
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (7, 3)
     assert len(trainer.split_batch(next(trainer.dataloader_train))[1].weak) == 3
+    for optimizer in ("adamw", "sgd"):
+        other = make_trainer(dataset, nnUNetTrainerSKCDF_paper, training={"optimizer": optimizer})
+        other.initialize()
+        assert other.optimizer.param_groups[0]["lr"] == 0.01  # nnU-Net's
     amos = make_trainer(dataset, nnUNetTrainerSKCDF_paper, training={"initial_lr": 0.1})
     amos.initialize()
     assert amos.optimizer.param_groups[0]["lr"] == 0.1 and amos.optimizer.param_groups[0]["momentum"] == 0.9

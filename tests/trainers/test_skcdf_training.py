@@ -138,6 +138,28 @@ def test_the_settings_block_shapes_the_network(make_dataset):
     assert list(second.decoders) == ["labeled"] and second.labeled_decoder.auxiliary_head is None
     with pytest.raises(RuntimeError, match="Missing key|size mismatch"):
         second.load_state_dict(first.state_dict())
+    # and the options that change no shape
+    others = (
+        {"complementarity": False},
+        {
+            "channel_dropout": 0.3,
+            "attention_dropout": 0.2,
+            "context_samples": 1,
+            "token_map": "xavier",
+            "self_heads": "merged",
+        },
+    )
+    without, other = (
+        trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 3)
+        for trainer in (make_trainer(dataset, nnUNetTrainerSKCDF, hyperparameters=values) for values in others)
+    )
+    assert without.complementarity is None
+    for network, values in ((first, (0.0, 0.1, 2, 2)), (other, (0.3, 0.2, 1, 1))):
+        attention = network.complementarity
+        for block in (attention.local_attention, attention.global_attention):
+            found = (network.channel_dropout, block.dropout, attention.max_context, block.self_heads)
+            assert found == values
+            assert torch.equal(block.token_map.weight, torch.eye(len(block.token_map.weight))) == (network is first)
     # a length variant reads the settings of its trainer
     variant = find_trainer("nnUNetTrainerSKCDF_3epochs")
     assert variant.settings_of(shaped.plans_manager.plans).hyperparameters == shaped.hyperparameters
@@ -204,6 +226,42 @@ def test_regions_are_refused_before_anything_is_written(make_dataset):
         make_trainer(dataset, nnUNetTrainerSKCDF)
     results = dataset.parents[1] / "nnUNet_results"
     assert not results.exists() or not list(results.iterdir())
+
+
+@pytest.mark.parametrize("variable, compiled", [(None, False), ("f", False), ("t", True)])
+def test_compiles_only_when_told(make_dataset, monkeypatch, variable, compiled):
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerSKCDF)
+    trainer.device = torch.device("cuda")
+    if variable is None:
+        monkeypatch.delenv("nnUNet_compile", raising=False)
+    else:
+        monkeypatch.setenv("nnUNet_compile", variable)
+    assert trainer._do_i_compile() == compiled
+
+
+def test_nothing_is_counted_without_balanced_heads(make_dataset):
+    dataset = make_dataset()
+    trainer = make_trainer(dataset, nnUNetTrainerSKCDF, hyperparameters={"balanced_heads": False})
+    trainer.run_training()
+    assert "Voxels per class" not in Path(trainer.log_file).read_text()
+    assert not list(dataset.glob("class_counts_ssl*"))
+
+
+def test_pretrained_weights_of_another_number_of_classes(make_dataset, tmp_path):
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    dataset = make_dataset()
+    trainer = make_trainer(dataset, nnUNetTrainerSKCDF)
+    trainer.initialize()
+    manager = trainer.plans_manager
+    source = trainer.build_network_architecture(manager, trainer.configuration_manager, 1, 5)
+    torch.save({"network_weights": source.state_dict()}, tmp_path / "five.pth")
+    heads = [p.clone() for n, p in trainer.network.named_parameters() if ".seg_layers." in n]
+    load_pretrained_weights(trainer.network, str(tmp_path / "five.pth"))
+    assert torch.equal(trainer.network.encoder.stages[0][0].convs[0].conv.weight,
+                       source.encoder.stages[0][0].convs[0].conv.weight)  # fmt: skip
+    assert len(heads) > 4
+    assert same_weights(heads, [p for n, p in trainer.network.named_parameters() if ".seg_layers." in n])
 
 
 def test_unusable_settings_are_refused(make_dataset):

@@ -117,7 +117,7 @@ def train_skcdf(dataset: Path, rank: int, configuration: str, hyperparameters: d
     trainer.strong_view = lambda images: images
     seed_everything(rank)  # other masks on each rank
     batch = part(joined_batch(len(trainer.configuration_manager.patch_size)), slice(2 * rank, 2 * rank + 2))
-    found: dict[str, Any] = {"keep": trainer.keep_probability, "gradients": []}
+    found: dict[str, Any] = {"keep": trainer.keep_probability(), "gradients": []}
     for _ in range(2):
         trainer.train_step(batch)
         found["gradients"].append([None if p.grad is None else p.grad.clone() for p in trainer.network.parameters()])

@@ -8,39 +8,45 @@ import pytest
 import torch
 
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
 from tests.running import make_trainer, same_weights, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
+STRONG = {"student_view": "strong"}
+METHODS = [(nnUNetTrainerMeanTeacher, STRONG), (nnUNetTrainerSKCDF, None)]
+
+
 @pytest.mark.parametrize("compiled", ["f", "t"])
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_mean_teacher_trains_in_mixed_precision(make_dataset, monkeypatch, configuration, compiled):
+@pytest.mark.parametrize("method, hyperparameters", METHODS)
+def test_trains_in_mixed_precision(make_dataset, monkeypatch, method, hyperparameters, configuration, compiled):
     dataset = make_dataset()
     monkeypatch.setenv("nnUNet_compile", compiled)
-    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, configuration, device="cuda",
-                           hyperparameters={"student_view": "strong"})  # fmt: skip
+    trainer = make_trainer(dataset, method, configuration, device="cuda", hyperparameters=hyperparameters)
     seen = []
     losses = trainer.losses
 
     def record(labeled, unlabeled):
         terms = losses(labeled, unlabeled)
         seen.append({name: value.dtype for name, value in terms.items()})
+        assert all(torch.isfinite(value) for value in terms.values())
         return terms
 
     trainer.losses = record
     trainer.run_training()
     assert all(set(dtypes.values()) == {torch.float32} for dtypes in seen)
-    again = make_trainer(dataset, nnUNetTrainerMeanTeacher, configuration, device="cuda",
-                         hyperparameters={"student_view": "strong"})  # fmt: skip
+    again = make_trainer(dataset, method, configuration, device="cuda", hyperparameters=hyperparameters)
     again.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
     assert same_weights(weights(again.network), weights(trainer.network))
-    assert same_weights(weights(again.auxiliary["teacher"]), weights(trainer.auxiliary["teacher"]))
+    for name, module in trainer.auxiliary.items():
+        assert same_weights(weights(again.auxiliary[name]), weights(module))
 
 
-def test_losses_do_not_synchronise_with_the_device(make_dataset):
-    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, device="cuda",
-                           hyperparameters={"student_view": "strong"})  # fmt: skip
+@pytest.mark.parametrize("method, hyperparameters", METHODS)
+def test_losses_do_not_synchronise_with_the_device(make_dataset, method, hyperparameters):
+    trainer = make_trainer(make_dataset(), method, device="cuda", hyperparameters=hyperparameters)
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     for _ in range(2):  # cuDNN's choices and lazy initialisation
