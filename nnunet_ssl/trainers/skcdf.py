@@ -159,6 +159,10 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
                 "Use a dataset.json without overlapping regions, or nnUNetTrainerMeanTeacher."
             )
 
+    def set_up(self) -> None:
+        super().set_up()
+        self._keep_probability: Tensor | None = None
+
     def keep_probability(self) -> Tensor:
         """P_c = min N / N_c (Eq. 16) of the fold's labelled cases, (K,) on the training device; equal on all ranks."""
         # no property: nnU-Net reads each of them for its debug.json, also where nothing needs to be counted
@@ -168,10 +172,6 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
             self.print_to_log_file("Voxels per class in the labelled cases:", voxels)
             self._keep_probability = keep_probabilities(torch.tensor(voxels)).to(self.device)
         return self._keep_probability
-
-    def set_up(self) -> None:
-        super().set_up()
-        self._keep_probability: Tensor | None = None
 
     def _do_i_compile(self) -> bool:
         """Only where nnUNet_compile says so; nnU-Net's default is on, but parity in half precision is not shown yet."""
