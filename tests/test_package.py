@@ -44,7 +44,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {name for name in names if name.startswith("nnunet_ssl/")}
     python = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
-    assert shipped == python | {"nnunet_ssl/py.typed"}
+    assert shipped == python | {"nnunet_ssl/py.typed", "nnunet_ssl/evaluation/report/published.csv"}
     assert "nnunet_ssl/external/nnunet_ssl_trainers.py" in shipped
     information = f"nnunet_ssl-{__version__}.dist-info/"
     assert {name.split("/")[0] + "/" for name in names} == {"nnunet_ssl/", information}

@@ -1,0 +1,133 @@
+"""Puts together what the report says: sections, definitions, and how the results were made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from nnunet_ssl.evaluation.report.content import Part, Report, Section
+from nnunet_ssl.evaluation.report.drawing import Style
+from nnunet_ssl.evaluation.report.figures import make_figures
+from nnunet_ssl.evaluation.report.grids import class_grid, main_grid, published_grid, spread_grid
+from nnunet_ssl.evaluation.report.load import COMPLETE, TEST, Benchmark, Place
+from nnunet_ssl.evaluation.report.published import beside, protocol_of
+from nnunet_ssl.evaluation.report.quantities import QUANTITIES
+from nnunet_ssl.evaluation.report.tables import Table, tables_by_place
+
+TITLE = "Semi-supervised segmentation benchmark"
+COLUMNS = (
+    (
+        "mean \u00b1 std",
+        "the value of a case is the mean over its foreground classes that have a value, averaged over seeds; mean and "
+        "sample standard deviation are over cases, those of all folds together",
+    ),
+    (
+        "difference",
+        "mean of the paired differences (trainer minus control, same case, fold and seed); in brackets its 95 % "
+        "percentile bootstrap interval. For overlaps a positive difference is an improvement, for distances a "
+        "negative one",
+    ),
+    (
+        "p (Holm)",
+        "Wilcoxon's signed-rank test of the paired differences, corrected by Holm for the number of trainers compared "
+        "in the table. Bold, with the direction: below 0.05. Nothing else is bold",
+    ),
+    (
+        "missed, false positive",
+        "structures in the reference that were not predicted at all, and the reverse. They count with overlap 0 and "
+        "with the image diagonal as distance; absent from both: left out. \u201cok only\u201d is the mean without them",
+    ),
+    (
+        "s per step",
+        "seconds per training step, and (\u00d7) the ratio to the control's on the same folds and seeds",
+    ),
+    (
+        "memory",
+        "peak of the training's processes together (RSS) and, on a GPU, of its memory; the highest over trainings",
+    ),
+)
+
+
+def assemble(
+    benchmark: Benchmark,
+    tables: Sequence[Table],
+    published: pd.DataFrame,
+    control: str,
+    looks: Mapping[str, Style],
+    cases: Sequence[str] | None,
+) -> Report:
+    """The whole report. Arguments as of :func:`nnunet_ssl.evaluation.report.write.write_report`, read already."""
+    sections = []
+    for place, of_place in tables_by_place(tables).items():
+        figures, notes = make_figures(benchmark, of_place, control, looks, cases)
+        parts = [_part(table, benchmark, published) for table in of_place]
+        sections.append(Section(section_title(place), parts, figures, notes))
+    return Report(
+        TITLE, _summary(benchmark, tables, control), sections, _definitions(benchmark), _provenance(benchmark)
+    )
+
+
+def section_title(place: Place) -> str:
+    """Dataset, configuration, cases; the plans where they are not nnU-Net's default."""
+    plans = "" if place.plans == "nnUNetPlans" else f", {place.plans}"
+    cases = "test cases" if place.scope == TEST else "validation cases of the folds"
+    return f"{place.dataset}, {place.configuration}{plans}: {cases}"
+
+
+def _part(table: Table, benchmark: Benchmark, published: pd.DataFrame) -> Part:
+    reported = published_grid(table, beside(table, published, protocol_of(benchmark.manifest, table.place.dataset)))
+    more = [spread_grid(table), *([class_grid(table)] if len(table.classes) > 1 else [])]
+    return Part(main_grid(table), table.notes, table.incomplete, [*more, *([reported] if reported else [])])
+
+
+def _summary(benchmark: Benchmark, tables: Sequence[Table], control: str) -> list[str]:
+    done = sum(job.state == COMPLETE for job in benchmark.jobs)
+    sentences = [f"{done} of {len(benchmark.jobs)} trainings are complete."]
+    in_tables = {entry for table in tables for entry in table.incomplete}
+    lost = [f"{j.name}: {j.state}, {j.reason}" for j in benchmark.jobs if j.state != COMPLETE]
+    sentences += [f"Not complete, and in no table: {entry}" for entry in lost if entry not in in_tables]
+    if benchmark.left_out:
+        sentences.append(f"Left out, since the manifest has them no longer: {', '.join(benchmark.left_out)}.")
+    if tables:
+        sentences.append(
+            f"Every trainer is compared with the control, {control}, which was trained on the same labelled cases "
+            "without the unlabelled ones. All numbers are of the network at the end of the training."
+        )
+    else:
+        sentences.append("There is nothing to compare yet.")
+    return sentences
+
+
+def _definitions(benchmark: Benchmark) -> list[tuple[str, str]]:
+    """The columns, then the metrics as the evaluations define them."""
+    found: dict[str, dict[str, None]] = {}
+    for job in benchmark.jobs:
+        for evaluation in job.evaluations.values():
+            definitions = evaluation.get("definitions")
+            for key, text in definitions.items() if isinstance(definitions, dict) else ():
+                if key in QUANTITIES or key == "unit":
+                    found.setdefault(QUANTITIES[key].title if key in QUANTITIES else "distances", {})[str(text)] = None
+    return [*COLUMNS, *((term, "; or ".join(texts)) for term, texts in found.items())]
+
+
+def _provenance(benchmark: Benchmark) -> list[tuple[str, str]]:
+    """Versions, revision and devices over all complete jobs, and the settings."""
+    done = [job for job in benchmark.jobs if job.state == COMPLETE]
+    entries = []
+    names = dict.fromkeys(name for job in done for name in job.record.get("versions") or {})
+    for name in names:
+        entries.append((name, _all_of(str((job.record.get("versions") or {}).get(name)) for job in done)))
+    entries.append(("git revision", _all_of(str(job.record.get("git_revision") or "unknown") for job in done)))
+    entries.append(("device", _all_of(str(job.record.get("device") or "unknown") for job in done)))
+    entries.append(("steps per training", _all_of(str(job.record.get("steps") or "unknown") for job in done)))
+    for key in ("training", "hyperparameters"):
+        found = [(job.record.get("settings") or {}).get(key) or {} for job in done]
+        plain = [json.dumps({k: v for k, v in part.items() if k != "seed"}, sort_keys=True) for part in found]
+        entries.append((f"{key} settings", _all_of(plain)))
+    return entries
+
+
+def _all_of(texts: Iterable[str]) -> str:
+    return "; ".join(sorted(set(texts))) or "unknown"

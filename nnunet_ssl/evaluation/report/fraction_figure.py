@@ -1,0 +1,87 @@
+"""Means against the number of labelled cases, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from nnunet_ssl.evaluation.report.drawing import Style, legend, line_handles, new_figure, tidy, to_png
+from nnunet_ssl.evaluation.report.quantities import QUANTITIES
+from nnunet_ssl.evaluation.report.tables import FOREGROUND, Table
+
+APART = 1.025  # factor between trainers at the same number of cases, so that intervals do not hide each other
+
+
+def draw(tables: Sequence[Table], looks: Mapping[str, Style]) -> bytes | None:
+    """PNG with one panel per metric, one line per trainer. None where the numbers of labelled cases are unknown."""
+    known = [table for table in tables if table.labeled is not None]
+    if not known:
+        return None
+    metrics = known[0].metrics
+    figure = new_figure(max(4.6, 4.3 * len(metrics)), 3.7)
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    trainers = [name for name in looks if any(row.trainer == name for table in known for row in table.rows)]
+    for axis, metric in zip(axes, metrics, strict=True):
+        for index, name in enumerate(trainers):
+            shift = APART ** (index - (len(trainers) - 1) / 2)
+            _line(axis, known, metric, name, looks[name], shift)
+        quantity = QUANTITIES[metric]
+        direction = "higher is better" if quantity.overlap else "lower is better"
+        axis.set_ylabel(f"{quantity.title} [{quantity.unit(known[0].distance_unit)}]")
+        axis.set_title(f"{quantity.title}, {direction}", loc="left", fontsize=9.5)
+        _x_axis(axis, known)
+        tidy(axis)
+    legend(figure, line_handles([looks[name] for name in trainers]))
+    return to_png(figure)
+
+
+def position(table: Table) -> float:
+    """Number of labelled cases, the middle where folds differ."""
+    low, high = table.labeled or (0, 0)
+    return (low + high) / 2
+
+
+def _line(axis: Axes, tables: Sequence[Table], metric: str, trainer: str, style: Style, shift: float) -> None:
+    points = []
+    for table in tables:
+        for row in table.rows:
+            cell = row.cells[FOREGROUND, metric]
+            if row.trainer == trainer and cell.spread.mean is not None:
+                mean = cell.spread.mean
+                low, high = cell.interval or (mean, mean)
+                points.append((position(table) * shift, mean, max(mean - low, 0), max(high - mean, 0)))
+    if not points:
+        return
+    x, mean, below, above = np.array(sorted(points)).T
+    shown = [QUANTITIES[metric].shown(v) for v in (mean, below, above)]
+    axis.errorbar(
+        x,
+        shown[0],
+        yerr=shown[1:],
+        color=style.color,
+        linewidth=style.width,
+        marker=style.marker,
+        markersize=6,
+        elinewidth=1.2,
+        capsize=2.5,
+        zorder=style.order,
+    )
+
+
+def _x_axis(axis: Axes, tables: Sequence[Table]) -> None:
+    axis.set_xscale("log")
+    ticks = sorted({position(table) for table in tables})
+    labels = []
+    for tick in ticks:
+        table = next(t for t in tables if position(t) == tick)
+        share = ""
+        if table.withheld is not None:
+            share = f"\n{100 * tick / (tick + sum(table.withheld) / 2):.0f} %"
+        labels.append(f"{tick:g}{share}")
+    axis.set_xticks(ticks, labels)
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlim(ticks[0] / 1.25, ticks[-1] * 1.25)
+    axis.set_xlabel("labelled training cases, and their share")

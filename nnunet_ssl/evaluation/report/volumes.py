@@ -1,0 +1,97 @@
+"""Image, reference and predictions of one case, for the pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from nnunet_ssl.data.quiet import captured_output
+from nnunet_ssl.evaluation.report.load import TEST, Job, read_json
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """One case as seen by one training.
+
+    Attributes:
+        image: first channel, (Z, Y, X).
+        reference, prediction: label values, (Z, Y, X).
+        spacing: (z, y, x) in mm.
+    """
+
+    image: np.ndarray
+    reference: np.ndarray
+    prediction: np.ndarray
+    spacing: tuple[float, float, float]
+
+
+def read_volumes(job: Job, scope: str, case: str) -> Volumes:
+    """Read a case with the reader that nnU-Net uses for this dataset.
+
+    Raises:
+        FileNotFoundError: image, reference or prediction is not where it was; the message says what and where.
+        ValueError: they are not on one grid.
+    """
+    evaluation = job.evaluations[scope]
+    prediction = _existing([str(evaluation.get("prediction", "")), *_own_predictions(job, scope)])
+    content = {"file_ending": ".nii.gz", **_dataset_json(job, prediction)}
+    ending = str(content["file_ending"])
+    image = _find("image", image_folders(job, scope), f"{case}_0000{ending}")
+    files = [
+        _find("reference", [str(evaluation.get("reference", ""))], f"{case}{ending}"),
+        _find("prediction", [prediction], f"{case}{ending}"),
+    ]
+    with captured_output():  # nnU-Net prints which reader it takes
+        reader: BaseReaderWriter = determine_reader_writer_from_dataset_json(content, str(image), verbose=False)()
+    pixels, properties = reader.read_images((str(image),))
+    reference, predicted = (np.asarray(reader.read_seg(str(file))[0])[0] for file in files)
+    if not pixels.shape[1:] == reference.shape == predicted.shape:
+        shapes = f"{pixels.shape[1:]}, {reference.shape} and {predicted.shape}"
+        raise ValueError(f"image, reference and prediction of {case} have the shapes {shapes}")
+    z, y, x = map(float, properties["spacing"])
+    return Volumes(pixels[0], reference, predicted, (z, y, x))
+
+
+def image_folders(job: Job, scope: str) -> list[str]:
+    """Where the images of the evaluated cases may be, the likeliest first."""
+    folders = []
+    test = job.record.get("test")
+    if scope == TEST and isinstance(test, dict):
+        folders.append(str(test.get("images", "")))
+    reference = Path(str(job.evaluations[scope].get("reference", "")))
+    if reference.name.startswith("labels"):
+        folders.append(str(reference.with_name(reference.name.replace("labels", "images", 1))))
+    raw = os.environ.get("nnUNet_raw")
+    if raw:
+        folders += [os.path.join(raw, job.dataset, name) for name in ("imagesTr", "imagesTs")]
+    return list(dict.fromkeys(folder for folder in folders if folder))
+
+
+def _own_predictions(job: Job, scope: str) -> list[str]:
+    return [str(job.results_folder / "validation")] if job.results_folder is not None and scope != TEST else []
+
+
+def _existing(folders: Sequence[str]) -> str:
+    return next((folder for folder in folders if folder and os.path.isdir(folder)), folders[0])
+
+
+def _dataset_json(job: Job, prediction: str) -> dict[str, Any]:
+    """nnU-Net puts a copy beside predictions and into the folder of the model."""
+    places = [Path(prediction)]
+    places += [job.results_folder.parent] if job.results_folder is not None else []
+    return next((content for place in places if (content := read_json(place / "dataset.json"))), {})
+
+
+def _find(what: str, folders: Sequence[str], name: str) -> Path:
+    for folder in folders:
+        if os.path.isfile(os.path.join(folder, name)):
+            return Path(folder, name)
+    where = ", ".join(folder for folder in folders if folder) or "nowhere, for nnUNet_raw is not set"
+    raise FileNotFoundError(f"the {what} {name} was not found in {where}")

@@ -1,0 +1,103 @@
+"""One case: reference and prediction are read, compared as files, and scored class by class."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+from nnunet_ssl.data.quiet import describe_failure
+from nnunet_ssl.evaluation.scoring.grid import grid_difference
+from nnunet_ssl.evaluation.scoring.label_file import read_label_file, unknown_labels
+from nnunet_ssl.evaluation.scoring.labels import Labels
+from nnunet_ssl.evaluation.scoring.scores import Row, score_classes
+
+LEFT_OUT = -1  # stands for the ignore label in both arrays; in no class
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How every case is scored.
+
+    Attributes:
+        reader: name of nnU-Net's reader class.
+        labels: the classes and the values that may occur.
+        voxel: distances in voxels instead of mm.
+        tolerance: of the NSD, in mm or voxels.
+    """
+
+    reader: str
+    labels: Labels
+    voxel: bool
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What came of one case.
+
+    Attributes:
+        rows: one per class, with the columns of evaluation.csv; empty where there are problems.
+        problems: why it cannot be scored, one line each.
+        has_spacing: whether the reference's file tells its spacing.
+    """
+
+    rows: tuple[Row, ...] = ()
+    problems: tuple[str, ...] = ()
+    has_spacing: bool = True
+
+
+def score_case(case: str, reference_file: str, prediction_file: str, rules: Rules, score: bool = True) -> CaseResult:
+    """Check and score one case. Does not raise: one bad file must not hide the others.
+
+    Args:
+        case: its id.
+        reference_file: label file.
+        prediction_file: label file.
+        rules: how to score.
+        score: false to check the files only, because nothing will be written anyway.
+    """
+    try:
+        return _score_case(case, reference_file, prediction_file, rules, score)
+    except Exception as error:
+        return CaseResult(problems=(f"{case}: cannot be evaluated: {describe_failure(error)}",))
+
+
+def _score_case(case: str, reference_file: str, prediction_file: str, rules: Rules, score: bool) -> CaseResult:
+    reader = recursive_find_reader_writer_by_name(rules.reader)()
+    names = {
+        "reference": f"{case}: the reference {os.path.basename(reference_file)}",
+        "prediction": f"{case}: the prediction {os.path.basename(prediction_file)}",
+    }
+    reference, prediction = read_label_file(reference_file, reader), read_label_file(prediction_file, reader)
+    if isinstance(reference, str) or isinstance(prediction, str):
+        read = zip(names.values(), (reference, prediction), strict=True)
+        return CaseResult(problems=tuple(f"{name} {problem}" for name, problem in read if isinstance(problem, str)))
+    problems = []
+    permitted = rules.labels.known | ({rules.labels.ignore} if rules.labels.ignore is not None else set())
+    for name, file in zip(names.values(), (reference, prediction), strict=True):
+        if problem := unknown_labels(file.labels, permitted):
+            problems.append(f"{name} {problem}")
+    if difference := grid_difference(reference.grid, prediction.grid):
+        problems.append(f"{names['prediction']} lies on another grid: {difference}")
+    elif rules.labels.ignore is not None:
+        _leave_out(reference.labels, prediction.labels, rules.labels.ignore)
+        if count := int(np.count_nonzero(prediction.labels == rules.labels.ignore)):
+            problems.append(
+                f"{names['prediction']} has the ignore label in {count} voxels that the reference does not ignore"
+            )
+    if problems or not score:
+        return CaseResult(problems=tuple(problems))
+    spacing = (1.0,) * reference.labels.ndim if rules.voxel else reference.grid.spacing
+    scored = score_classes(reference.labels, prediction.labels, spacing, rules.tolerance, rules.labels.classes)
+    rows = tuple({"case": case} | row for row in scored)
+    return CaseResult(rows, (), reference.grid.has_spacing)
+
+
+def _leave_out(reference: np.ndarray, prediction: np.ndarray, ignore: int) -> None:
+    """In place: voxels with the ignore label in the reference belong to no mask."""
+    left_out = reference == ignore
+    reference[left_out] = LEFT_OUT
+    prediction[left_out] = LEFT_OUT

@@ -1,0 +1,100 @@
+"""Evaluate a folder of predictions against a folder of reference labels."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+from nnunetv2.configuration import default_num_processes
+
+from nnunet_ssl.errors import complain
+from nnunet_ssl.evaluation.scoring.case import CaseResult, Rules
+from nnunet_ssl.evaluation.scoring.cases import pair_cases
+from nnunet_ssl.evaluation.scoring.dataset import find_dataset, find_reader
+from nnunet_ssl.evaluation.scoring.results import Evaluation
+from nnunet_ssl.evaluation.scoring.schedule import score_cases
+
+TOLERANCE = 1.0
+SHOWN = 10  # cases that a note names
+
+
+def evaluate_folder(
+    reference: str,
+    prediction: str,
+    output: str | None = None,
+    *,
+    voxel: bool = False,
+    tolerance: float = TOLERANCE,
+    processes: int = default_num_processes,
+    cases: Sequence[str] | None = None,
+    dataset_json: str | None = None,
+) -> Evaluation:
+    """Score every expected case and write evaluation.json, evaluation.csv and evaluation.md.
+
+    Args:
+        reference: folder of the reference labels, such as nnUNet_raw/DATASET/labelsTr.
+        prediction: folder of the predictions, such as model/fold_0/validation or the output of nnUNetv2_predict.
+        output: folder of the results; default: that of the predictions. Made if it does not exist.
+        voxel: distances and tolerance in voxels, as if the spacing were 1, in place of mm.
+        tolerance: of the NSD, in mm or voxels.
+        processes: at most so many, never more than there are cases or cores; small jobs stay in this process.
+        cases: ids of the cases to evaluate; default: those of the fold, or all reference labels.
+        dataset_json: path; default: looked for with the predictions and beside the labels.
+
+    Raises:
+        SemiSupervisedError: folders, dataset.json or arguments that cannot be used; or predictions that are missing,
+            unexpected, unreadable, on another grid or with unknown labels, all of them listed. Nothing is written.
+    """
+    output = prediction if output is None else output
+    _check_arguments(reference, prediction, output, tolerance, processes)
+    dataset = find_dataset(reference, prediction, dataset_json)
+    pairs = pair_cases(reference, prediction, dataset, cases)
+    results: dict[str, CaseResult] = {}
+    if pairs.files:
+        reader = find_reader(dataset, [file for file, _ in pairs.files.values()])
+        rules = Rules(reader, dataset.labels, voxel, float(tolerance))
+        results = score_cases(pairs.files, rules, processes, score=not pairs.problems)
+    problems = [*pairs.problems, *(problem for result in results.values() for problem in result.problems)]
+    if problems:
+        raise complain(
+            f"The predictions in {prediction} cannot be evaluated against {reference} (cases: {pairs.chosen}); "
+            "nothing was written:",
+            problems,
+            "Correct these files, or name the cases to evaluate with --cases.",
+        )
+    unit, notes = _unit(results, voxel)
+    rows = [row for result in results.values() for row in result.rows]
+    evaluation = Evaluation(
+        os.path.abspath(reference), os.path.abspath(prediction), unit, float(tolerance), rows, notes
+    )
+    evaluation.write(output)
+    return evaluation
+
+
+def _check_arguments(reference: str, prediction: str, output: str, tolerance: float, processes: int) -> None:
+    problems = [f"{folder} is no folder" for folder in (reference, prediction) if not os.path.isdir(folder)]
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        problems.append(f"the tolerance must be a number of at least 0, got {tolerance}")
+    if processes < 1:
+        problems.append(f"the number of processes must be at least 1, got {processes}")
+    above = os.path.abspath(output)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        problems.append(f"the results cannot be written to {output}: {above} is no folder")
+    elif not os.access(above, os.W_OK):
+        problems.append(f"the results cannot be written to {output}: {above} is not writable; give a folder with -o")
+    if problems:
+        raise complain("This cannot be evaluated:", problems)
+
+
+def _unit(results: dict[str, CaseResult], voxel: bool) -> tuple[str, list[str]]:
+    """Unit of the distances, and what to say about it. Files that tell no spacing are measured in voxels."""
+    unknown = [case for case, result in results.items() if not result.has_spacing]
+    if voxel or not unknown:
+        return "voxel" if voxel else "mm", []
+    if len(unknown) == len(results):
+        return "voxel", ["The reference files tell no spacing, so distances and tolerance are in voxels."]
+    named = ", ".join(unknown[:SHOWN]) + (f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else "")
+    return "mm", [f"No spacing is known for {named}; 1 mm was assumed, as nnU-Net does."]

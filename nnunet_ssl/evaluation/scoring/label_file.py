@@ -1,0 +1,59 @@
+"""A label file, read with nnU-Net's reader and judged before anything is computed from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunet_ssl.data.file_damage import find_damage
+from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
+from nnunet_ssl.evaluation.scoring.grid import Grid, grid_of, spacing_problem
+
+SHOWN = 5  # unknown labels that a message names
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels on their grid.
+
+    Attributes:
+        labels: int32, in the shape of the grid.
+        grid: where the voxels lie.
+    """
+
+    labels: np.ndarray
+    grid: Grid
+
+
+def read_label_file(path: str, reader: BaseReaderWriter) -> LabelFile | str:
+    """The labels, or why they cannot be used, to be read after the file's name. Does not raise."""
+    if damage := find_damage(path):
+        return damage
+    printed = Captured()
+    try:
+        with captured_output() as printed:
+            values, properties = reader.read_seg(path)
+        if values.ndim != 4 or len(values) != 1:
+            return f"is no label file: it has {len(values)} channels"
+        grid = grid_of(reader, path, values.shape[1:], properties)
+    except Exception as error:
+        return f"cannot be read: {describe_failure(error, printed.text)}"
+    if problem := spacing_problem(grid):
+        return problem
+    with np.errstate(invalid="ignore"):  # NaN becomes some number, and differs from it
+        labels = values.astype(np.int32)
+    if different := int(np.count_nonzero(labels != values)):
+        return f"is no label file: {different} voxels are no whole numbers"
+    return LabelFile(labels.reshape(grid.shape), grid)
+
+
+def unknown_labels(labels: np.ndarray, known: frozenset[int]) -> str:
+    """Which values are not known, to be read after the file's name; empty if all are."""
+    unknown = sorted({int(value) for value in pd.unique(labels.ravel())} - known)
+    if not unknown:
+        return ""
+    shown = ", ".join(map(str, unknown[:SHOWN])) + (", ..." if len(unknown) > SHOWN else "")
+    return f"has labels that dataset.json does not name: {shown}"

@@ -1,0 +1,139 @@
+"""The whole report of the synthetic benchmark."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.evaluation.report.quantities import MISSING
+from nnunet_ssl.evaluation.report.write import write_report
+from tests.evaluation.report import synthetic
+from tests.evaluation.report.browser import browser, screenshot, visit
+from tests.evaluation.report.synthetic import CONTROL, FAILED, METHOD_A
+
+
+def test_files(report):
+    assert sorted(path.name for path in report.iterdir()) == [
+        "figures", "index.html", "report.csv", "report.md", "report.tex",
+    ]  # fmt: skip
+    assert len(list((report / "figures").iterdir())) == 6
+
+
+def test_markdown(report):
+    text = (report / "report.md").read_text()
+    assert "### Split n6: 6 labelled cases, labels of 10 withheld" in text
+    control = ["Supervised (control)", "61.0 ± 12.9", MISSING, MISSING, "3.90 ± 1.29", MISSING, MISSING, "0 of 16"]
+    assert f"| {' | '.join(control)} |" in text
+    assert "| MeanTeacher | 63.5 ± 14.2 | +2.5 [+1.5, +3.5] | 0.250 |" in text
+    assert f"- {FAILED}: failed, in stage train: RuntimeError: out of memory & time_100%" in text
+    assert "23 of 24 trainings are complete." in text
+    links = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(links) == 6 and all((report / link).is_file() for link in links)
+    assert "| Doe & Roe Table 2 | X_Net | 6 of 80 | mean | 81.25 % | 3.5 voxel | not directly:" in text
+
+
+def test_csv(report):
+    frame = pd.read_csv(report / "report.csv")
+    chosen = frame[(frame["trainer"] == METHOD_A) & (frame["class"] == "mean") & (frame["metric"] == "dice")]
+    assert dict(zip(chosen["split"], chosen["mean"], strict=True)) == pytest.approx({"n6": 0.635, "n12": 0.73})
+
+
+def test_latex(report):
+    text = (report / "report.tex").read_text()
+    assert text.count(r"\begin{table}") == 8  # two splits with four tables each
+    assert r"Dataset901\_Tiny" in text and r"Doe \& Roe" in text and r"X\_Net" in text
+    assert all(ord(character) < 128 for character in text)
+
+
+class Collector(HTMLParser):
+    """Tags that were opened and not closed, addresses, and text."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page_is_whole_and_refers_to_nothing_outside(report):
+    page = Collector()
+    page.feed((report / "index.html").read_text())
+    assert page.open == []
+    assert "script" not in page.tags and "iframe" not in page.tags
+    assert len(page.addresses) == 7 and all(address.startswith("data:") for address in page.addresses)
+    assert "http" not in page.text and "url(" not in page.text and "@import" not in page.text
+    assert "out of memory & time_100%" in page.text  # escaped and read back
+    assert "best of <5> epochs" in page.text
+    assert page.text.index("Split n6") < page.text.index("Learning curves")  # tables first
+
+
+@pytest.mark.slow
+def test_page_in_a_browser(report, tmp_path):
+    with browser(tmp_path / "profile") as session:
+        page = visit(session, report / "index.html")
+        assert page.console == []
+        assert page.requests[0] == (report / "index.html").resolve().as_uri()[:80]
+        assert all(address.startswith("data:") for address in page.requests[1:])
+        pictures = session.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth > 300)")
+        assert pictures == [True] * 6
+        wide = session.execute_script(
+            "return [document.documentElement.scrollWidth, window.innerWidth,"
+            " ...[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)]"
+        )
+        assert wide[0] <= wide[1] and max(wide[2:]) == 0  # nothing is cut off on a laptop
+        screenshot(session, tmp_path / "page.png")
+        assert (tmp_path / "page.png").stat().st_size > 50_000
+        bad = tmp_path / "bad.html"  # the test above can fail
+        bad.write_text('<link rel="icon" href="data:,"><img src="http://127.0.0.1:9/x.png"><script>oops()</script>')
+        page = visit(session, bad)
+        assert "http://127.0.0.1:9/x.png" in page.requests
+        assert any("oops" in line for line in page.console)
+
+
+def test_again_gives_the_same_files(tmp_path):
+    folder = synthetic.build(tmp_path, splits={"n6": (6, 10)}, trainers=(CONTROL,), seeds=(0,))
+    contents = []
+    for _ in range(2):
+        target = Path(write_report(str(folder)))
+        assert target == folder / "report"
+        contents.append({path.name: path.read_bytes() for path in target.rglob("*") if path.is_file()})
+    assert contents[0] == contents[1]
+    assert not [name for name in contents[0] if name.endswith(".tmp")]
+
+
+def test_nothing_finished(tmp_path):
+    folder = synthetic.build(tmp_path, trainers=(CONTROL,), splits={"n6": (6, 10)}, seeds=(0,), failed=())
+    for path in (folder / "jobs").glob("*/record.json"):
+        path.unlink()
+    text = Path(write_report(str(folder)), "report.md").read_text()
+    assert "0 of 2 trainings are complete." in text and "There is nothing to compare yet." in text
+    assert f"{synthetic.DATASET}__3d_fullres__{CONTROL}__n6__fold0__seed0: not started" in text
+
+
+def test_unknown_metrics_and_cases(tmp_path):
+    folder = synthetic.build(tmp_path, trainers=(CONTROL,), splits={"n6": (6, 10)}, seeds=(0,), failed=())
+    with pytest.raises(SemiSupervisedError, match="Unknown metrics"):
+        write_report(str(folder), metrics=["dice", "volume"])
+    with pytest.raises(SemiSupervisedError, match="not evaluated") as error:
+        write_report(str(folder), cases=["case_0", "case_9", "x"])
+    assert "case_9" in str(error.value) and "  - x" in str(error.value) and "  - case_0" not in str(error.value)
+    assert not (folder / "report").exists()
