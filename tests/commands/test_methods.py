@@ -61,7 +61,7 @@ def test_the_documentation_page_has_every_hyperparameter_with_its_default(name):
     rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("| `")]
     defaults = {row[1].strip("`"): row[3] for row in rows if len(row) == 7}
     assert defaults == {
-        field.name: {"None": "none", "False": "false", "True": "true"}.get(str(field.default), str(field.default))
+        field.name: {"None": "null", "False": "false", "True": "true"}.get(str(field.default), str(field.default))
         for field in dataclasses.fields(trainer.Hyperparameters)
     }
     assert name in page
