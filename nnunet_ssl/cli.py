@@ -17,6 +17,9 @@ COMMANDS = {
     "splits": "write splits_ssl.json: which training cases keep their label, per fold",
     "plans": "write a copy of a plans file that carries a split and the settings of the trainers",
     "methods": "list the trainers: paper, what predicts, 2D/3D, extra memory and time",
+    "evaluate": "metrics of predictions against reference labels, per case and class",
+    "benchmark": "trainers x splits x folds x seeds as jobs that are run once, evaluated and reported",
+    "report": "tables, figures and one HTML page of a benchmark, with differences to the control",
     "doctor": "check the installation, the paths and, with -d, a dataset",
     "demo": "run everything once on a small synthetic dataset and show the result",
 }

@@ -92,7 +92,7 @@ MAY_KNOW = {
     "training": {"data", "losses", "errors"},
     "trainers": {"training", "losses", "architectures", "data", "errors"},
 }
-ON_TOP = {"planning", "evaluation", "doctor", "demo", "commands", "cli", "discovery", "methods", "external", "__init__"}
+ON_TOP = {"planning", "evaluation", "doctor", "demo", "commands", "cli", "console", "discovery", "methods", "external", "__init__"}
 
 
 def part_of(module: str) -> str:

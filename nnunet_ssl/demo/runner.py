@@ -8,20 +8,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 from nnunet_ssl import discovery
+from nnunet_ssl.console import find_command
 from nnunet_ssl.data.folders import write_json
 from nnunet_ssl.demo import figure, results
 from nnunet_ssl.demo.options import CONFIGURATION, SMALL_PLANS, Options
 from nnunet_ssl.demo.plan import shrink_plans
 from nnunet_ssl.demo.steps import Step, environment, preprocessing_steps, training_steps
 from nnunet_ssl.demo.synthetic import STANDARD_SIZES, write_dataset
-from nnunet_ssl.errors import INSTALL, complain
+from nnunet_ssl.errors import complain
 
 STATE = "demo.json"  # finished steps
 MADE_BY = "nnunet_ssl demo"  # stands in it, for other programs have a demo.json too
@@ -84,20 +84,6 @@ def prepare_folder(output: Path, overwrite: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
     if not (output / STATE).exists():
         write_json(str(output / STATE), {"made_by": MADE_BY, "steps": {}})
-
-
-def find_command(name: str) -> str:
-    """The console script that belongs to this Python, whatever else is on PATH.
-
-    Raises:
-        SemiSupervisedError: it is not installed.
-    """
-    folders = [str(Path(sys.executable).parent), sysconfig.get_path("scripts")]
-    found = shutil.which(name, path=os.pathsep.join(folders)) or shutil.which(name)
-    if found is None:
-        where = " or ".join(folders)
-        raise complain(f"The command {name} is not installed in {where}.", remedy=f"Run: {INSTALL}")
-    return found
 
 
 def run_command(step: Step, log: Path, variables: dict[str, str]) -> float:

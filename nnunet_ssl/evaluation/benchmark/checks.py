@@ -1,0 +1,233 @@
+"""Everything that a benchmark needs from a dataset, looked at before any work; every fault is put on one list."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ssl.data.folders import dataset_id, load_plans, preprocessed_base
+from nnunet_ssl.data.image_folder import list_images
+from nnunet_ssl.data.quiet import captured_output
+from nnunet_ssl.data.splits import SPLITS_FILE, Splits, fold_problems, read_splits, splits_path
+from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
+from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
+from nnunet_ssl.doctor.report import WRONG, some
+from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.evaluation.benchmark.manifest import Experiment
+from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.training.configured import nnUNetTrainerConfigured
+from nnunet_ssl.training.two_streams import nnUNetTrainerTwoStreams
+
+REFERENCES = "gt_segmentations"  # nnU-Net's folder of the labels as they were given, beside the plans
+
+
+@dataclass
+class Examined:
+    """One experiment's dataset, and what is wrong with it.
+
+    Attributes:
+        base: nnUNet_preprocessed/DatasetXXX_Name; empty where there is none.
+        plans, dataset_json, splits: contents; empty or None where they cannot be read.
+        labeled: configuration -> preprocessed labelled cases.
+        trainers: name -> class, of those that were found.
+        problems: one line each.
+    """
+
+    base: str = ""
+    plans: dict[str, Any] = field(default_factory=dict)
+    dataset_json: dict[str, Any] = field(default_factory=dict)
+    splits: Splits | None = None
+    labeled: dict[str, list[str]] = field(default_factory=dict)
+    trainers: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.base)
+
+
+def examine(experiment: Experiment) -> Examined:
+    """Look at dataset, plans, configurations, preprocessed data, trainers, splits, folds and test set."""
+    found = Examined()
+    for trainer in experiment.trainers:
+        _find_trainer(trainer, found)
+    try:
+        found.base = preprocessed_base(experiment.dataset)
+        found.plans = load_plans(found.base, experiment.plans)
+        found.dataset_json = load_dataset_json(found.base)
+    except SemiSupervisedError as error:
+        found.problems.append(one_line(error))
+        return found
+    _check_data(experiment, found)
+    _check_splits(experiment, found)
+    if experiment.test_images is not None and experiment.test_labels is not None:
+        _check_test_set(experiment.test_images, experiment.test_labels, found)
+    return found
+
+
+def one_line(error: Exception) -> str:
+    """Our errors take several lines; as an entry of a list they become one."""
+    return re.sub(r"\s*\n\s*(- )?", " ", str(error).strip())
+
+
+def entries(error: Exception) -> list[str]:
+    """The single faults that one of our errors lists."""
+    found = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.startswith("  - ")]
+    return found or [one_line(error)]
+
+
+def _find_trainer(name: str, found: Examined) -> None:
+    """Ours, or nnU-Net's own look-up; in the latter case it has to know what a split is."""
+    try:
+        found.trainers[name] = find_trainer(name)
+        return
+    except AttributeError:
+        pass
+    try:
+        with captured_output():
+            trainer: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
+    except Exception as error:  # anything may happen in other people's modules
+        reason = f" ({type(error).__name__})" if not isinstance(error, RuntimeError) else ""
+        ours = f"this package has {', '.join(TRAINERS)}, each also as <trainer>_<N>epochs"
+        found.problems.append(f'trainer "{name}": nnU-Net does not find it{reason}; {ours}')
+        return
+    if not issubclass(trainer, nnUNetTrainerConfigured):
+        text = "it does not read splits and would train on every label; use nnUNetTrainerSupervised as the control"
+        found.problems.append(f'trainer "{name}": {text}')
+        return
+    found.trainers[name] = trainer
+
+
+def _check_data(experiment: Experiment, found: Examined) -> None:
+    """The preprocessed data, as `nnunet_ssl doctor` looks at them."""
+    dataset = Dataset(found.base, experiment.plans, found.plans, found.dataset_json)
+    try:
+        found.labeled = labeled_ids(dataset)
+        findings = data_findings(dataset, found.labeled, experiment.configurations)
+    except SemiSupervisedError as error:
+        found.problems.append(f"{found.name}: {one_line(error)}")
+        return
+    for finding in findings:
+        if finding.mark == WRONG:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            found.problems.append(f"{found.name}, {finding.item}: {one_line(Exception(finding.text))}{remedy}")
+
+
+def _check_splits(experiment: Experiment, found: Examined) -> None:
+    path = splits_path(found.base)
+    try:
+        found.splits = read_splits(found.base)
+    except SemiSupervisedError as error:
+        if os.path.isfile(path):
+            found.problems.append(one_line(error))
+        else:
+            command = splits_command(dataset_id(found.base), experiment.splits)
+            found.problems.append(f"{found.name}: there is no {SPLITS_FILE} yet -> {command}")
+        return
+    if missing := [name for name in experiment.splits if name not in found.splits.splits]:
+        available = ", ".join(found.splits.splits) or "none"
+        command = splits_command(dataset_id(found.base), missing)
+        found.problems.append(f"{path} has no split {', '.join(missing)} (it has: {available}) -> {command}")
+    cases = {case for configuration in experiment.configurations for case in found.labeled.get(configuration, [])}
+    for name in experiment.splits:
+        split = found.splits.splits.get(name)
+        for fold in experiment.folds if split is not None else ():
+            assert split is not None
+            if fold >= len(split.folds):
+                last = len(split.folds) - 1
+                found.problems.append(f'{found.name}: split "{name}" has no fold {fold}; its folds are 0 to {last}')
+                continue
+            problems = fold_problems(split.folds[fold], found.splits.groups, cases or None)
+            found.problems += [f'{found.name}: fold {fold} of split "{name}": {problem}' for problem in problems]
+            if not split.folds[fold].unlabeled:
+                _check_pool(experiment, name, fold, found)
+            _check_validation_cases(name, fold, split.folds[fold].val, found)
+
+
+def _check_pool(experiment: Experiment, split: str, fold: int, found: Examined) -> None:
+    """A fold that withholds no label leaves semi-supervised trainers with the images of `nnunet_ssl preprocess`."""
+    manager = PlansManager(found.plans)
+    for configuration in [c for c in experiment.configurations if c in found.labeled]:
+        data = os.path.join(found.base, manager.get_configuration(configuration).data_identifier)
+        if not unlabeled_identifiers(unlabeled_folder(data)):
+            found.problems += [
+                f'{found.name}: fold {fold} of split "{split}" withholds no label and {configuration} has no images '
+                f"without labels, so {name} has nothing to learn from"
+                for name, trainer in found.trainers.items()
+                if issubclass(trainer, nnUNetTrainerTwoStreams)
+            ]
+
+
+def _check_validation_cases(split: str, fold: int, cases: list[str], found: Examined) -> None:
+    if not cases:
+        found.problems.append(f'{found.name}: fold {fold} of split "{split}" has no validation case to be judged by')
+    folder, ending = os.path.join(found.base, REFERENCES), found.dataset_json["file_ending"]
+    missing = [case for case in cases if not os.path.isfile(os.path.join(folder, case + ending))]
+    if missing:
+        found.problems.append(f"{folder} lacks the labels of {some(missing)} -> preprocess again")
+
+
+def splits_command(dataset: int, names: Iterable[str]) -> str:
+    """The command that makes splits of these names: l10 is a fraction of 0.1, n6 are 6 cases, others are lists."""
+    fractions, counts, lists = [], [], []
+    for name in names:
+        if match := re.fullmatch(r"l(\d+(\.\d+)?)", name):
+            fractions.append(f"{float(match[1]) / 100:g}")
+        elif match := re.fullmatch(r"n(\d+)", name):
+            counts.append(match[1])
+        else:
+            lists.append(name)
+    words = ["nnunet_ssl", "splits", "-d", str(dataset)]
+    words += ["--fractions", *fractions] if fractions else []
+    words += ["--counts", *counts] if counts else []
+    words += ["--labeled-from", f"FILE (with {', '.join(lists)})"] if lists else []
+    return " ".join(words)
+
+
+def _check_test_set(images: str, labels: str, found: Examined) -> None:
+    ending = found.dataset_json["file_ending"]
+    for folder in (images, labels):
+        if not os.path.isdir(folder):
+            found.problems.append(f"test set: {folder} is not a folder")
+    if not os.path.isdir(images) or not os.path.isdir(labels):
+        return
+    try:
+        content = list_images(images, ending)
+    except SemiSupervisedError:
+        found.problems.append(f"test set: {images} holds no image that ends in {ending}")
+        return
+    found.problems += [f"test set, {images}: {problem}" for problem in content.problems]
+    labelled = {name.removesuffix(ending) for name in os.listdir(labels) if name.endswith(ending)}
+    for what, cases in (("label", set(content.cases) - labelled), ("image", labelled - set(content.cases))):
+        if cases:
+            found.problems.append(f"test set: no {what} for {some(cases)}")
+
+
+def check_folders(output: str) -> list[str]:
+    """Problems with the folders that will be written to."""
+    problems = []
+    results = nnUNet_results.get()
+    if not results:
+        problems.append("the environment variable nnUNet_results is not set -> export nnUNet_results=/path/to/results")
+    for what, folder in (("nnUNet_results", results), ("the output folder (-o)", output)):
+        if folder and (reason := _not_writable(folder)):
+            problems.append(f"{what}: {folder} {reason}")
+    return problems
+
+
+def _not_writable(folder: str) -> str:
+    """Why nothing can be written to a folder that may not exist yet; empty if it can."""
+    existing = os.path.abspath(folder)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        return f"cannot be made, for {existing} is a file"
+    return "" if os.access(existing, os.W_OK | os.X_OK) else f"cannot be written to ({existing})"

@@ -1,0 +1,55 @@
+"""What nnU-Net leaves of a training: is it finished, how long did its steps take."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from dataclasses import dataclass
+
+import torch
+from nnunetv2.paths import nnUNet_results
+
+from nnunet_ssl.evaluation.benchmark.jobs import Job
+from nnunet_ssl.training.settings import BLOCK
+
+CHECKPOINT = "checkpoint_final.pth"  # never the best one: it was chosen on the validation cases
+
+
+@dataclass(frozen=True)
+class Figures:
+    """steps: training steps in all; seconds_per_step: median over epochs, with nnU-Net's validation steps in it."""
+
+    steps: int
+    seconds_per_step: float
+
+
+def model_folder(job: Job) -> str:
+    """nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"""
+    return os.path.join(nnUNet_results, job.dataset, f"{job.trainer}__{job.plans}__{job.configuration}")
+
+
+def fold_folder(job: Job) -> str:
+    return os.path.join(model_folder(job), f"fold_{job.fold}")
+
+
+def is_trained(job: Job) -> bool:
+    """Trained to the end and validated to the end; a summary cut off while it was written does not count."""
+    folder = fold_folder(job)
+    try:
+        with open(os.path.join(folder, "validation", "summary.json"), encoding="utf-8") as file:
+            json.load(file)
+    except (OSError, ValueError):
+        return False
+    return os.path.isfile(os.path.join(folder, CHECKPOINT))
+
+
+def training_figures(job: Job) -> Figures:
+    """From the final checkpoint, which holds nnU-Net's log of the whole training, interruptions left out."""
+    path = os.path.join(fold_folder(job), CHECKPOINT)
+    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    training, logged = checkpoint[BLOCK]["settings"]["training"], checkpoint["logging"]
+    per_epoch = int(training["num_iterations_per_epoch"])
+    times = zip(logged["epoch_start_timestamps"], logged["epoch_end_timestamps"], strict=True)
+    seconds = statistics.median(end - start for start, end in times)
+    return Figures(int(training["num_epochs"]) * per_epoch, seconds / per_epoch)

@@ -1,0 +1,121 @@
+"""What `nnunet_ssl benchmark` does with its options, step by step."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from nnunet_ssl import discovery
+from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources, write_script
+from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
+from nnunet_ssl.evaluation.benchmark.expand import prepare
+from nnunet_ssl.evaluation.benchmark.jobs import (
+    COMPLETE,
+    FAILED,
+    MANIFEST_FILE,
+    Job,
+    is_complete,
+    log_path,
+    read_benchmark,
+    write_manifest,
+)
+from nnunet_ssl.evaluation.benchmark.manifest import Manifest, parse_manifest, to_json
+from nnunet_ssl.evaluation.benchmark.outcome import outcome, states
+from nnunet_ssl.evaluation.benchmark.progress import Board
+from nnunet_ssl.evaluation.benchmark.resources import cores
+from nnunet_ssl.evaluation.benchmark.run_local import Here, retire, run_local, run_one, stopped_by_signals
+from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
+
+RUNNERS = ("local", "slurm", "submitit-local")
+
+
+def stored_manifest(output: str) -> Manifest:
+    """The manifest of an earlier start in this folder.
+
+    Raises:
+        SemiSupervisedError: there is none.
+    """
+    content, _ = read_benchmark(output)
+    return parse_manifest(content, os.path.join(output, MANIFEST_FILE), output)
+
+
+def begin(manifest: Manifest, output: str) -> tuple[Manifest, list[Job]]:
+    """Check, write plans and OUT/manifest.json. Results of an earlier start stay where settings are the same."""
+    discovery.register()
+    if os.path.isfile(os.path.join(output, MANIFEST_FILE)):
+        read_benchmark(output)  # never replace a file of another program
+    manifest, jobs = prepare(manifest, output)
+    os.makedirs(output, exist_ok=True)
+    write_manifest(output, to_json(manifest), jobs)
+    retire(output, jobs)
+    return manifest, jobs
+
+
+def run_all(
+    manifest: Manifest, output: str, runner: str, processes: int | None, resources: Resources, wait: bool = True
+) -> int:
+    """Run the benchmark to its table. Returns the exit code: 1 if a job is not complete in the end."""
+    manifest, jobs = begin(manifest, output)
+    complete = sum(is_complete(output, job) for job in jobs)
+    print(f"Semi-supervised benchmark in {output}: {len(jobs)} jobs, {complete} of them complete before.", flush=True)
+    if runner == "local":
+        run_local(output, jobs, manifest.device, processes)
+    elif not run_submitted(output, jobs, resources, SLURM if runner == "slurm" else LOCAL, wait):
+        print(f"When they are done: nnunet_ssl benchmark -o {output}   (runs what failed, and writes the report)")
+        return 0
+    return finish(output, jobs)
+
+
+def finish(output: str, jobs: Sequence[Job]) -> int:
+    """The table of the jobs, then the report on the results. Returns the exit code."""
+    print(f"\n{outcome(output, jobs)}\n", flush=True)
+    found = states(output, jobs)
+    if COMPLETE in found.values():
+        try:
+            print(write_report(output), flush=True)
+        except SemiSupervisedError as error:
+            print(f"No report was written: {error}", file=sys.stderr)
+            return 1
+    return 0 if set(found.values()) == {COMPLETE} else 1
+
+
+def write_report(output: str) -> str:
+    """OUT/report; imported only now, since a cluster's job needs none of it."""
+    from nnunet_ssl.evaluation.report import write
+
+    return write.write_report(output)
+
+
+def write_only(manifest: Manifest, output: str, kind: str, resources: Resources) -> int:
+    """Write the script that runs the jobs elsewhere."""
+    _, jobs = begin(manifest, output)
+    todo = [job for job in jobs if not is_complete(output, job)]
+    if not todo:
+        print(f"All {len(jobs)} jobs in {output} are complete. Their table: nnunet_ssl report {output}")
+        return 0
+    written = write_script(kind, output, todo, resources)
+    print(f"{written.path}: {len(todo)} of {len(jobs)} jobs\n{written.instructions}")
+    return 0
+
+
+def run_single(output: str, job_id: str) -> int:
+    """One job of an existing benchmark, in the foreground. Returns 1 if it is not complete in the end."""
+    discovery.register()
+    manifest, jobs = read_benchmark(output)
+    found = [job for job in jobs if job.id == job_id]
+    if not found:
+        raise complain(f'{output} has no job "{job_id}". Its jobs:', [job.id for job in jobs])
+    (job,) = found
+    print(f"log: {log_path(output, job.id)}", flush=True)
+    with stopped_by_signals() as stop, Evaluator(cores()) as evaluator:
+        here = Here(output, manifest["device"], 1, evaluator, stop, Board(output, [job], 1))
+        record = run_one(here, job, None)
+    if record is None:
+        print(f"{job.id} is being run by another process; nothing was done.", file=sys.stderr)
+        return 1
+    print(f"{record.state}: {job.id}", flush=True)
+    if record.state == FAILED:
+        print(record.error, file=sys.stderr)
+    return 0 if record.state == COMPLETE else 1
