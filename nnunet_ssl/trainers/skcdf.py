@@ -116,7 +116,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         predicts="unlabelled decoder (option: labelled)",
         dimensions="2D, 3D",
         extra_memory="a second decoder, bottleneck attention",
-        extra_time="about 1.7 (3D)",
+        extra_time="about 1.6 (3D)",
     )
 
     @classmethod
