@@ -92,7 +92,19 @@ MAY_KNOW = {
     "training": {"data", "losses", "errors"},
     "trainers": {"training", "losses", "architectures", "data", "errors"},
 }
-ON_TOP = {"planning", "evaluation", "doctor", "demo", "commands", "cli", "console", "discovery", "methods", "external", "__init__"}
+ON_TOP = {
+    "planning",
+    "evaluation",
+    "doctor",
+    "demo",
+    "commands",
+    "cli",
+    "console",
+    "discovery",
+    "methods",
+    "external",
+    "__init__",
+}
 
 
 def part_of(module: str) -> str:
