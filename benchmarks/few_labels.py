@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pandas as pd
 
-CONTROL = "nnUNetTrainerSupervised"
+from nnunet_ssl.trainers import CONTROL
+
 STRIDES = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
 
 

@@ -23,14 +23,15 @@ from protocol_file import UnitSplit, anonymous_size, dataset_units, read_protoco
 
 from nnunet_ssl.data.folders import labeled_cases, load_plans, preprocessed_base, write_json
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS, read_folds
+from nnunet_ssl.data.split_making import refuse_other_content
 from nnunet_ssl.data.splits import (
     Fold,
     Split,
     Splits,
     dataset_name,
     locked_splits,
-    read_splits,
     splits_path,
+    stored_splits,
     write_splits,
 )
 from nnunet_ssl.errors import SemiSupervisedError, complain
@@ -196,7 +197,7 @@ def new_splits(base: str, split: UnitSplit, members: Cases) -> Splits:
     Raises:
         SemiSupervisedError: a set of the same name with other cases is there.
     """
-    old = read_splits(base) if os.path.exists(splits_path(base)) else Splits(dataset_name(base), {}, {})
+    old = stored_splits(base)
     divided = any(len(found) > 1 for found in members.values())
     groups = old.groups or ({case: unit for unit, found in members.items() for case in found} if divided else {})
     new = {}
@@ -207,11 +208,7 @@ def new_splits(base: str, split: UnitSplit, members: Cases) -> Splits:
             folds.append(Fold(sorted(labeled), sorted(train - labeled), sorted(cases_of(fold.val, members))))
         share = sum(len(f.labeled) for f in folds) / sum(len(f.labeled) + len(f.unlabeled) for f in folds)
         new[label] = Split(fraction=share, seed=None, folds=folds)
-    taken = [label for label, content in new.items() if label in old.splits and old.splits[label] != content]
-    if taken:
-        raise complain(
-            f"{splits_path(base)} already holds other splits of these names, which trained models may refer to:", taken
-        )
+    refuse_other_content(base, old, new)
     return Splits(old.dataset, groups, {**old.splits, **new})
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from nnunet_ssl.planning.plans_copy import PlansCopy, parse_settings_of_all, write_plans_copy
+from nnunet_ssl.trainers import CONTROL
 from nnunet_ssl.training.settings import BLOCK, TrainingSettings, describe
 
-CONTROL = "nnUNetTrainerSupervised"
 EXAMPLE = "nnUNetTrainerMeanTeacher"
 
 

@@ -153,19 +153,32 @@ def name_problem(name: str) -> str:
     )
 
 
+def existing_part(path: str) -> str:
+    """The path itself, or the innermost folder above it that exists: what permission to write depends on."""
+    existing = os.path.abspath(path)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    return existing
+
+
 def write_json(path: str, content: Mapping[str, Any], indent: int = 2) -> None:
-    """Write to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole.
+    """Written in one step, see :func:`write_whole`.
 
     Raises:
         SemiSupervisedError: NaN or infinity in it, which JSON does not have; nothing is written then.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
     problems = [f"{where}: {value}" for where, value in _not_finite(content)]
     if problems:
         raise complain(f"{path} was not written, for JSON has no such numbers:", problems, "Correct these values.")
+    write_whole(path, json.dumps(content, indent=indent, allow_nan=False).encode())
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Write to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole."""
+    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=indent, allow_nan=False)
+        with open(temporary, "wb") as file:
+            file.write(content)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):

@@ -11,16 +11,7 @@ import numpy as np
 from nnunet_ssl.data.folders import labeled_cases, load_plans, name_problem, preprocessed_base
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS, TrainVal, make_folds, read_folds
 from nnunet_ssl.data.split_inputs import read_case_lists, read_groups
-from nnunet_ssl.data.splits import (
-    Fold,
-    Split,
-    Splits,
-    dataset_name,
-    locked_splits,
-    read_splits,
-    splits_path,
-    write_splits,
-)
+from nnunet_ssl.data.splits import Fold, Split, Splits, locked_splits, splits_path, stored_splits, write_splits
 from nnunet_ssl.errors import complain
 
 LARGEST_SEED = 2**32 - 1
@@ -102,7 +93,7 @@ def _create(
     overwrite: bool,
 ) -> Written:
     """From reading the old splits to writing the new ones."""
-    old = read_splits(base) if os.path.exists(splits_path(base)) else Splits(dataset_name(base), {}, {})
+    old = stored_splits(base)
     groups = read_groups(groups_file, cases) if groups_file else _stored_groups(old, cases)
     existing = os.path.join(base, NNUNET_FOLDS)
     if os.path.isfile(existing) and not ignore_existing_folds:
@@ -220,12 +211,18 @@ def _stored_groups(old: Splits, cases: Sequence[str]) -> dict[str, str]:
 
 
 def _add_splits(base: str, old: Splits, new: Mapping[str, Split], groups: Mapping[str, str], overwrite: bool) -> str:
+    if not overwrite:
+        refuse_other_content(base, old, new, "Choose other names with --names, or replace them with --overwrite.")
+    splits = Splits(old.dataset, dict(groups), {**old.splits, **new})
+    return splits_path(base) if splits == old else write_splits(base, splits)
+
+
+def refuse_other_content(base: str, old: Splits, new: Mapping[str, Split], remedy: str = "") -> None:
+    """Raise SemiSupervisedError for names that stand for other splits already."""
     taken = [name for name, split in new.items() if name in old.splits and old.splits[name] != split]
-    if taken and not overwrite:
+    if taken:
         raise complain(
             f"{splits_path(base)} already holds other splits of these names, which trained models may refer to:",
             taken,
-            "Choose other names with --names, or replace them with --overwrite.",
+            remedy,
         )
-    splits = Splits(old.dataset, dict(groups), {**old.splits, **new})
-    return splits_path(base) if splits == old else write_splits(base, splits)

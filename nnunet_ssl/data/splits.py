@@ -124,6 +124,13 @@ def find_split(splits: Splits, name: str, path: str) -> Split:
     return splits.splits[name]
 
 
+def stored_splits(preprocessed_dataset_base: str) -> Splits:
+    """:func:`read_splits`, or none at all where there is no file yet."""
+    if os.path.exists(splits_path(preprocessed_dataset_base)):
+        return read_splits(preprocessed_dataset_base)
+    return Splits(dataset_name(preprocessed_dataset_base), {}, {})
+
+
 def read_splits(preprocessed_dataset_base: str) -> Splits:
     """Read splits_ssl.json. Verifies version, dataset, hash and structure, not the folds' content.
 

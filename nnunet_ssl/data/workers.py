@@ -40,7 +40,7 @@ class Workers:
         if self.num_processes > 1:
             context = multiprocessing.get_context("spawn")
             self._others = set(multiprocessing.active_children())
-            self._executor = ProcessPoolExecutor(self.num_processes, context, _start_worker)
+            self._executor = ProcessPoolExecutor(self.num_processes, context, live_with_parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -114,8 +114,13 @@ def _without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _start_worker() -> None:
-    """Ctrl-C is the parent's affair; a parent killed without a word takes its workers along."""
+def usable_cores() -> int:
+    """Cores that this process may use, which on a cluster are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def live_with_parent() -> None:
+    """For a worker's start. Ctrl-C is the parent's affair; a parent killed without a word takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

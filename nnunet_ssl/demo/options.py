@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from nnunet_ssl.errors import complain
-from nnunet_ssl.trainers import TRAINERS
+from nnunet_ssl.trainers import CONTROL, TRAINERS
 from nnunet_ssl.training.settings import settings_name
 
-CONTROL = "nnUNetTrainerSupervised"
 CONFIGURATION = "3d_fullres"
 SMALL_PLANS = "nnUNetPlans_small"
 DEMO_PLANS = "nnUNetPlans_demo"

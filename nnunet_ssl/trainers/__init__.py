@@ -6,6 +6,7 @@ import importlib
 
 from nnunet_ssl.training.settings import LENGTH_VARIANT, register_trainers
 
+CONTROL = "nnUNetTrainerSupervised"  # the labelled cases alone, with which every method is compared
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",

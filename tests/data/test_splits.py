@@ -176,7 +176,7 @@ def test_unusable_splits_are_not_written(base):
 
 def test_failed_write_keeps_the_old_file(base, monkeypatch):
     before = (base / "splits_ssl.json").read_bytes()
-    monkeypatch.setattr("json.dump", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.replace", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_splits(str(base), SPLITS)
     assert (base / "splits_ssl.json").read_bytes() == before

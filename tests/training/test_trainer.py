@@ -52,7 +52,10 @@ class TestWithheldLabels:
         for case in FOLD.unlabeled:
             (dataset / "nnUNetPlans_3d_fullres" / f"{case}_seg.b2nd").unlink()
             (dataset / "nnUNetPlans_3d_fullres" / f"{case}.pkl").unlink()
-        make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2").run_training()
+        trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2")
+        trainer.run_training()
+        assert sorted(trainer.unlabeled_cases()) == sorted(FOLD.unlabeled)
+        assert Path(trainer.output_folder, "checkpoint_final.pth").is_file()
 
     def test_monitoring_them_changes_no_weight_and_logs_their_dice(self, make_dataset):
         dataset = make_dataset()
@@ -144,7 +147,10 @@ class TestPool:
             make_trainer(dataset, nnUNetTrainerSupervised, split="n2", fold="all").do_split()
 
     def test_fold_all_without_a_split_trains(self, make_dataset):
-        make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, fold="all").run_training()
+        trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, fold="all")
+        trainer.run_training()
+        assert [sorted(cases) for cases in trainer.do_split()] == [CASES, CASES]
+        assert Path(trainer.output_folder, "checkpoint_final.pth").is_file()
 
 
 VARIANTS = {

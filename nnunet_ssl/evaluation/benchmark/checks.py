@@ -13,7 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl.data.folders import dataset_id, load_plans, preprocessed_base
+from nnunet_ssl.data.folders import dataset_id, existing_part, load_plans, preprocessed_base
 from nnunet_ssl.data.image_folder import list_images
 from nnunet_ssl.data.quiet import captured_output
 from nnunet_ssl.data.splits import SPLITS_FILE, Splits, fold_problems, read_splits, splits_path
@@ -225,9 +225,7 @@ def check_folders(output: str) -> list[str]:
 
 def _not_writable(folder: str) -> str:
     """Why nothing can be written to a folder that may not exist yet; empty if it can."""
-    existing = os.path.abspath(folder)
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
+    existing = existing_part(folder)
     if not os.path.isdir(existing):
         return f"cannot be made, for {existing} is a file"
     return "" if os.access(existing, os.W_OK | os.X_OK) else f"cannot be written to ({existing})"

@@ -10,9 +10,9 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from nnunet_ssl import discovery
+from nnunet_ssl.data.folders import write_whole
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.jobs import Job
 
@@ -77,19 +77,13 @@ def write_script(kind: str, output: str, jobs: Sequence[Job], resources: Resourc
     output = os.path.abspath(output)
     _ = resources.minutes
     os.makedirs(os.path.join(output, LOGS), exist_ok=True)
-    _write(os.path.join(output, TABLE), "".join(f"{job.id}\n" for job in jobs))
+    write_whole(os.path.join(output, TABLE), "".join(f"{job.id}\n" for job in jobs).encode())
     text, instructions = WRITERS[kind](output, len(jobs), resources)
     path = os.path.join(output, f"submit.{kind}")
-    _write(path, text)
+    write_whole(path, text.encode())
     os.chmod(path, 0o755)
     report = f"nnunet_ssl report {shlex.quote(output)}"
     return Written(path, f"{instructions.format(path=shlex.quote(path))}\nWhen the tasks are done: {report}")
-
-
-def _write(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    Path(temporary).write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def exports(environment: Mapping[str, str]) -> str:
@@ -163,6 +157,9 @@ trap 'stop; exit 143' TERM"""
     return text, "Submit: sbatch {path}\nWatch: squeue --me; a task at its time limit goes back to the queue by itself."
 
 
+ROUNDS = "Trainings longer than the time limit continue in a second round, a third, ...; finished jobs take no time:"
+
+
 def _pbs(output: str, number: int, resources: Resources) -> tuple[str, str]:
     gpus = f":ngpus={resources.gpus}" if resources.gpus else ""
     options = [
@@ -176,11 +173,7 @@ def _pbs(output: str, number: int, resources: Resources) -> tuple[str, str]:
         "-r y",
     ]
     text = _header("#PBS", options, resources) + _body(output, "PBS_ARRAY_INDEX", _end_on_term("PBS_ARRAY_INDEX"))
-    return text, (
-        "Submit: first=$(qsub {path})\n"
-        "Trainings longer than the time limit continue in a second round, a third, ...; finished jobs take no time:\n"
-        '  qsub -W depend=afterany:"$first" {path}'
-    )
+    return text, (f'Submit: first=$(qsub {{path}})\n{ROUNDS}\n  qsub -W depend=afterany:"$first" {{path}}')
 
 
 def _lsf(output: str, number: int, resources: Resources) -> tuple[str, str]:
@@ -199,11 +192,7 @@ def _lsf(output: str, number: int, resources: Resources) -> tuple[str, str]:
         "-r",
     ]
     text = _header("#BSUB", options, resources) + _body(output, "LSB_JOBINDEX", _end_on_term("LSB_JOBINDEX"))
-    return text, (
-        "Submit: bsub < {path}\n"
-        "Trainings longer than the time limit continue in a second round, a third, ...; finished jobs take no time:\n"
-        '  bsub -w "ended(JOBID)" < {path}'
-    )
+    return text, (f'Submit: bsub < {{path}}\n{ROUNDS}\n  bsub -w "ended(JOBID)" < {{path}}')
 
 
 def _end_on_term(index: str) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
+from nnunet_ssl.data.workers import live_with_parent
 from nnunet_ssl.evaluation.benchmark.command import PERIOD, Interrupted
 from nnunet_ssl.evaluation.benchmark.scores import ToEvaluate
 
@@ -66,7 +66,7 @@ class Evaluator:
     def _submit(self, task: ToEvaluate, log: str) -> Future[None]:
         with self._lock:
             if self._executor is None or not any(process.is_alive() for process in self._own):
-                self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
+                self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), live_with_parent)
             before = set(multiprocessing.active_children())
             future = self._last = self._executor.submit(_evaluate, task, self.processes, log)
             self._own |= set(multiprocessing.active_children()) - before
@@ -79,16 +79,3 @@ def _evaluate(task: ToEvaluate, processes: int, log: str) -> None:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     task.run(processes)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed takes this process along; Ctrl-C is the parent's affair."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)

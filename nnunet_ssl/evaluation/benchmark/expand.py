@@ -20,9 +20,9 @@ from nnunet_ssl.evaluation.benchmark.checks import Examined, check_folders, entr
 from nnunet_ssl.evaluation.benchmark.jobs import Job
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment, Manifest
 from nnunet_ssl.planning.plans_copy import make_plans_copy, write_plans_copy
+from nnunet_ssl.trainers import CONTROL
 from nnunet_ssl.training.settings import BLOCK, settings_name
 
-CONTROL = "nnUNetTrainerSupervised"
 HASH_LENGTH = 6
 
 

@@ -48,8 +48,12 @@ class Job:
 
     @property
     def id(self) -> str:
-        parts = (self.dataset, self.configuration, self.trainer, self.split, f"fold{self.fold}", f"seed{self.seed}")
-        return "__".join(parts)
+        return job_id(self.dataset, self.configuration, self.trainer, self.split, self.fold, self.seed)
+
+
+def job_id(dataset: str, configuration: str, trainer: str, split: str, fold: int | str, seed: int | str) -> str:
+    """Name of the job's folder."""
+    return f"{dataset}__{configuration}__{trainer}__{split}__fold{fold}__seed{seed}"
 
 
 # what stands under "job" in a record

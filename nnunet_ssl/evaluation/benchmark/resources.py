@@ -1,8 +1,7 @@
-"""What a command and its children use: processor cores given to it, memory, GPU memory."""
+"""What a command and its children use: its share of the cores, memory, GPU memory."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import time
 from collections.abc import Mapping
 
 import psutil
+
+from nnunet_ssl.data.workers import usable_cores
 
 MEGABYTE = 2**20
 GPU_PERIOD = 5.0  # seconds; nvidia-smi can take a good part of one
@@ -73,11 +74,6 @@ def _number(text: str) -> bool:
     return text.strip().replace(".", "", 1).isdigit()  # else "[N/A]"
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """Values for CUDA_VISIBLE_DEVICES, one per GPU that may be used."""
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
@@ -98,7 +94,7 @@ def job_variables(environment: Mapping[str, str], device: str, gpu: str | None, 
         gpu: for CUDA_VISIBLE_DEVICES, None to leave it alone.
         at_once: number of jobs.
     """
-    share = max(1, cores() // at_once)
+    share = max(1, usable_cores() // at_once)
     variables = {
         "nnUNet_n_proc_DA": "1" if device == "cpu" else str(min(LOADERS, share)),
         "nnUNet_def_n_proc": str(min(8, share)),

@@ -14,6 +14,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
+from nnunet_ssl.data.workers import usable_cores
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
 from nnunet_ssl.evaluation.benchmark.execute import Execution
@@ -27,7 +28,7 @@ from nnunet_ssl.evaluation.benchmark.jobs import (
     write_record,
 )
 from nnunet_ssl.evaluation.benchmark.progress import Board, display
-from nnunet_ssl.evaluation.benchmark.resources import cores, job_variables, visible_gpus
+from nnunet_ssl.evaluation.benchmark.resources import job_variables, visible_gpus
 
 REFRESH = 0.5  # seconds between two looks at the jobs
 RETRY = 5.0  # seconds until a job that somebody else runs is looked at again
@@ -160,7 +161,7 @@ def run_local(output: str, jobs: Sequence[Job], device: str, processes: int | No
     with (
         stopped_by_signals() as stop,
         display(board) as shown,
-        Evaluator(max(1, cores() // at_once)) as evaluator,
+        Evaluator(max(1, usable_cores() // at_once)) as evaluator,
         ThreadPoolExecutor(at_once) as pool,
     ):
         here = Here(output, device, at_once, evaluator, stop, board)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_ssl import discovery
+from nnunet_ssl.data.workers import usable_cores
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources, write_script
 from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
@@ -24,7 +25,6 @@ from nnunet_ssl.evaluation.benchmark.jobs import (
 from nnunet_ssl.evaluation.benchmark.manifest import Manifest, parse_manifest, to_json
 from nnunet_ssl.evaluation.benchmark.outcome import outcome, states
 from nnunet_ssl.evaluation.benchmark.progress import Board
-from nnunet_ssl.evaluation.benchmark.resources import cores
 from nnunet_ssl.evaluation.benchmark.run_local import Here, retire, run_local, run_one, stopped_by_signals
 from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
 
@@ -109,7 +109,7 @@ def run_single(output: str, job_id: str) -> int:
         raise complain(f'{output} has no job "{job_id}". Its jobs:', [job.id for job in jobs])
     (job,) = found
     print(f"log: {log_path(output, job.id)}", flush=True)
-    with stopped_by_signals() as stop, Evaluator(cores()) as evaluator:
+    with stopped_by_signals() as stop, Evaluator(usable_cores()) as evaluator:
         here = Here(output, manifest["device"], 1, evaluator, stop, Board(output, [job], 1))
         record = run_one(here, job, None)
     if record is None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE
 from nnunet_ssl.evaluation.report.content import Part, Report, Section
 from nnunet_ssl.evaluation.report.drawing import Style
 from nnunet_ssl.evaluation.report.figures import make_figures
 from nnunet_ssl.evaluation.report.grids import class_grid, main_grid, published_grid, spread_grid
-from nnunet_ssl.evaluation.report.load import COMPLETE, TEST, Benchmark, Place
+from nnunet_ssl.evaluation.report.load import TEST, Benchmark, Place
 from nnunet_ssl.evaluation.report.published import beside, protocol_of
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import Table, tables_by_place

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE
 from nnunet_ssl.evaluation.report import class_figure, curve_figure, fraction_figure, overlay_figure
 from nnunet_ssl.evaluation.report.aggregate import foreground
 from nnunet_ssl.evaluation.report.content import FigureFile
 from nnunet_ssl.evaluation.report.drawing import Style
 from nnunet_ssl.evaluation.report.example_cases import choose_cases
-from nnunet_ssl.evaluation.report.load import COMPLETE, VALIDATION, Benchmark, Job
+from nnunet_ssl.evaluation.report.load import VALIDATION, Benchmark, Job
 from nnunet_ssl.evaluation.report.overlay_figure import Panel
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import Table

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, RUNNING, job_id
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS
 from nnunet_ssl.evaluation.scoring.results import read_rows
 
 VALIDATION, TEST = "validation", "test"
-COMPLETE, INCOMPLETE, NOT_STARTED = "complete", "incomplete", "not started"
+INCOMPLETE, NOT_STARTED = "incomplete", "not started"
 JOB_KEYS = ("dataset", "configuration", "trainer", "split", "fold", "seed")
 
 
@@ -97,7 +98,11 @@ def load_benchmark(folder: str) -> Benchmark:
     root = Path(folder)
     manifest = read_json(root / "manifest.json")
     records = {path.parent.name: read_json(path) for path in sorted((root / "jobs").glob("*/record.json"))}
-    planned = {_name(entry): entry for entry in manifest.get("jobs", []) if isinstance(entry, dict)}
+    planned = {
+        job_id(*(str(entry.get(key)) for key in JOB_KEYS)): entry
+        for entry in manifest.get("jobs", [])
+        if isinstance(entry, dict)
+    }
     if not records and not planned:
         raise complain(
             f"{folder} holds no benchmark: there is no job in its manifest.json, and no jobs/*/record.json.",
@@ -112,11 +117,6 @@ def load_benchmark(folder: str) -> Benchmark:
     columns = ["job", "scope", "plans", *JOB_KEYS, *COLUMNS]
     values = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     return Benchmark(root, manifest, jobs, values, sorted(records.keys() - planned.keys()) if planned else [])
-
-
-def _name(entry: dict[str, Any]) -> str:
-    parts = [str(entry.get(key)) for key in JOB_KEYS[:4]]
-    return "__".join([*parts, f"fold{entry.get('fold')}", f"seed{entry.get('seed')}"])
 
 
 def _read_job(
@@ -179,7 +179,7 @@ def _state(record: dict[str, Any] | None, planned: dict[str, Any] | None) -> tup
     failed = [s["name"] for s in record.get("stages", []) if s.get("exit_code")]
     lines = [line.strip() for line in str(record.get("error") or "").splitlines() if line.strip()]
     words = [f"in stage {failed[-1]}"] if failed else []
-    if state == "running":
+    if state == RUNNING:
         words.append("still running, or ended without a word; start the benchmark again")
     return state, ": ".join([*words, *lines[-1:]]) or "no reason is on record; see its log.txt"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nnunet_ssl.evaluation.scoring.definitions import DISTANCES, OVERLAPS, TITLES
+
 MINUS, MISSING = "\u2212", "\u2013"  # a real minus sign; the dash of an empty cell
 
 
@@ -40,15 +42,8 @@ class Quantity:
 
 
 QUANTITIES = {
-    q.key: q
-    for q in (
-        Quantity("dice", "Dice", True, 1),
-        Quantity("jaccard", "Jaccard", True, 1),
-        Quantity("nsd", "NSD", True, 1),
-        Quantity("hd95", "HD95", False, 2),
-        Quantity("asd", "ASD", False, 2),
-        Quantity("assd", "ASSD", False, 2),
-    )
+    **{key: Quantity(key, TITLES[key], True, 1) for key in OVERLAPS},
+    **{key: Quantity(key, TITLES[key], False, 2) for key in DISTANCES},
 }
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE
 from nnunet_ssl.evaluation.report import aggregate
 from nnunet_ssl.evaluation.report.aggregate import Comparison, Spread
-from nnunet_ssl.evaluation.report.load import COMPLETE, Benchmark, Job, Place
+from nnunet_ssl.evaluation.report.load import Benchmark, Job, Place
 from nnunet_ssl.evaluation.report.notes import notes_of
 from nnunet_ssl.evaluation.report.statistics import holm
 

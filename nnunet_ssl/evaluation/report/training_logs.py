@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from nnunet_ssl.evaluation.benchmark.results import CHECKPOINT
 from nnunet_ssl.evaluation.report.load import Job
 
-CHECKPOINT, CSV = "checkpoint_final.pth", "semi_supervised.csv"
+CSV = "semi_supervised.csv"
 PSEUDO_DICE, VALIDATION_LOSS = "ema_fg_dice", "val_losses"  # nnU-Net's names
 FOREGROUND_RATIO, AGREEMENT, TRUE_DICE = "foreground_ratio", "agreement", "true_dice"
 

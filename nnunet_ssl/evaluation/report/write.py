@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_ssl.data.folders import write_whole
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.report import html, latex, markdown, records
 from nnunet_ssl.evaluation.report.assemble import assemble
@@ -16,8 +17,8 @@ from nnunet_ssl.evaluation.report.published import PATH, read_published
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.subjects import read_subjects
 from nnunet_ssl.evaluation.report.tables import make_tables
+from nnunet_ssl.trainers import CONTROL
 
-CONTROL = "nnUNetTrainerSupervised"
 METRICS = ("dice", "hd95")
 
 
@@ -62,7 +63,7 @@ def write_report(
     target = Path(output) if output is not None else Path(folder, "report")
     (target / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        _write(target / name, content)
+        write_whole(str(target / name), content)
     return str(target)
 
 
@@ -76,13 +77,3 @@ def _check_cases(benchmark: Benchmark, cases: Sequence[str] | None) -> None:
     if unknown := [case for case in cases or () if case not in known]:
         examples = ", ".join(sorted(known)[:5]) or "none"
         raise complain("These cases were not evaluated:", unknown, f"The first of those that were: {examples}.")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, whole."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

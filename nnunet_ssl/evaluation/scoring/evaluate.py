@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_ssl.data.folders import existing_part
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.case import CaseResult, Rules
 from nnunet_ssl.evaluation.scoring.cases import pair_cases
@@ -78,9 +79,7 @@ def _check_arguments(reference: str, prediction: str, output: str, tolerance: fl
         problems.append(f"the tolerance must be a number of at least 0, got {tolerance}")
     if processes < 1:
         problems.append(f"the number of processes must be at least 1, got {processes}")
-    above = os.path.abspath(output)
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
+    above = existing_part(output)
     if not os.path.isdir(above):
         problems.append(f"the results cannot be written to {output}: {above} is no folder")
     elif not os.access(above, os.W_OK):

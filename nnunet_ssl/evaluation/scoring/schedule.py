@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from nnunet_ssl.data.workers import Workers
+from nnunet_ssl.data.workers import Workers, usable_cores
 from nnunet_ssl.evaluation.scoring.case import CaseResult, Rules, score_case
 
 DESCRIPTION = "Evaluating"
@@ -57,8 +56,3 @@ def score_cases(
 def pays_off(elapsed: float, done: int, remaining: int) -> bool:
     """Whether several processes, which take time to start, would do the remaining cases sooner than one."""
     return remaining > 1 and elapsed >= TRIAL and elapsed / done * remaining >= WORTHWHILE
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which on a cluster are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ from nnunet_ssl.evaluation.benchmark.resources import Peak, job_variables, visib
 
 @pytest.fixture
 def sixteen_cores(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(resources, "cores", lambda: 16)
+    monkeypatch.setattr(resources, "usable_cores", lambda: 16)
 
 
 def test_jobs_on_the_cpu_share_the_cores(sixteen_cores):
