@@ -16,7 +16,7 @@ def pooled_features(encoder: nn.Module, images: Tensor, stage: int) -> Tensor:
     """
     stem = getattr(encoder, "stem", None)
     features = images if stem is None else stem(images)
-    for block in encoder.stages[: stage + 1]:  # type: ignore[index, union-attr]
+    for block in encoder.stages[: stage + 1]:  # type: ignore[index]
         features = block(features)
     return features.flatten(2).float().mean(2)
 

@@ -89,7 +89,9 @@ def _size(crop: Sequence[int], reach: Sequence[int], size: Sequence[int] | None,
         size = [t * max(cells, math.floor(length / (4 * t) + 0.5)) for length, t in zip(crop, reach, strict=True)]
     if len(size) != len(crop):
         return None
-    fits = all(0 < p <= length and p % t == 0 for p, length, t in zip(size, crop, reach, strict=True))
+    fits = all(
+        type(p) is int and 0 < p <= length and p % t == 0 for p, length, t in zip(size, crop, reach, strict=True)
+    )
     return tuple(size) if fits else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -150,11 +150,13 @@ class Selection(NamedTuple):
         windows: (M, n + 1) int64, image * W + window.
         classes: (M,) int64.
         valid: (M, n + 1) bool; the other entries are fillers.
+        candidates: (K,) int64, windows that could have been chosen.
     """
 
     windows: Tensor
     classes: Tensor
     valid: Tensor
+    candidates: Tensor
 
 
 @torch.no_grad()
@@ -181,8 +183,9 @@ def select_windows(
         similarity: by Ent, the method; by Avg or by the cosine of the attended windows, PLGCL's Table 3.
     """
     suited = candidates(scores)
+    number = suited.sum(1)
     average = _by_class(scores.confidence)
-    classes, drawn = draw_classes(suited.sum(1) >= 2, max_classes, generator)
+    classes, drawn = draw_classes(number >= 2, max_classes, generator)
     suited = suited[classes] & drawn[:, None]
     anchors = draw_anchors(average[classes], suited, anchor, generator)
     if similarity == "cosine":
@@ -191,7 +194,7 @@ def select_windows(
         score = (_by_class(scores.entropy) if similarity == "entropy" else average)[classes]
         distance = (score - score.gather(1, anchors[:, None])).abs()
     windows, valid = nearest(distance, suited, anchors, neighbours)
-    return Selection(windows, classes, valid)
+    return Selection(windows, classes, valid, number)
 
 
 def candidates(scores: WindowScores) -> Tensor:
@@ -278,11 +281,11 @@ def cut_attended(unit: Tensor, confidence: Tensor, grid: PatchGrid, windows: Ten
 
 def _cut(volume: Tensor, image: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
     dimensions = len(size)
-    places = []
+    places: list[Any] = [image.view(-1, *[1] * dimensions), slice(None)]
     for axis, length in enumerate(size):
         place = corner[:, axis, None] + torch.arange(length, device=corner.device)
         places.append(place.view(len(corner), *[length if a == axis else 1 for a in range(dimensions)]))
-    return volume[(image.view(-1, *[1] * dimensions), slice(None), *places)].movedim(-1, 1)
+    return volume[tuple(places)].movedim(-1, 1)
 
 
 @lru_cache(maxsize=16)
