@@ -14,6 +14,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers.plgcl import nnUNetTrainerPLGCL
+from nnunet_ssl.training.monitor import Monitor
 from tests.running import SHORT, make_trainer, same_weights, weights
 from tests.training.test_resume import Interrupted, interrupt_after, plain
 
@@ -210,6 +211,34 @@ def test_unusable_settings_are_refused(make_dataset):
     with pytest.raises(SemiSupervisedError) as error:
         make_trainer(make_dataset(preprocess=False), nnUNetTrainerPLGCL, hyperparameters=wrong)
     assert all(name in str(error.value) for name in wrong)
+
+
+def test_a_training_that_is_all_warm_up_is_warned_about(make_dataset):
+    dataset = make_dataset()
+    for epochs, warned in ((50, True), (51, False)):
+        training = {**TWO, "num_epochs": epochs}
+        hyperparameters = {**FEW, "warmup_epochs": 50}
+        trainer = make_trainer(dataset, nnUNetTrainerPLGCL, training=training, hyperparameters=hyperparameters)
+        trainer.on_train_start()
+        log = Path(trainer.log_file).read_text()
+        assert ("The warm-up of 50 epochs is the whole training" in log) == warned
+
+
+def test_purity_is_that_of_the_labelled_part(make_dataset):
+    """Where the label is ignored, nothing is known to be wrong."""
+    trainer = make_trainer(make_dataset(labels=IGNORE), nnUNetTrainerPLGCL, training=TWO, hyperparameters=FEW)
+    trainer.on_train_start()
+    labeled, _ = trainer.split_batch(next(trainer.dataloader_train))
+    target = labeled.target[0]
+    target[:] = 1
+    target[:, :, 8:] = 3
+    for logits, expected in (([0.0, 9.0, 0.0], 1.0), ([0.0, 0.0, 9.0], 0.0)):
+        trainer.monitor = Monitor(trainer.device)
+        trainer.forward = lambda network, images, logits=logits: (
+            torch.tensor(logits).view(1, 3, 1, 1, 1).expand(len(images), 3, *images.shape[2:])
+        )
+        trainer._observe_purity(labeled, torch.rand_like(labeled.image))
+        assert trainer.monitor.epoch_means()["purity"] == expected
 
 
 def test_lambda_is_logged_as_it_rises(make_dataset):
