@@ -231,8 +231,8 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         super().on_train_start()
         if self.warmup_epochs >= self.num_epochs:
             self.print_to_log_file(
-                f"WARNING: The warm-up of {self.warmup_epochs} epochs is the whole training: there will be no contrast. "
-                "Set the hyper-parameter warmup_epochs."
+                f"WARNING: The warm-up of {self.warmup_epochs} epochs is the whole training: there will be no "
+                "contrast. Set the hyper-parameter warmup_epochs."
             )
 
     def on_train_epoch_start(self) -> None:

@@ -213,15 +213,12 @@ def test_unusable_settings_are_refused(make_dataset):
     assert all(name in str(error.value) for name in wrong)
 
 
-def test_a_training_that_is_all_warm_up_is_warned_about(make_dataset):
-    dataset = make_dataset()
-    for epochs, warned in ((50, True), (51, False)):
-        training = {**TWO, "num_epochs": epochs}
-        hyperparameters = {**FEW, "warmup_epochs": 50}
-        trainer = make_trainer(dataset, nnUNetTrainerPLGCL, training=training, hyperparameters=hyperparameters)
-        trainer.on_train_start()
-        log = Path(trainer.log_file).read_text()
-        assert ("The warm-up of 50 epochs is the whole training" in log) == warned
+@pytest.mark.parametrize("epochs, warned", [(50, True), (51, False)])
+def test_a_training_that_is_all_warm_up_is_warned_about(make_dataset, epochs, warned):
+    training, hyperparameters = {**TWO, "num_epochs": epochs}, {**FEW, "warmup_epochs": 50}
+    trainer = make_trainer(make_dataset(), nnUNetTrainerPLGCL, training=training, hyperparameters=hyperparameters)
+    trainer.on_train_start()
+    assert ("The warm-up of 50 epochs is the whole training" in Path(trainer.log_file).read_text()) == warned
 
 
 def test_purity_is_that_of_the_labelled_part(make_dataset):
