@@ -85,7 +85,6 @@ def random_batch(trainer: Any, patches: int) -> dict[str, Any]:
 
 def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> Callable:
     """A function that runs one training step of the trainer on its share of 2 x batch size patches."""
-    from nnunet_ssl.data.views import StrongView
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 
     device = torch.device(args.device, 0) if args.device == "cuda" else torch.device("cpu")
@@ -96,7 +95,8 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
         unlabeled = random_batch(trainer, size)
         valid = torch.zeros_like(unlabeled["target"][0])
         batch["unlabeled"] = {"data": unlabeled["data"], "target": valid}
-        trainer.strong_view = StrongView()
+        trainer.strong_view = trainer.make_strong_view(anisotropic=False)
+        trainer.current_epoch = trainer.num_epochs // 2  # past a warm-up, with every term at work
     else:
         batch = random_batch(trainer, 2 * size)
     trainer.network.train()

@@ -131,11 +131,16 @@ class StrongView:
         masked_channels: Sequence[int] = (),
     ) -> None:
         self.masked_channels = list(masked_channels)
+        steps = self.steps(ignore_axes)
+        self.transforms = ComposeTransforms([*(RandomTransform(t, p) for p, t in steps), *extra])
+
+    def steps(self, ignore_axes: tuple[int, ...] | None) -> list[tuple[float, ImageOnlyTransform]]:
+        """(probability, transform) in their order; another view overrides this."""
         brightness = MultiplicativeBrightnessTransform(BGContrast((0.6, 1.5)), False)
         contrast = ContrastTransform(BGContrast((0.5, 1.6)), preserve_range=True, synchronize_channels=False)
         low_resolution = SimulateLowResolutionTransform((0.5, 1), False, True, ignore_axes, p_per_channel=0.5)
         inverted_gamma, gamma = (GammaTransform(BGContrast((0.6, 1.7)), p, False, 1, 1) for p in (1, 0))
-        steps: list[tuple[float, ImageOnlyTransform]] = [
+        return [
             (0.3, OnDevice(GaussianNoiseTransform((0, 0.1), 1, True))),
             (0.3, BlurOnDevice(GaussianBlurTransform((0.5, 1.5), False, False, 0.5))),
             (0.5, OnDevice(brightness)),
@@ -144,7 +149,6 @@ class StrongView:
             (0.15, OnDevice(inverted_gamma)),
             (0.3, OnDevice(gamma)),
         ]
-        self.transforms = ComposeTransforms([*(RandomTransform(t, p) for p, t in steps), *extra])
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

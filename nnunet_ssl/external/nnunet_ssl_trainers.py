@@ -12,6 +12,8 @@ NAMES = (
     "nnUNetTrainerMeanTeacher",
     "nnUNetTrainerSKCDF",
     "nnUNetTrainerSKCDF_paper",
+    "nnUNetTrainerPLGCL",
+    "nnUNetTrainerPLGCL_paper",
 )
 _OURS = re.compile(rf"({'|'.join(NAMES)})(_[1-9]\d*epochs)?")
 

@@ -12,6 +12,8 @@ TRAINERS = {
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
     "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf",
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf_paper",
+    "nnUNetTrainerPLGCL": "nnunet_ssl.trainers.plgcl",
+    "nnUNetTrainerPLGCL_paper": "nnunet_ssl.trainers.plgcl_paper",
 }
 register_trainers(TRAINERS)
 

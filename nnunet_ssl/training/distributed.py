@@ -24,3 +24,26 @@ def rank_share(count: Tensor) -> Tensor:
     total = count.clone()
     dist.all_reduce(total)
     return dist.get_world_size() * count / total.clamp(min=1.0)
+
+
+@torch.no_grad()
+def gather_ranks(rows: Tensor) -> Tensor:
+    """The rows (N, ...) of all ranks, (ranks * N, ...) in rank order; each must have as many. One process: as is."""
+    if not is_distributed():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Elementwise sum over all ranks. One process: as is."""
+    if is_distributed():
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def number_of_ranks() -> int:
+    return dist.get_world_size() if is_distributed() else 1

@@ -23,3 +23,10 @@ def update_ema(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     if [t.shape for t in targets] != [s.shape for s in sources]:
         raise ValueError("the two modules must have the same parameters in the same order")
     torch._foreach_lerp_(targets, sources, 1.0 - decay)
+
+
+@torch.no_grad()
+def copy_buffers(averaged: nn.Module, model: nn.Module) -> None:
+    """averaged <- model for every buffer (statistics of a batch norm), which :func:`update_ema` leaves alone."""
+    for target, source in zip(averaged.buffers(), model.buffers(), strict=True):
+        target.copy_(source)

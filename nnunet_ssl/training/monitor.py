@@ -14,7 +14,7 @@ from torch import distributed as dist
 from nnunet_ssl.training.distributed import is_distributed
 
 PREFIX = "ssl/"  # of the keys in nnU-Net's logger, one group in Weights & Biases
-LOSS, WEIGHT = "loss_", "weight_"
+LOSS, WEIGHT, COUNT = "loss_", "weight_", "count_"
 
 
 class Monitor:
@@ -79,7 +79,8 @@ def draw_png(table: pd.DataFrame, folder: str) -> None:
     groups = {
         "loss": [c for c in table if c.startswith(LOSS)],
         "weight": [c for c in table if c.startswith(WEIGHT)],
-        "pseudo-labels": [c for c in table if not c.startswith((LOSS, WEIGHT)) and c != "epoch"],
+        "pseudo-labels": [c for c in table if not c.startswith((LOSS, WEIGHT, COUNT)) and c != "epoch"],
+        "number": [c for c in table if c.startswith(COUNT)],
     }
     groups = {title: columns for title, columns in groups.items() if columns}
     if not groups:
@@ -88,7 +89,7 @@ def draw_png(table: pd.DataFrame, folder: str) -> None:
     figure, axes = plt.subplots(len(groups), 1, figsize=(30, 18 * len(groups)), squeeze=False)
     for axis, (title, columns) in zip(axes[:, 0], groups.items(), strict=True):
         for column in columns:
-            label = column.removeprefix(LOSS).removeprefix(WEIGHT)
+            label = column.removeprefix(LOSS).removeprefix(WEIGHT).removeprefix(COUNT)
             axis.plot(table["epoch"], table[column], linewidth=4, label=label, marker="o" if len(table) < 3 else None)
         axis.set_xlabel("epoch")
         axis.set_ylabel(title)
