@@ -12,6 +12,8 @@ NAMES = (
     "nnUNetTrainerMeanTeacher",
     "nnUNetTrainerSKCDF",
     "nnUNetTrainerSKCDF_paper",
+    "nnUNetTrainerDualNetworks",
+    "nnUNetTrainerDualNetworks_released",
 )
 _OURS = re.compile(rf"({'|'.join(NAMES)})(_[1-9]\d*epochs)?")
 

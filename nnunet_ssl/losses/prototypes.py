@@ -89,12 +89,11 @@ def sample_voxels(
     order = torch.rand(classes.shape, device=classes.device, generator=generator)
     size = min(most, classes.numel())
     rank = torch.arange(size, device=classes.device)
-    chosen = []
+    voxels, drawn = [], []
     for label in range(num_classes):
         members = classes == label
         count = members.sum()
         wanted = torch.minimum((count * fraction).long().clamp(1, size), count)
-        voxels = torch.where(members, order, -1.0).topk(size).indices
-        chosen.append((voxels, rank < wanted))
-    voxels, drawn = zip(*chosen, strict=True)
+        voxels.append(torch.where(members, order, -1.0).topk(size).indices)
+        drawn.append(rank < wanted)
     return torch.stack(voxels), torch.stack(drawn)

@@ -11,6 +11,8 @@ TRAINERS = {
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
     "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf",
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf_paper",
+    "nnUNetTrainerDualNetworks": "nnunet_ssl.trainers.dual_networks",
+    "nnUNetTrainerDualNetworks_released": "nnunet_ssl.trainers.dual_networks_released",
 }
 register_trainers(TRAINERS)
 
