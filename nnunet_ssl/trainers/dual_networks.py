@@ -1,6 +1,6 @@
 """Dual Networks: two different networks that agree, doubt and label each other, and prototypes of the classes.
 
-Source: Lu, Wu, Kateb & Chaddad, "Semi-supervised medical image segmentation via dual networks"; where the paper and the
+Source: Lu, Wu, Kateb & Chaddad, "Semi-supervised medical image segmentation via dual networks" (2025); where the paper and the
 authors' code differ, see docs/methods/dual_networks.md.
 """
 
@@ -111,7 +111,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
     Hyperparameters: ClassVar[type] = DualNetworksHyperparameters
     hyperparameters: DualNetworksHyperparameters
     card: ClassVar[MethodCard] = MethodCard(
-        paper="Lu et al., Dual Networks",
+        paper="Lu et al., Dual Networks, arXiv:2505.17690",
         predicts="mean of both networks (options: student, teacher)",
         dimensions="2D, 3D",
         extra_memory="a second network; option: one at a time",
