@@ -1,7 +1,7 @@
 """Dual Networks: two different networks that agree, doubt and label each other, and prototypes of the classes.
 
-Source: Lu, Wu, Kateb & Chaddad, "Semi-supervised medical image segmentation via dual networks" (2025); where the paper and the
-authors' code differ, see docs/methods/dual_networks.md.
+Source: Lu, Wu, Kateb & Chaddad, "Semi-supervised medical image segmentation via dual networks" (2025); where the paper
+and the authors' code differ, see docs/methods/dual_networks.md.
 """
 
 from __future__ import annotations

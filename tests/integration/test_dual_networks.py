@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pandas as pd
 import pytest
 import SimpleITK
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunet_ssl import external
 from tests.integration.commands import (
     TRAINING,
     Project,
@@ -56,18 +56,15 @@ def prediction(configuration: str, trainer: str, source: Path, out: Path) -> tup
             "-o", out, "-device", "cpu", "-npp", 0, "-nps", 0, "--save_probabilities")  # fmt: skip
 
 
-def predict_with_each(project: Project, results: Path, source: Path, folders: dict[str, Path]) -> None:
-    """The same weights in copies of the model in which one network predicts."""
-    commands: list[tuple[object, ...]] = []
+def predict_with_each(model: Path, source: Path, folders: dict[str, Path]) -> None:
+    """The predictions of the student and of the teacher alone, as nnU-Net makes and exports them."""
+    device = torch.device("cpu")
+    predictor = nnUNetPredictor(use_mirroring=False, perform_everything_on_device=False, device=device)
+    predictor.initialize_from_trained_model_folder(str(model), (0,))
     for name in ("student", "teacher"):
-        model = folders[name].with_name(f"model_{name}")
-        shutil.copytree(results, model)
-        plans = load_json(str(model / "plans.json"))
-        plans["nnunet_ssl"].setdefault("hyperparameters", {})[DUAL] = {"predict_with": name}
-        save_json(plans, str(model / "plans.json"), sort_keys=False)
-        commands.append(("nnUNetv2_predict_from_modelfolder", "-m", model, "-f", 0, "-i", source, "-o", folders[name],
-                         "-device", "cpu", "-npp", 0, "-nps", 0, "--save_probabilities"))  # fmt: skip
-    project.run_each(*commands)
+        predictor.network.predict_with = name
+        files = [[str(file)] for file in sorted(source.iterdir())]
+        predictor.predict_from_files_sequential(files, str(folders[name]), save_probabilities=True)
 
 
 def check_training(fold: Path, epochs: int) -> pd.DataFrame:
@@ -95,7 +92,8 @@ def check_mean(source: Path, folders: dict[str, Path]) -> None:
         assert label.shape == mean.shape[1:] and np.array_equal(label, mean.argmax(0))
 
 
-def test_trains_continues_validates_and_predicts_the_mean(project: Project, tmp_path: Path):
+def test_trains_continues_validates_and_predicts_the_mean(project: Project, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", next(iter(external.__path__)))
     given = options("3d_fullres", DUAL)
     results = project.results(DUAL, PLANS, "3d_fullres")
     fold = results / "fold_0"
@@ -118,11 +116,12 @@ def test_trains_continues_validates_and_predicts_the_mean(project: Project, tmp_
     table = check_training(fold, 2)
     assert table.iloc[0].equals(first.iloc[0])
     assert table["weight_contrast"].iloc[1] == pytest.approx(first["weight_contrast"].iloc[1])
-    predict_with_each(project, results, source, folders)
+    predict_with_each(results, source, folders)
     check_mean(source, folders)
 
 
-def test_2d_and_the_released_preset(project: Project, tmp_path: Path):
+def test_2d_and_the_released_preset(project: Project, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", next(iter(external.__path__)))
     source = crops(project, tmp_path / "in")
     short, released = f"{DUAL}_1epochs", f"{DUAL}_released_1epochs"
     folders = {name: tmp_path / name for name in ("mean", "student", "teacher")}
@@ -136,7 +135,7 @@ def test_2d_and_the_released_preset(project: Project, tmp_path: Path):
     state = torch.load(results / "fold_0" / "checkpoint_final.pth", weights_only=False)["network_weights"]
     assert any(name.startswith("student.") and "blocks" in name for name in state)
     assert any(name.startswith("teacher.") for name in state) and state["region_based"].item() is False
-    predict_with_each(project, results, source, folders)
+    predict_with_each(results, source, folders)
     check_mean(source, folders)
     table = pd.read_csv(project.results(released, PLANS, "3d_fullres") / "fold_0" / "semi_supervised.csv")
     assert len(table) == 1 and table[["loss_consistency", "loss_uncertainty"]].gt(0).all(axis=None)
