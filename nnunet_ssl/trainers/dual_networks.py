@@ -193,17 +193,17 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         hp = self.hyperparameters
         labeled = valid.new_ones(len(student) - len(valid), *valid.shape[1:])
         counted = torch.cat((labeled, valid))
-        factor = self.share_of_ranks(counted.sum()) * (self._ramp() if hp.ramp_agreement else 1.0)
+        share, ramp = self.share_of_ranks(counted.sum()), self._ramp() if hp.ramp_agreement else 1.0
         student, teacher, counted = self.classes(student), self.classes(teacher), self.maps(counted)
         terms = {}
         if hp.consistency_weight > 0:
             distance = cosine_consistency(student, teacher, counted)
-            terms["consistency"] = self.weigh("consistency", distance * factor, hp.consistency_weight)
+            terms["consistency"] = self.weigh("consistency", distance * share, hp.consistency_weight * ramp)
         if hp.uncertainty_weight > 0:
             imitation = uncertainty_rectified_cross_entropy(
                 student, teacher, hp.temperature, hp.hard_target, counted, hp.detach_uncertainty
             )
-            terms["uncertainty"] = self.weigh("uncertainty", imitation * factor, hp.uncertainty_weight)
+            terms["uncertainty"] = self.weigh("uncertainty", imitation * share, hp.uncertainty_weight * ramp)
         return terms
 
     def _pseudo_label_terms(

@@ -63,6 +63,7 @@ def predict_with_each(model: Path, source: Path, folders: dict[str, Path]) -> No
     predictor.initialize_from_trained_model_folder(str(model), (0,))
     for name in ("student", "teacher"):
         predictor.network.predict_with = name
+        folders[name].mkdir()
         files = [[str(file)] for file in sorted(source.iterdir())]
         predictor.predict_from_files_sequential(files, str(folders[name]), save_probabilities=True)
 

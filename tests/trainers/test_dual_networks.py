@@ -233,8 +233,8 @@ def test_weights_follow_the_progress(make_dataset):
     table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
     np.testing.assert_allclose(table["weight_contrast"], [6.738e-4, 6.005e-3, 2.865e-2, 7.316e-2], rtol=2e-4)
     ramp = [math.exp(-5 * (1 - min(1, t / 0.4)) ** 2) for t in (0, 0.25, 0.5, 0.75)]
-    for name in ("student", "teacher"):
-        np.testing.assert_allclose(table[f"weight_pseudo_label_{name}"], ramp, rtol=1e-6)
+    for name in ("pseudo_label_student", "pseudo_label_teacher", "consistency", "uncertainty"):
+        np.testing.assert_allclose(table[f"weight_{name}"], ramp, rtol=1e-6)
     assert table[[f"loss_{name}" for name in TERMS]].gt(0).all(axis=None)
     assert table["reliable"].between(0.8 - 0.01, 0.96 + 0.01).all()
     trainer.current_epoch, trainer._step = 4, 0
