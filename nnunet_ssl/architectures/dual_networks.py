@@ -6,7 +6,8 @@ Source: Lu et al., "Semi-supervised medical image segmentation via dual networks
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -45,8 +46,8 @@ class DualNet(nn.Module):
         student, teacher: U-Nets of nnU-Net's library with a UNetDecoder.
         predict_with: "mean" of both class probabilities, "student" or "teacher".
         student_dropout, teacher_dropout: of whole channels while training, at (bottleneck, last features).
-        sequential: keep the activations of one network at a time: each network's forward is repeated when the gradient
-            reaches it. Same values and gradients, dropout included.
+        sequential: keep the activations of one encoder or decoder at a time: each of the four is run again when the
+            gradient reaches it. Same values and gradients, dropout included.
 
     Raises:
         ValueError: an unknown ``predict_with``.
@@ -142,10 +143,7 @@ class DualNet(nn.Module):
 
     def _run(self, unet: nn.Module, images: Tensor, dropout: tuple[float, float]) -> tuple[Logits, Tensor]:
         rates = dropout if self.training else (0.0, 0.0)
-        if self.sequential and torch.is_grad_enabled():
-            result: tuple[Logits, Tensor] = checkpoint(logits_and_features, unet, images, *rates, use_reentrant=False)
-            return result
-        return logits_and_features(unet, images, *rates)
+        return logits_and_features(unet, images, *rates, recompute=self.sequential and torch.is_grad_enabled())
 
     def _predict(self, images: Tensor) -> Logits:
         if self.predict_with != "mean":
@@ -158,17 +156,30 @@ class DualNet(nn.Module):
 
 
 def logits_and_features(
-    unet: Any, images: Tensor, bottleneck_dropout: float = 0.0, feature_dropout: float = 0.0
+    unet: Any, images: Tensor, bottleneck_dropout: float = 0.0, feature_dropout: float = 0.0, recompute: bool = False
 ) -> tuple[Logits, Tensor]:
-    """What a U-Net returns for images (B, C, *P), and the features (B, F, *P) that its last 1x1 convolution sees."""
-    decoder = unet.decoder
-    *skips, features = unet.encoder(images)
-    features = drop_channels(features, bottleneck_dropout)
+    """What a U-Net returns for images (B, C, *P), and the features (B, F, *P) that its last 1x1 convolution sees.
+
+    With ``recompute``, encoder and decoder keep no activations but are run again when the gradient reaches them.
+    """
+    run = partial(checkpoint, use_reentrant=False) if recompute else _call
+    *skips, bottleneck = run(unet.encoder, images)
+    result: tuple[Logits, Tensor] = run(
+        _decode, unet.decoder, skips, drop_channels(bottleneck, bottleneck_dropout), feature_dropout
+    )
+    return result
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _decode(decoder: Any, skips: list[Tensor], features: Tensor, dropout: float) -> tuple[Logits, Tensor]:
     maps: list[Tensor] = []
     for upsample, stage, skip in zip(decoder.transpconvs, decoder.stages, reversed(skips), strict=True):
         features = stage(torch.cat((upsample(features), skip), 1))
         maps.append(features)
-    maps[-1] = drop_channels(maps[-1], feature_dropout)
+    maps[-1] = drop_channels(maps[-1], dropout)
     if not decoder.deep_supervision:
         return decoder.seg_layers[-1](maps[-1]), maps[-1]
     return [head(x) for head, x in zip(decoder.seg_layers, maps, strict=True)][::-1], maps[-1]

@@ -94,7 +94,7 @@ class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
         low=0.0,
         high=0.9,
     )
-    sequential: bool = setting(False, "keep the activations of one network at a time: less memory, more time")
+    sequential: bool = setting(False, "activations of one encoder or decoder at a time: less memory, more time")
     predict_with: str = setting(
         "mean", "mean of both probabilities, or one network", source="mean, released code", choices=PREDICTORS
     )
@@ -114,7 +114,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         paper="Lu et al., Dual Networks, arXiv:2505.17690",
         predicts="mean of both networks (options: student, teacher)",
         dimensions="2D, 3D",
-        extra_memory="a second network; option: one at a time",
+        extra_memory="a second network; option: one part at a time",
         extra_time="both networks' own steps, about 1.1 times",
     )
 
