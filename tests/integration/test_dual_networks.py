@@ -85,9 +85,10 @@ def check_mean(source: Path, folders: dict[str, Path]) -> None:
             for n in ("mean", "student", "teacher")
         )
         np.testing.assert_allclose(mean.sum(0), 1, atol=1e-3)
-        difference = np.abs(mean - (student + teacher) / 2)
-        # half precision, in which nnU-Net weighs the windows, is coarse where the Gaussian is small
-        assert np.quantile(difference, 0.99) < 2e-3 and difference.max() < 0.05
+        # towards the corners of a window, nnU-Net's Gaussian weights are too small for its half precision
+        centre = (slice(None), *(slice(size // 4, 3 * size // 4) for size in mean.shape[1:]))
+        assert mean[centre].size > 3 * 1000
+        np.testing.assert_allclose(mean[centre], ((student + teacher) / 2)[centre], atol=2e-3)
         assert np.abs(student - teacher).max() > 0.05
         label = segmentation(folders["mean"] / f"{name}.nii.gz")
         assert label.shape == mean.shape[1:] and np.array_equal(label, mean.argmax(0))
