@@ -4,11 +4,13 @@
     python benchmarks/step_time.py --dimensions 2
     python benchmarks/step_time.py --device cuda --compile           # GPU, mixed precision, torch.compile
     python benchmarks/step_time.py --plans PLANS.json --dataset-json DATASET.json -c 3d_fullres
+    python benchmarks/step_time.py --both-networks -tr nnUNetTrainerDualNetworks
     python benchmarks/step_time.py --loaders -d 4 -c 3d_fullres      # throughput of the loaders on a real dataset
 
 nnU-Net trains on as many patches as the two streams hold together. The trainers take turns, step by step, within one
 run, so that a busy machine slows each of them alike; times are medians, memory is the peak over a few steps. The data
-are random: only the work of the step counts.
+are random: only the work of the step counts. With --both-networks, nnU-Net also trains the residual (or plain)
+counterpart of the plans' U-Net, and time and memory are given as ratios to the sum of nnU-Net's two steps as well.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_plans import builtin_plans, fake_preprocessed
 
 STOCK = "nnUNetTrainer"
+COUNTERPART = "nnUNetTrainer, counterpart"
 
 
 def arguments() -> argparse.Namespace:
@@ -50,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--both-networks", action="store_true", help="compare with nnU-Net on both networks")
     parser.add_argument("--loaders", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
@@ -88,6 +92,8 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 
     device = torch.device(args.device, 0) if args.device == "cuda" else torch.device("cpu")
+    if name == COUNTERPART:
+        name, plans = STOCK, counterpart_plans(plans, configuration)
     trainer = make_trainer(name, plans, configuration, dataset_json, device)
     size = trainer.configuration_manager.batch_size
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
@@ -111,6 +117,19 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
     return step
 
 
+def counterpart_plans(plans: dict, configuration: str) -> dict:
+    """The plans with the other U-Net of Dual Networks: residual for plain, plain for residual."""
+    from nnunet_ssl.architectures.dual_networks import counterparts
+
+    plans = json.loads(json.dumps(plans))
+    architecture = plans["configurations"][configuration]["architecture"]
+    pair = counterparts(architecture["network_class_name"], architecture["arch_kwargs"])
+    name, kwargs = next((n, k) for n, k in pair if n != architecture["network_class_name"])
+    imports = [key for key in architecture["_kw_requires_import"] if key in kwargs]
+    architecture.update(network_class_name=name, arch_kwargs=kwargs, _kw_requires_import=imports)
+    return plans
+
+
 def _pin(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _pin(v) for k, v in value.items()}
@@ -129,7 +148,7 @@ def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configurat
 
     import nnunet_ssl.training.base  # noqa: F401 - imports are not the step's memory
 
-    recursive_find_trainer_class_by_name(name)  # for external trainers it imports all of nnU-Net's
+    recursive_find_trainer_class_by_name(name.split(",")[0])  # for external trainers it imports all of nnU-Net's
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
     before = _resident_mib("VmRSS")
     step = step_of(name, args, plans, configuration, dataset_json)
@@ -154,7 +173,7 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
     plans["nnunet_ssl"] = {"hyperparameters": args.hyperparameters}
     with tempfile.TemporaryDirectory() as folder:
         fake_preprocessed(Path(folder), plans, configuration)
-        names = [STOCK, *args.tr]
+        names = [STOCK, *([COUNTERPART] if args.both_networks else []), *args.tr]
         steps = {name: step_of(name, args, plans, configuration, dataset_json) for name in names}
         for step in steps.values():
             for _ in range(3):
@@ -181,6 +200,10 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 "memory_ratio": memory[name] / memory[STOCK],
             }
         )
+    if args.both_networks:
+        for row in rows:
+            for key in ("step_s", "memory_mib"):
+                row[f"{key.split('_')[0]}_of_both"] = row[key] / (rows[0][key] + rows[1][key])
     batch = plans["configurations"][configuration]["batch_size"]
     return {"what": f"{configuration}, patch {patch}, {2 * batch} patches per step", "rows": rows}
 

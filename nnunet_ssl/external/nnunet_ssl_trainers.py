@@ -14,6 +14,8 @@ NAMES = (
     "nnUNetTrainerSKCDF_paper",
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
+    "nnUNetTrainerDualNetworks",
+    "nnUNetTrainerDualNetworks_released",
 )
 _OURS = re.compile(rf"({'|'.join(NAMES)})(_[1-9]\d*epochs)?")
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nnunet_ssl.losses.precision import at_least_float32
+
 
 def softmax_mse(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean over voxels of the mean over classes of the squared difference of the two softmaxes.
@@ -64,8 +66,67 @@ def _masked_mse(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor
     return _masked_mean(torch.square(student - teacher).mean(1, keepdim=True), mask)
 
 
-def _masked_mean(error: Tensor, mask: Tensor | None) -> Tensor:
+def cosine_consistency(logits_a: Tensor, logits_b: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over voxels of one minus the cosine between the two class-probability vectors.
+
+    Source: Lu et al., "Semi-supervised medical image segmentation via dual networks", Eqs. 5 and 6. Evaluated as half
+    the squared distance of the normalised vectors, which is the same, and exactly zero with a gradient of exactly zero
+    where both agree.
+
+    Args:
+        logits_a, logits_b: (B, K, *S); both receive the gradient. For regions see :func:`as_two_classes`.
+        mask: (B, 1, *S), true or 1 where a voxel counts; ``None`` counts all. All zero gives 0, still connected.
+
+    Returns:
+        Scalar in [0, 1], float32 (float64 for float64 logits).
+    """
+    a, b = (_direction(at_least_float32(z).softmax(1)) for z in (logits_a, logits_b))
+    return _masked_mean(0.5 * torch.square(a - b).sum(1, keepdim=True), mask)
+
+
+def uncertainty_rectified_cross_entropy(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 0.5,
+    hard_target: bool = False,
+    mask: Tensor | None = None,
+    detach_weight: bool = False,
+) -> Tensor:
+    """Mean over voxels of exp(-KL) CE(student, sharpened teacher) + KL, with KL = KL(teacher || student).
+
+    Source: Lu et al., "Semi-supervised medical image segmentation via dual networks", Eqs. 7 to 9. The weight exp(-KL)
+    carries a gradient, as in the authors' code.
+
+    Args:
+        student_logits: (B, K, *S); receives the gradient.
+        teacher_logits: (B, K, *S); detached.
+        temperature: the target is softmax(teacher / temperature); below 1 it is sharpened. KL is taken at 1.
+        hard_target: the target is the teacher's most probable class instead, as in the authors' code.
+        mask: (B, 1, *S), true or 1 where a voxel counts; ``None`` counts all. All zero gives 0, still connected.
+        detach_weight: no gradient through exp(-KL).
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits).
+    """
+    student, teacher = at_least_float32(student_logits).log_softmax(1), at_least_float32(teacher_logits.detach())
+    expected = teacher.log_softmax(1)
+    divergence = F.kl_div(student, expected, reduction="none", log_target=True).sum(1, keepdim=True)
+    if hard_target:
+        error = -student.gather(1, teacher.max(1, keepdim=True).indices)
+    else:
+        error = -((teacher / temperature).softmax(1) * student).sum(1, keepdim=True)
+    weight = (-(divergence.detach() if detach_weight else divergence)).exp()
+    return _masked_mean(weight * error + divergence, mask)
+
+
+def _direction(vectors: Tensor) -> Tensor:
+    """(B, K, *S) divided by their norms over K; on a CPU six times faster than ``normalize`` over this axis."""
+    return vectors * torch.square(vectors).sum(1, keepdim=True).clamp(min=1e-16).rsqrt()
+
+
+def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of (B, 1, *S) over the voxels that count."""
     if mask is None:
-        return error.mean()
-    weight = mask.to(error.dtype)
-    return (error * weight).sum() / weight.sum().clamp(min=1.0)
+        return values.mean()
+    weight = mask.to(values.dtype)
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)

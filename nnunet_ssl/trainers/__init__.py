@@ -14,6 +14,8 @@ TRAINERS = {
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf_paper",
     "nnUNetTrainerPLGCL": "nnunet_ssl.trainers.plgcl",
     "nnUNetTrainerPLGCL_paper": "nnunet_ssl.trainers.plgcl_paper",
+    "nnUNetTrainerDualNetworks": "nnunet_ssl.trainers.dual_networks",
+    "nnUNetTrainerDualNetworks_released": "nnunet_ssl.trainers.dual_networks_released",
 }
 register_trainers(TRAINERS)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
-from torch import nn
 
 from nnunet_ssl.trainers.skcdf import SKCDFHyperparameters, nnUNetTrainerSKCDF
+from nnunet_ssl.training.published import nnUNetTrainerPublished
 from nnunet_ssl.training.settings import setting
 
 EPOCHS = 1500  # Sec. 4.1
@@ -29,7 +27,7 @@ class SKCDFPaperHyperparameters(SKCDFHyperparameters):
     )
 
 
-class nnUNetTrainerSKCDF_paper(nnUNetTrainerNoDA, nnUNetTrainerSKCDF):
+class nnUNetTrainerSKCDF_paper(nnUNetTrainerPublished, nnUNetTrainerSKCDF):
     """SGD at 0.3 with momentum 0.9, 1500 passes over the unlabelled cases, random crops without augmentation.
 
     No deep supervision, no gradient clipping, no mixed precision, no mirroring in prediction. What the settings block
@@ -38,21 +36,15 @@ class nnUNetTrainerSKCDF_paper(nnUNetTrainerNoDA, nnUNetTrainerSKCDF):
 
     Hyperparameters: ClassVar[type] = SKCDFPaperHyperparameters
     hyperparameters: SKCDFPaperHyperparameters
+    labeled_patches = BATCH_SIZE
 
     def set_up(self) -> None:
         super().set_up()
-        self.enable_deep_supervision = False
-        self.oversample_foreground_percent = 0.0  # uniform crops
-        self.grad_scaler = None
         if self.settings.training.num_epochs is None and self.length_variant_epochs is None:
             self.num_epochs = EPOCHS
         training = self.settings.training
         if training.initial_lr is None and training.optimizer is None:  # another optimiser keeps nnU-Net's rate
             self.initial_lr = 0.3  # Sec. 4.1; the release uses 0.1 for AMOS
-
-    def _set_batch_size_and_oversample(self) -> None:
-        self.configuration_manager.configuration["batch_size"] = BATCH_SIZE
-        super()._set_batch_size_and_oversample()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         if self.settings.training.optimizer is not None:
@@ -73,9 +65,3 @@ class nnUNetTrainerSKCDF_paper(nnUNetTrainerNoDA, nnUNetTrainerSKCDF):
         if self.settings.training.num_iterations_per_epoch is None:  # counted anew when training starts
             self.num_iterations_per_epoch = state["settings"]["training"]["num_iterations_per_epoch"]
         super().load_extra_state(state)
-
-    def clipping_groups(self) -> list[list[nn.Parameter]]:
-        return []
-
-    def mixed_precision(self) -> AbstractContextManager[Any]:
-        return nullcontext()

@@ -13,6 +13,8 @@ import torch
 
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.trainers.dual_networks import nnUNetTrainerDualNetworks
+from nnunet_ssl.trainers.dual_networks_released import nnUNetTrainerDualNetworks_released
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.skcdf_paper import nnUNetTrainerSKCDF_paper
@@ -54,6 +56,9 @@ CASES = [
     (nnUNetTrainerSKCDF, "3d_fullres", {"channel_dropout": 0.3}),
     (nnUNetTrainerSKCDF, "2d", {"context_samples": 1, "inference_decoder": "labeled"}),
     (nnUNetTrainerSKCDF_paper, "3d_fullres", {}),
+    (nnUNetTrainerDualNetworks, "3d_fullres", {"channel_dropout": 0.3}),
+    (nnUNetTrainerDualNetworks, "2d", {"sequential": True}),
+    (nnUNetTrainerDualNetworks_released, "2d", {}),
 ]
 
 

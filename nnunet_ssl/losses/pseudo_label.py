@@ -1,0 +1,132 @@
+"""Pseudo-labels that two networks share, filtered by entropy.
+
+Source: Lu et al., "Semi-supervised medical image segmentation via dual networks", Eqs. 3 and 4; how the two networks
+are united is that of the authors' code, extended to several classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nnunet_ssl.losses.precision import at_least_float32
+
+LARGEST_SORT = 2**20  # voxels from which a percentile is computed; larger maps are thinned out
+
+
+class Decision(NamedTuple):
+    """What one network says about each voxel, without gradient."""
+
+    label: Tensor
+    """(B, *S) int64, the most probable class; with regions (B, R, *S), 1 inside."""
+    reliable: Tensor
+    """(B, *S) bool, entropy below the percentile, and not masked."""
+    entropy: Tensor
+    """(B, *S) in nats; with regions the mean over them."""
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """-sum_c p_c log p_c of the softmax over classes (Eq. 3, in nats and without epsilon).
+
+    Args:
+        logits: (B, K, *S).
+
+    Returns:
+        (B, *S) in [0, ln K], float32 (float64 for float64 logits); receives a gradient where the logits have one.
+    """
+    log_probability = at_least_float32(logits).log_softmax(1)
+    return -(log_probability.exp() * log_probability).sum(1)
+
+
+@torch.no_grad()
+def below_percentile(values: Tensor, percentile: float, mask: Tensor | None = None) -> Tensor:
+    """Where the values are strictly below their percentile (linear interpolation), without synchronising.
+
+    Args:
+        values: (B, *S). All of them together have one percentile; of more than 2^20 every n-th one enters it.
+        percentile: in [0, 100].
+        mask: (B, 1, *S), true or 1 where a voxel counts: the others enter no percentile and are never below it.
+
+    Returns:
+        (B, *S) bool. Nothing is strictly below the percentile of a constant.
+    """
+    counted = values if mask is None else values.masked_fill(mask[:, 0] == 0, torch.nan)
+    flat = counted.flatten()
+    # an odd step meets every phase of the patterns that transposed convolutions leave
+    threshold = flat[:: -(-flat.numel() // LARGEST_SORT) | 1].nanquantile(percentile / 100)
+    return counted < threshold  # false for NaN
+
+
+@torch.no_grad()
+def decide(logits: Tensor, percentile: float = 80.0, mask: Tensor | None = None) -> Decision:
+    """The network's own label of each voxel, and whether its entropy is among the lowest ``percentile`` %.
+
+    Args:
+        logits: (B, K, *S).
+        percentile: 80 in the paper.
+        mask: (B, 1, *S), true or 1 where a voxel counts.
+    """
+    uncertainty = entropy(logits)
+    return Decision(logits.max(1).indices, below_percentile(uncertainty, percentile, mask), uncertainty)
+
+
+@torch.no_grad()
+def decide_regions(logits: Tensor, percentile: float = 80.0, mask: Tensor | None = None) -> Decision:
+    """As :func:`decide` for regions (B, R, *S): inside where the sigmoid exceeds 0.5; their entropies are averaged."""
+    z = at_least_float32(logits)
+    # of the two classes (1 - sigmoid, sigmoid)
+    uncertainty = (F.softplus(-z) * z.sigmoid() + F.softplus(z) * (-z).sigmoid()).mean(1)
+    return Decision((z > 0).long(), below_percentile(uncertainty, percentile, mask), uncertainty)
+
+
+@torch.no_grad()
+def unite(a: Decision, b: Decision) -> tuple[Tensor, Tensor]:
+    """One label per voxel from two networks, valid where at least one of them is reliable.
+
+    Of unequal labels, that of the only reliable network counts; where both are reliable or neither is, foreground
+    before background, then the label of the lower entropy. Regions: the union of both networks.
+
+    Returns:
+        labels, as ``a.label``, and valid, (B, *S) bool.
+    """
+    valid = a.reliable | b.reliable
+    if a.label.ndim > a.reliable.ndim:
+        return a.label | b.label, valid
+    surer = torch.where(b.entropy < a.entropy, b.label, a.label)
+    foreground = torch.where(a.label == 0, b.label, torch.where(b.label == 0, a.label, surer))
+    only = torch.where(a.reliable, a.label, b.label)
+    return torch.where(a.reliable == b.reliable, foreground, only), valid
+
+
+def entropy_filtered_pseudo_label(
+    logits_a: Tensor, logits_b: Tensor, percentile: float = 80.0, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The pseudo-label that two networks share: :func:`decide` for each, then :func:`unite`. No gradient.
+
+    Args:
+        logits_a, logits_b: (B, K, *S) of the same voxels.
+        percentile: of each network's own entropies, 80 in the paper.
+        mask: (B, 1, *S), true or 1 where a voxel counts; ``None`` counts all.
+
+    Returns:
+        labels (B, *S) int64 in 0..K-1, and valid (B, *S) bool.
+    """
+    return unite(decide(logits_a, percentile, mask), decide(logits_b, percentile, mask))
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    """Mean cross-entropy over the valid voxels (Eq. 4); zero, still connected, when nothing is valid.
+
+    Args:
+        logits: (B, K, *S); receives the gradient, exactly zero where not valid.
+        labels: (B, *S), class indices; may hold anything where not valid.
+        valid: (B, *S) bool.
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits).
+    """
+    error = F.cross_entropy(at_least_float32(logits), torch.where(valid, labels, 0).long(), reduction="none")
+    return (error * valid).sum() / valid.sum().clamp(min=1)
