@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from nnunet_ssl.trainers.plgcl import PLGCLHyperparameters, nnUNetTrainerPLGCL
+from nnunet_ssl.trainers.plgcl import nnUNetTrainerPLGCL
+from nnunet_ssl.trainers.plgcl_settings import PLGCLHyperparameters
 from nnunet_ssl.training.settings import setting
 
 LEARNING_RATE = 1e-4  # Sec. 4.2

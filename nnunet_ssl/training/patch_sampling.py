@@ -23,59 +23,6 @@ MIN_VOXELS = 10  # of the class in a window; the released code drops contours of
 MIN_SHARE = 0.1  # of the voxels of the class in the window of the batch that has most
 MIN_VALID = 0.5  # share of a window that is no padding
 
-# ---- confidence maps
-
-
-def class_probabilities(logits: Tensor, has_regions: bool = False) -> Tensor:
-    """C (B, K, *S) in float32: softmax; for regions sigmoid, behind a background channel 1 - max."""
-    if not has_regions:
-        return logits.float().softmax(1)
-    return with_background(logits.float().sigmoid())
-
-
-def with_background(regions: Tensor) -> Tensor:
-    """(B, R, *S) in [0, 1] -> (B, 1 + R, *S), background first."""
-    return torch.cat([1 - regions.amax(1, keepdim=True), regions], 1)
-
-
-def label_probabilities(
-    target: Tensor,
-    classes: int,
-    has_regions: bool = False,
-    ignore_label: int | None = None,
-    guess: Tensor | None = None,
-) -> Tensor:
-    """C (B, K, *S) of ground truth: one-hot, and the guess where it is ignored.
-
-    Args:
-        target: (B, 1, *S) labels; with regions (B, R, *S), with an ignore label (B, R + 1, *S), as nnU-Net gives it.
-        classes: K, with regions counting background.
-        has_regions: the target's kind.
-        ignore_label: nnU-Net's, or ``None``.
-        guess: (B, K, *S) probabilities, needed with an ignore label alone.
-    """
-    if has_regions:
-        known = with_background((target[:, : classes - 1] > 0).float())
-        ignored = None if ignore_label is None else target[:, -1:] > 0
-    else:
-        index = torch.arange(classes, device=target.device).view(1, -1, *[1] * (target.ndim - 2))
-        known = (target == index).float()
-        ignored = None if ignore_label is None else target == ignore_label
-    if ignored is None:
-        return known
-    assert guess is not None
-    return torch.where(ignored, guess, known)
-
-
-def contrasted_pairs(regions: Sequence[Sequence[int]]) -> Tensor:
-    """(1 + R, 1 + R) bool, symmetric: regions without a common label may be negatives of each other, background of all.
-
-    The diagonal is true.
-    """
-    sets = [set(), *map(set, regions)]
-    return torch.tensor([[i == j or not (a & b) for j, b in enumerate(sets)] for i, a in enumerate(sets)])
-
-
 # ---- scores of the windows
 
 
@@ -103,7 +50,7 @@ def score_windows(
 
     Args:
         unit: (B, C, *S) images in [0, 1]; every channel is attended alike, and their entropies are averaged.
-        confidence: (B, K, *S), see :func:`class_probabilities`.
+        confidence: (B, K, *S), see :mod:`nnunet_ssl.training.confidence_maps`.
         valid: (B, 1, *S), true or 1 where a voxel is no padding.
         grid: the windows.
         has_regions: a voxel may have several hard labels (C >= 0.5), else the most probable one.

@@ -11,3 +11,8 @@ def sigmoid_rampup(progress: float) -> float:
     Source: the ramp of Laine & Aila, "Temporal ensembling" (ICLR 2017), as used by Mean Teacher and its successors.
     """
     return math.exp(-5.0 * (1.0 - min(max(progress, 0.0), 1.0)) ** 2)
+
+
+def linear_rampup(progress: float, start: float = 0.0) -> float:
+    """0 until ``start``, then in a straight line to 1 at the end of training."""
+    return min(max((progress - start) / max(1.0 - start, 1e-9), 0.0), 1.0)

@@ -12,8 +12,9 @@ import torch.multiprocessing as mp
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_ssl.trainers.plgcl import Patches, nnUNetTrainerPLGCL
+from nnunet_ssl.trainers.plgcl import nnUNetTrainerPLGCL
 from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.patch_sampler import Patches
 from tests.running import SHORT, make_trainer
 from tests.training.test_distributed import joined_batch, part
 
@@ -68,7 +69,7 @@ def state_of(trainer: nnUNetTrainerPLGCL) -> dict[str, Any]:
 def on_rank(trainer: nnUNetTrainerPLGCL, rank: int) -> list[dict[str, Any]]:
     """A warm-up step that fills the memory, without the head; then the first step with it, as `losses` does both."""
     batch, found = part(batch_for(trainer), slice(2 * rank, 2 * rank + 2)), []
-    trainer.generator.manual_seed(rank)
+    trainer.sampler.generator.manual_seed(rank)
     for epoch in (0, 1):
         trainer.current_epoch = epoch
         trainer.network.zero_grad(), trainer.auxiliary["head"].zero_grad()
@@ -81,12 +82,12 @@ def in_one_process(trainer: nnUNetTrainerPLGCL) -> list[dict[str, Any]]:
     """The terms of the joined batch; the patches are those that each rank would choose among its own images."""
     batch, found = batch_for(trainer), []
     generators = [torch.Generator().manual_seed(rank) for rank in (0, 1)]
-    sample, keys, key_views = trainer.sample_patches, trainer._keys, []
+    sample, keys, key_views = trainer.sample_patches, trainer.keys, []
 
     def of_both(labeled: Any, unlabeled: Any, teacher: torch.Tensor) -> Patches:
         halves = []
         for rank, rows in enumerate((slice(0, 2), slice(2, 4))):
-            trainer.generator = generators[rank]
+            trainer.sampler.generator = generators[rank]
             mine = trainer.split_batch(part(batch, rows))
             halves.append(sample(*mine, teacher[rows]))
         key_views[:] = halves
@@ -97,11 +98,11 @@ def in_one_process(trainer: nnUNetTrainerPLGCL) -> list[dict[str, Any]]:
             return keys(patches, queries)
         each = []
         for rank, half in enumerate(key_views):
-            trainer.generator = generators[rank]
+            trainer.sampler.generator = generators[rank]
             each.append(keys(half, None))
         return torch.cat(each)
 
-    trainer.sample_patches, trainer._keys = of_both, by_rank
+    trainer.sample_patches, trainer.keys = of_both, by_rank
     for epoch in (0, 1):
         trainer.current_epoch = epoch
         trainer.network.zero_grad(), trainer.auxiliary["head"].zero_grad()
@@ -121,7 +122,7 @@ def worker(rank: int, dataset: Path, port: int, out: Path) -> None:
     for case in CASES:
         trainer = build(dataset, *case)
         assert isinstance(trainer.auxiliary["head"], DistributedDataParallel)
-        seed = trainer.generator.initial_seed()
+        seed = trainer.sampler.generator.initial_seed()
         found.append((seed, trainer.grid, on_rank(trainer, rank)))
     # two whole steps: the second is refused by DDP if the first left a trained parameter without gradient
     trainer.current_epoch = 1

@@ -13,8 +13,10 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.trainers import plgcl_settings
 from nnunet_ssl.trainers.plgcl import nnUNetTrainerPLGCL
 from nnunet_ssl.training.monitor import Monitor
+from nnunet_ssl.training.patch_grid import PatchGrid
 from tests.running import SHORT, make_trainer, same_weights, weights
 from tests.training.test_resume import Interrupted, interrupt_after, plain
 
@@ -118,7 +120,7 @@ def test_two_and_two_epochs_equal_four(make_dataset, configuration, predict_with
     second.load_checkpoint(str(Path(first.output_folder, "checkpoint_latest.pth")))
     held, kept = (t.auxiliary["memory"].state_dict() for t in (first, second))
     assert second.auxiliary["memory"].counts.sum() > 0 and all(torch.equal(held[k], kept[k]) for k in held)
-    assert torch.equal(second.generator.get_state(), first.generator.get_state())
+    assert torch.equal(second.sampler.generator.get_state(), first.sampler.generator.get_state())
     second.run_training()
 
     assert straight.logger.get_value("train_losses", None) == second.logger.get_value("train_losses", None)
@@ -126,7 +128,7 @@ def test_two_and_two_epochs_equal_four(make_dataset, configuration, predict_with
     for name in ("teacher", "head", "teacher_head", "memory"):
         a, b = (t.auxiliary[name].state_dict() for t in (straight, second))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), name
-    assert torch.equal(straight.generator.get_state(), second.generator.get_state())
+    assert torch.equal(straight.sampler.generator.get_state(), second.sampler.generator.get_state())
     logs = [t.logger.local_logger.my_fantastic_logging for t in (straight, second)]
     keys = [k for k in logs[0] if k.startswith("ssl/")]
     assert "ssl/weight_covariance" in keys
@@ -183,10 +185,8 @@ def test_a_plan_in_which_no_window_fits_is_refused_before_anything_is_written(ma
 
 def test_an_encoder_that_cannot_take_the_windows_is_explained_at_the_start(make_dataset, monkeypatch):
     """The plans promise other strides than the network has."""
-    from nnunet_ssl.trainers import plgcl
-
     trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerPLGCL)
-    monkeypatch.setattr(plgcl, "plan_grid", lambda *_: plgcl.PatchGrid(2, (4, 4, 4), ((0,), (0,), (0,))))
+    monkeypatch.setattr(plgcl_settings, "plan_grid", lambda *_: PatchGrid(2, (4, 4, 4), ((0,), (0,), (0,))))
     with pytest.raises(SemiSupervisedError, match=r"cannot embed patches of \[4, 4, 4\] voxels at stage 2: .*spatial"):
         trainer.initialize()
 
@@ -199,7 +199,7 @@ def test_networks_without_encoder_stages_are_refused(make_dataset):
     architecture["network_class_name"] = "dynamic_network_architectures.architectures.primus.PrimusS"
     del architecture["arch_kwargs"]["strides"]
     save_json(plans, file, sort_keys=False)
-    with pytest.raises(NotImplementedError, match="nnUNetTrainerPLGCL does not support .*PrimusS"):
+    with pytest.raises(NotImplementedError, match="PLGCL does not support .*PrimusS"):
         make_trainer(dataset, nnUNetTrainerPLGCL)
     with pytest.raises(NotImplementedError, match="does not support cascade stages"):
         make_trainer(dataset, nnUNetTrainerPLGCL, "3d_cascade_fullres")
@@ -234,7 +234,7 @@ def test_purity_is_that_of_the_labelled_part(make_dataset):
         trainer.forward = lambda network, images, logits=logits: (
             torch.tensor(logits).view(1, 3, 1, 1, 1).expand(len(images), 3, *images.shape[2:])
         )
-        trainer._observe_purity(labeled, torch.rand_like(labeled.image))
+        trainer.observe_purity(labeled)
         assert trainer.monitor.epoch_means()["purity"] == expected
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
+from nnunet_ssl.training.confidence_maps import class_probabilities
 from nnunet_ssl.training.patch_grid import PatchGrid, plan_grid
 from nnunet_ssl.training.patch_sampling import (
     WindowScores,
     candidates,
-    class_probabilities,
-    contrasted_pairs,
     cut_attended,
     draw_anchors,
     draw_classes,
-    label_probabilities,
     nearest,
     score_windows,
     select_windows,
@@ -227,30 +223,6 @@ def test_patches_are_cut_from_the_attended_image():
     assert torch.equal(found[0], unit[0, :, :p, :q] * confidence[0, 2, :p, :q])
 
 
-# ---- confidence maps
-
-
-def test_confidence_of_labels():
-    target = torch.tensor([[0, 1], [2, 3]]).view(1, 1, 2, 2)
-    guess = torch.full((1, 3, 2, 2), 1 / 3)
-    known = label_probabilities(target, 3, ignore_label=3, guess=guess)
-    assert known[0, :, 0, 0].tolist() == [1, 0, 0] and known[0, :, 1, 0].tolist() == [0, 0, 1]
-    assert torch.equal(known[0, :, 1, 1], guess[0, :, 1, 1])
-    assert not label_probabilities(target, 3)[0, :, 1, 1].any()
-
-
-def test_confidence_of_regions():
-    logits = torch.tensor([math.log(3.0), -math.log(3.0)]).view(1, 2, 1)
-    assert class_probabilities(logits, True).flatten().tolist() == pytest.approx([0.25, 0.75, 0.25])
-    target = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1]]).view(1, 3, 3)  # two regions and the ignore mask
-    guess = torch.full((1, 3, 3), 0.4)
-    known = label_probabilities(target, 3, True, 9, guess)
-    assert known[0, :, 0].tolist() == [0, 1, 0] and known[0, :, 1].tolist() == [0, 1, 1]
-    assert torch.equal(known[0, :, 2], guess[0, :, 2])
-    without = label_probabilities(target[:, :2], 3, True)
-    assert without[0, :, 2].tolist() == [1, 0, 0]
-
-
 def test_a_voxel_counts_for_every_region_it_belongs_to():
     unit, regions = (
         in_windows([0.5] * 6),
@@ -259,13 +231,6 @@ def test_a_voxel_counts_for_every_region_it_belongs_to():
     maps = torch.cat([1 - regions.amax(1, keepdim=True), regions], 1)
     found = score_windows(unit, maps, torch.ones(1, 1, 4, 24), ROW, has_regions=True)
     assert (found.voxels[0] / 16).tolist() == [[1, 0, 0, 0, 1, 1], [0, 1, 1, 1, 0, 0], [0, 0, 1, 0, 0, 0]]
-
-
-def test_nested_regions_are_no_negatives_of_each_other():
-    pairs = contrasted_pairs([(1, 2, 3), (2, 3), (3,), (4,)])
-    expected = torch.eye(5, dtype=torch.bool)
-    expected[0] = expected[:, 0] = expected[4] = expected[:, 4] = True
-    assert torch.equal(pairs, expected)
 
 
 def test_padding_lowers_the_valid_share():
