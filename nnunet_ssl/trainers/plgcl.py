@@ -62,6 +62,8 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         with torch.no_grad():
             teacher = self.forward(self.auxiliary["teacher"], unlabeled.weak)
         self.observe_pseudo_labels(student, teacher, unlabeled.valid)
+        if self._step == 0:
+            self.observe_purity(labeled)
 
         distance = sigmoid_cross_entropy if self.label_manager.has_regions else softmax_cross_entropy
         consistency = distance(student, teacher, unlabeled.valid, hard=hp.consistency_target == "hard")  # Eq. 6
@@ -95,10 +97,9 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         images, valid = torch.cat([labeled.image, unlabeled.weak]), torch.cat([whole, unlabeled.valid])
         patches, candidates = sampler.sample(images, confidence, valid)
         self.monitor.add(COUNT + "candidates", candidates)
-        if self._step == 0:
-            self.observe_purity(labeled)
         return patches
 
+    @torch.no_grad()
     def observe_purity(self, labeled: LabeledBatch) -> None:
         """Log which share of the windows chosen by the teacher's probabilities of labelled images show their class."""
         guess = self.sampler.confidence(self.forward(self.auxiliary["teacher"], labeled.image))
@@ -185,6 +186,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         self.sampler = PatchSampler(
             self.grid, fixed_ranges(plan.normalization_schemes, properties), self.label_manager,
             own_generator(self.device), hp.neighbours, hp.max_classes, hp.anchor, hp.similarity,
+            hp.presence_voxels, hp.presence_share,
         )  # fmt: skip
         self.pairs = class_pairs(self.label_manager).to(self.device)
         head = ProjectionHead(channels, hp.embedding_size)

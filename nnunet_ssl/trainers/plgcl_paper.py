@@ -10,6 +10,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from nnunet_ssl.trainers.plgcl import nnUNetTrainerPLGCL
 from nnunet_ssl.trainers.plgcl_settings import PLGCLHyperparameters
+from nnunet_ssl.training.network import freeze_unused_heads
 from nnunet_ssl.training.settings import setting
 
 LEARNING_RATE = 1e-4  # Sec. 4.2
@@ -72,6 +73,7 @@ class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         if self.settings.training.optimizer is not None:
             return super().configure_optimizers()
+        freeze_unused_heads(self.network)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(parameters, self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent=0)  # no decay is stated

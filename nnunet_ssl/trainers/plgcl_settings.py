@@ -9,7 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_ssl.losses.gaussian_contrast import COVARIANCES
 from nnunet_ssl.training.base import SemiSupervisedHyperparameters
 from nnunet_ssl.training.patch_grid import PatchGrid, plan_grid
-from nnunet_ssl.training.patch_sampling import ANCHORS, SIMILARITIES
+from nnunet_ssl.training.patch_sampling import ANCHORS, MIN_SHARE, MIN_VOXELS, SIMILARITIES
 from nnunet_ssl.training.settings import setting
 
 
@@ -47,6 +47,19 @@ class PLGCLHyperparameters(SemiSupervisedHyperparameters):
     )
     queries: str = setting(
         "all", "patches that are contrasted", source="all, released code; anchor, Sec. 3.1", choices=("all", "anchor")
+    )
+    presence_voxels: int = setting(
+        MIN_VOXELS,
+        "voxels of the class that a patch must show",
+        source="more than 10 pixels of a contour, released code; recommended",
+        low=0,
+    )
+    presence_share: float = setting(
+        MIN_SHARE,
+        "rho, and of what the patch of the batch with most voxels of the class shows",
+        source="recommended",
+        low=0.0,
+        high=1.0,
     )
     max_classes: int = setting(8, "classes sampled per step", source="recommended", low=2)
     patch_size: list[int] | None = setting(  # noqa: RUF009 - a field, as the others

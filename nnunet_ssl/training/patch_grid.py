@@ -59,7 +59,7 @@ def plan_grid(
         batch: images per step.
         neighbours: n, positives of an anchor.
         size: explicit voxels of a window; ``None`` follows the rule.
-        embed_stage: "auto", or "bottleneck" for windows that fit the deepest stage with two positions per axis.
+        embed_stage: "auto", or "bottleneck" for the deepest stage, with two positions per axis at least.
 
     Raises:
         SemiSupervisedError: no stage fits such windows.
@@ -90,7 +90,8 @@ def _size(crop: Sequence[int], reach: Sequence[int], size: Sequence[int] | None,
     if len(size) != len(crop):
         return None
     fits = all(
-        type(p) is int and 0 < p <= length and p % t == 0 for p, length, t in zip(size, crop, reach, strict=True)
+        type(p) is int and cells * t <= p <= length and p % t == 0
+        for p, length, t in zip(size, crop, reach, strict=True)
     )
     return tuple(size) if fits else None
 

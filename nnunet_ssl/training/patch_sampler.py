@@ -17,6 +17,7 @@ from nnunet_ssl.training.confidence_maps import class_probabilities, label_proba
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.patch_grid import PatchGrid
 from nnunet_ssl.training.patch_sampling import (
+    MIN_SHARE,
     MIN_VOXELS,
     Selection,
     cut_attended,
@@ -57,7 +58,7 @@ class PatchSampler:
         ranges: see :func:`fixed_ranges`.
         labels: nnU-Net's label manager of the dataset.
         generator: on the training device.
-        neighbours, max_classes, anchor, similarity: see :func:`select_windows`.
+        neighbours, max_classes, anchor, similarity, min_voxels, min_share: see :func:`select_windows`.
     """
 
     grid: PatchGrid
@@ -68,6 +69,8 @@ class PatchSampler:
     max_classes: int = 8
     anchor: str = "confidence"
     similarity: str = "entropy"
+    min_voxels: int = MIN_VOXELS
+    min_share: float = MIN_SHARE
 
     @property
     def classes(self) -> int:
@@ -122,4 +125,5 @@ class PatchSampler:
         return select_windows(
             scores, unit, confidence, self.grid, self.generator,
             neighbours=self.neighbours, max_classes=self.max_classes, anchor=self.anchor, similarity=self.similarity,
+            min_voxels=self.min_voxels, min_share=self.min_share,
         )  # fmt: skip

@@ -118,6 +118,8 @@ def select_windows(
     max_classes: int = 8,
     anchor: str = "confidence",
     similarity: str = "entropy",
+    min_voxels: float = MIN_VOXELS,
+    min_share: float = MIN_SHARE,
 ) -> Selection:
     """For each class an anchor and the windows most similar to it.
 
@@ -128,8 +130,9 @@ def select_windows(
         max_classes: classes per step, drawn among those with candidates where there are more.
         anchor: see :func:`draw_anchors`.
         similarity: by Ent, the method; by Avg or by the cosine of the attended windows, PLGCL's Table 3.
+        min_voxels, min_share: see :func:`candidates`.
     """
-    suited = candidates(scores)
+    suited = candidates(scores, min_voxels, min_share)
     number = suited.sum(1)
     average = _by_class(scores.confidence)
     classes, drawn = draw_classes(number >= 2, max_classes, generator)
@@ -144,14 +147,19 @@ def select_windows(
     return Selection(windows, classes, valid, number)
 
 
-def candidates(scores: WindowScores) -> Tensor:
+def candidates(scores: WindowScores, min_voxels: float = MIN_VOXELS, min_share: float = MIN_SHARE) -> Tensor:
     """(K, N) bool: windows that show class k in enough voxels, and are mostly no padding.
 
     Entropy alone does not tell bright certain tissue from tissue of other classes.
+
+    Args:
+        scores: of all windows of the batch.
+        min_voxels: of the class in a window; 0 for both: wherever there is an image.
+        min_share: of the voxels that the window of the batch with most of the class has.
     """
     voxels = _by_class(scores.voxels)
     most = voxels.amax(1, keepdim=True)
-    return (voxels >= MIN_VOXELS) & (voxels >= MIN_SHARE * most) & (scores.valid.flatten() >= MIN_VALID)
+    return (voxels >= min_voxels) & (voxels >= min_share * most) & (scores.valid.flatten() >= MIN_VALID)
 
 
 def draw_classes(present: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

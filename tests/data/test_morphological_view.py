@@ -35,6 +35,24 @@ def test_every_operation_is_drawn():
     assert -0.3 <= shifts.min() < -0.28 and 0.28 < shifts.max() <= 0.3
 
 
+def test_magnitudes_and_probabilities():
+    """Of brightness, shift, contrast, gamma and morphology, in this order."""
+    torch.manual_seed(0)
+    steps = MorphologicalView().steps(None)
+    assert [p for p, _ in steps] == [0.8, 0.5, 0.5, 0.3, 0.5]
+    brightness, _, contrast, gamma, _ = (t for _, t in steps)
+    x = torch.tensor([0.0, 1.0, 1.5, 2.5, 4.0]).view(1, 1, 5)  # mean 1.8, within the range that contrast keeps
+    factors = torch.stack([brightness(image=x.clone())["image"][0, 0, 4] / 4 for _ in range(300)])
+    assert 0.7 <= factors.min() < 0.72 and 1.28 < factors.max() <= 1.3
+    found = torch.stack([contrast(image=x.clone())["image"][0, 0] for _ in range(300)])
+    slope = (found[:, 3] - found[:, 2]) / (x[0, 0, 3] - x[0, 0, 2])
+    assert 0.7 <= slope.min() < 0.72 and 1.28 < slope.max() <= 1.3 + 1e-5
+    ratio = torch.stack([gamma(image=x.clone())["image"][0, 0] for _ in range(300)])
+    ratio = (ratio - ratio.amin(1, keepdim=True)) / (ratio.amax(1, keepdim=True) - ratio.amin(1, keepdim=True))
+    exponent = ratio[:, 1].log() / torch.tensor(0.25).log()  # of the voxel a quarter up the range
+    assert 0.7 - 0.01 <= exponent.min() < 0.75 and 1.45 < exponent.max() <= 1.5 + 0.01
+
+
 @pytest.mark.parametrize("shape", [(4, 2, 12, 14), (4, 1, 8, 12, 12)])
 def test_views_differ_per_sample_and_keep_a_masked_background(shape):
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 
 SCRIPTS = Path(sys.executable).parent
 DATASET = "Dataset004_Hippocampus"
+ACDC = "Dataset027_ACDC"
 TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "optimizer=adamw",
             "initial_lr=0.003", "save_every=1")  # fmt: skip
 MEAN_TEACHER = "nnUNetTrainerMeanTeacher"

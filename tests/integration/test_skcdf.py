@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from tests.integration.commands import (
     PATCHES,
@@ -26,7 +25,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reas
 SKCDF = "nnUNetTrainerSKCDF"
 TERMS = ["loss_supervised", "loss_supervised_balanced", "loss_unsupervised", "loss_unsupervised_balanced"]
 PLAIN, RESIDUAL = "nnUNetPlans", "nnUNetResEncUNetMPlans"
-ACDC = "Dataset027_ACDC"
 
 
 @pytest.fixture(scope="module")
@@ -124,25 +122,9 @@ def test_2d_and_residual_encoder_plans(project: Project, tmp_path: Path):
         check_prediction(source, tmp_path / f"{plans}_{configuration}")
 
 
-def test_anisotropic_data_with_three_classes_and_no_mirroring(real_data: Path, tmp_path: Path):
-    source = real_data / "acdc"
-    if not source.is_dir():
-        pytest.skip(f"no {source}")
-    project = Project(tmp_path, ACDC)
-    fold = load_json(str(source / "splits_final.json"))[0]
-    fold = {"train": fold["train"][:6], "val": fold["val"][:2]}
-    content = load_json(str(source / ACDC / "dataset.json")) | {"numTraining": 8}
-    for name in ("imagesTr", "labelsTr"):
-        (project.raw / name).mkdir(parents=True)
-        for case in fold["train"] + fold["val"]:
-            file = f"{case}{'_0000' if name == 'imagesTr' else ''}.nii.gz"
-            shutil.copy(source / ACDC / name / file, project.raw / name)
-    save_json(content, str(project.raw / "dataset.json"))
-    project.run("nnUNetv2_plan_and_preprocess", "-d", 27, "-c", "3d_fullres", "-np", 1, "-npfp", 1)
-    save_json([fold], str(project.preprocessed / "splits_final.json"))
-    shrink(project.preprocessed / "nnUNetPlans.json", {"3d_fullres": [8, 64, 64]}, pool=4)
+def test_anisotropic_data_with_three_classes_and_no_mirroring(acdc: Callable[[Path], Project], tmp_path: Path):
+    project = acdc(tmp_path / "project")
     log = project.run_each(
-        ("nnunet_ssl", "splits", "-d", 27, "--counts", 2),
         ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]"),
         ("nnUNetv2_train", *options("3d_fullres", "nnUNetPlans_n2", f"{SKCDF}_1epochs", 27)),
     )

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.key_views import key_views
 from nnunet_ssl.losses.gaussian_contrast import gaussian_info_nce
 from nnunet_ssl.trainers.plgcl import nnUNetTrainerPLGCL
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
@@ -20,6 +21,7 @@ from nnunet_ssl.training.monitor import Monitor
 from nnunet_ssl.training.patch_sampling import cut_attended
 from tests.running import SHORT, make_trainer, same_weights, weights
 
+REGIONS = {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)}
 NOW = {"warmup_epochs": 0, "min_keys": 2, "memory_size": 64}  # contrast from the first step on
 
 
@@ -61,17 +63,23 @@ def test_contrast_reaches_head_and_embedded_stages_alone(make_dataset):
     shared = {id(p) for p in trainer.network.encoder.parameters()}
     assert all(p.grad is None for p in trainer.network.decoder.parameters() if id(p) not in shared)
     assert all(p.grad is not None and p.grad.any() for p in trainer.auxiliary["head"].parameters())
+    assert not trainer.auxiliary["teacher"].training
     for name in ("teacher", "teacher_head", "memory"):
         assert not any(p.requires_grad for p in trainer.auxiliary[name].parameters())
     assert not trainer.auxiliary["memory"].keys.requires_grad
 
 
-def test_every_step_reaches_every_trainable_parameter(make_dataset):
-    trainer = half_way(started(make_dataset()))
-    sum(trainer.losses(*batch_of(trainer)).values()).backward()
+@pytest.mark.parametrize("min_keys, contrasted", [(2, True), (1000, False)])
+def test_every_step_reaches_every_trainable_parameter(make_dataset, min_keys, contrasted):
+    """Also where no class has enough keys: a head without gradient would stop DDP."""
+    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "min_keys": min_keys}))
+    terms = trainer.losses(*batch_of(trainer))
+    assert (terms["contrast"].item() > 0) == contrasted
+    sum(terms.values()).backward()
     coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}  # weight 0 in nnU-Net
-    trained = [*trainer.network.parameters(), *trainer.auxiliary["head"].parameters()]
-    assert all(p.grad is not None for p in trained if id(p) not in coarsest)
+    head = [*trainer.auxiliary["head"].parameters()]
+    assert all(p.grad is not None for p in [*trainer.network.parameters(), *head] if id(p) not in coarsest)
+    assert all(p.grad.any() == contrasted for p in head)
 
 
 def test_consistency_reaches_the_student_from_the_strong_view_alone(make_dataset):
@@ -99,34 +107,52 @@ def test_consistency_with_an_equal_student_is_the_entropy_of_the_prediction(make
     entropy = -(p * p.log()).sum(1, keepdim=True)[unlabeled.valid].mean()
     assert terms["consistency"].item() == pytest.approx(0.25 * entropy.item(), rel=1e-5)
     assert terms["contrast"].item() == 0.0
+    trainer.hyperparameters = replace(trainer.hyperparameters, consistency_target="hard")
+    confidence = p.max(1, keepdim=True).values[unlabeled.valid]
+    expected = -0.25 * confidence.log().mean().item()
+    assert trainer.losses(labeled, unlabeled)["consistency"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_contrast_is_the_mean_over_the_valid_queries(make_dataset):
-    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "class_balanced": False}))
+@pytest.mark.parametrize("recipe", [{}, REGIONS], ids=["classes", "regions"])
+def test_contrast_is_the_mean_over_the_valid_queries(make_dataset, recipe):
+    trainer = half_way(started(make_dataset(**recipe), hyperparameters={**NOW, "class_balanced": False}))
     labeled, unlabeled = batch_of(trainer)
-    teacher = trainer.auxiliary["teacher"](unlabeled.weak)
-    patches = trainer.sample_patches(labeled, unlabeled, teacher)
-    loss = trainer.contrast(patches)
+    patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
     memory = trainer.auxiliary["memory"]
-    assert memory.counts.tolist() == [patches.valid[patches.classes == k].sum() for k in range(3)]
+    number = [int(patches.valid[patches.classes == k].sum()) for k in range(3)]
+    pairs = torch.ones(3, 3, dtype=torch.bool)
+    if recipe:
+        pairs[1, 2] = pairs[2, 1] = False  # the box lies within the whole
+    assert torch.equal(trainer.pairs, pairs)
+
     queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches.images())
     assert torch.allclose(queries.norm(dim=1), torch.ones(len(queries)))
-    usable = memory.counts >= 2
-    weight = 4 * 0.5  # lambda half-way
-    each = gaussian_info_nce(
-        queries, patches.classes, *memory.statistics(), usable, 0.2, weight, 4096 / usable.sum().item()
-    )
-    counted = patches.valid & usable[patches.classes]
-    assert usable.sum() >= 2 and loss.item() == pytest.approx(each[counted].mean().item(), rel=1e-5)
-    trainer.hyperparameters = replace(trainer.hyperparameters, class_balanced=True)
-    memory.load_state_dict({"keys": torch.zeros_like(memory.keys), "pushed": torch.zeros_like(memory.pushed)})
-    trainer.sampler.generator.manual_seed(0)
-    balanced = trainer.contrast(patches)
-    each = gaussian_info_nce(
-        queries, patches.classes, *memory.statistics(), usable, 0.2, weight, 4096 / usable.sum().item()
-    )
-    means = [each[counted & (patches.classes == k)].mean() for k in range(3) if usable[k]]
-    assert balanced.item() == pytest.approx(torch.stack(means).mean().item(), rel=1e-5)
+    enough = sorted(number)[-2]  # exactly what the second class has
+    for balanced in (False, True):
+        options = {"class_balanced": balanced, "min_keys": enough}
+        trainer.hyperparameters = replace(trainer.hyperparameters, **options)
+        memory.load_state_dict({"keys": torch.zeros_like(memory.keys), "pushed": torch.zeros_like(memory.pushed)})
+        loss = trainer.contrast(patches)
+        assert memory.counts.tolist() == number
+        usable = memory.counts >= enough
+        assert usable.sum() >= 2
+        weight, zeta = 4 * 0.5, 4096 / usable.sum().item()  # lambda half-way
+        enters = usable & pairs[patches.classes]
+        each = gaussian_info_nce(queries, patches.classes, *memory.statistics(), enters, 0.2, weight, zeta)
+        counted = patches.valid & usable[patches.classes] & (enters.sum(1) > 1)
+        means = [each[counted & (patches.classes == k)].mean() for k in range(3)]
+        expected = torch.stack(means).nanmean() if balanced else each[counted].mean()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5) and loss.item() > 0
+
+
+def test_regions_have_a_binary_consistency(make_dataset):
+    trainer = started(make_dataset(**REGIONS), hyperparameters={})
+    labeled, unlabeled = batch_of(trainer)
+    terms = trainer.losses(labeled, unlabeled)
+    _, student = trainer.forward_joint(labeled.image, unlabeled.strong)
+    target = trainer.auxiliary["teacher"](unlabeled.weak).sigmoid()
+    error = F.binary_cross_entropy(student.sigmoid(), target, reduction="none").mean(1, keepdim=True)
+    assert terms["consistency"].item() == pytest.approx(0.25 * error[unlabeled.valid].mean().item(), rel=1e-4)
 
 
 def test_patches_show_their_class_in_the_units_of_the_network(make_dataset):
@@ -149,6 +175,39 @@ def test_patches_show_their_class_in_the_units_of_the_network(make_dataset):
     assert shown.min() >= 10 and patches.unit[patches.valid].flatten(1).sum(1).min() > 0
     darkest = labeled.image.flatten(1).quantile(0.005, dim=1)[windows // trainer.grid.number]
     torch.testing.assert_close(images[other], darkest.view(-1, 1, 1, 1, 1).expand_as(images)[other])
+
+
+def test_unlabelled_patches_are_cut_from_the_weak_view(make_dataset):
+    trainer = started(make_dataset())
+    labeled, unlabeled = batch_of(trainer)
+    unlabeled.strong = torch.full_like(unlabeled.weak, math.nan)
+    labeled.image[:] = 0.0  # black, whatever is attended
+    patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
+    assert patches.images().isfinite().all() and patches.unit[patches.valid].max() > 0.1
+
+
+def test_keys_are_the_teachers_from_augmented_patches(make_dataset):
+    trainer = half_way(started(make_dataset()))
+    patches = trainer.sample_patches(*(batch := batch_of(trainer)), trainer.auxiliary["teacher"](batch[1].weak))
+    for parameter in trainer.auxiliary["teacher_head"].parameters():
+        parameter.data.mul_(torch.randn_like(parameter))  # another one than the student's
+    state = trainer.sampler.generator.get_state()
+    trainer.contrast(patches)
+    trainer.sampler.generator.set_state(state)
+    views = patches._replace(unit=key_views(patches.unit, trainer.sampler.generator))
+    assert (views.unit - patches.unit).abs().max() > 0.1
+    expected = trainer.embed(trainer.auxiliary["teacher"], trainer.auxiliary["teacher_head"], views.images())
+    memory = trainer.auxiliary["memory"]
+    for k in range(3):
+        kept = expected[patches.valid & (patches.classes == k)]
+        torch.testing.assert_close(memory.keys[k, : len(kept)], kept)
+
+
+def test_the_strong_view_is_morphological(make_dataset):
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerPLGCL)
+    for anisotropic, thin in ((False, ()), (True, (0,))):
+        view = trainer.make_strong_view(anisotropic)
+        assert view.transforms.transforms[-1].transform.ignore_axes == thin
 
 
 def test_lambda_rises_after_the_warm_up(make_dataset):
@@ -205,6 +264,22 @@ def test_decay_may_start_as_a_plain_mean(make_dataset):
     assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
 
 
+def test_defaults_are_those_of_the_specification():
+    hp = nnUNetTrainerPLGCL.Hyperparameters()
+    assert (hp.temperature, hp.covariance_weight, hp.covariance_schedule, hp.covariance) == (0.2, 4, "linear", "full")
+    assert (hp.negative_keys, hp.memory_size, hp.min_keys, hp.embedding_size) == (4096, 4096, 16, 128)
+    assert (hp.neighbours, hp.max_classes, hp.presence_voxels, hp.presence_share) == (20, 8, 10, 0.1)
+    assert (hp.ema_decay, hp.ema_rampup, hp.consistency_weight, hp.contrast_weight) == (0.999, False, 0.25, 0.2)
+    assert (hp.queries, hp.anchor, hp.similarity, hp.class_balanced) == ("all", "confidence", "entropy", False)
+    assert (hp.confidence_source, hp.key_encoder, hp.predict_with) == ("teacher", "teacher", "student")
+    assert (hp.supervised_loss, hp.consistency_target, hp.patch_size, hp.embed_stage) == (
+        "nnunet",
+        "soft",
+        None,
+        "auto",
+    )
+
+
 # ---- reductions
 
 
@@ -246,7 +321,9 @@ def test_warm_up_leaves_the_head_alone_and_its_last_epoch_fills_the_memory(make_
     for epoch, filled in ((0, False), (1, True)):
         trainer.current_epoch = epoch
         labeled, unlabeled = batch_of(trainer)
+        trainer._step, trainer.monitor = 0, Monitor(trainer.device)
         terms = trainer.losses(labeled, unlabeled)
+        assert 0 <= trainer.monitor.epoch_means()["purity"] <= 1
         assert terms["contrast"].item() == 0.0 and not terms["contrast"].requires_grad
         trainer.train_step(next(trainer.dataloader_train))
         assert same_weights(head, weights(trainer.auxiliary["head"]))

@@ -30,6 +30,22 @@ def test_optimisation_and_weights_are_the_published_ones(make_dataset):
     assert (hp.queries, hp.key_encoder, hp.confidence_source) == ("anchor", "student", "student")
 
 
+class NoDeepSupervision(nnUNetTrainerPLGCL_paper):
+    def set_up(self) -> None:
+        super().set_up()
+        self.enable_deep_supervision = False
+
+
+def test_segmentation_layers_without_use_are_not_trained(make_dataset):
+    """Without a gradient DDP would refuse them."""
+    trainer = make_trainer(make_dataset(preprocess=False), NoDeepSupervision, training=None)
+    trainer.initialize()
+    trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    *unused, last = trainer.network.decoder.seg_layers
+    assert unused and all(not p.requires_grad and id(p) not in trained for m in unused for p in m.parameters())
+    assert all(id(p) in trained for p in last.parameters())
+
+
 def test_the_settings_block_wins(make_dataset):
     dataset = make_dataset(preprocess=False)
     trainer = make_trainer(dataset, nnUNetTrainerPLGCL_paper, training={**SHORT, "weight_decay": 0.02})

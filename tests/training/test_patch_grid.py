@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -56,6 +57,8 @@ def test_explicit_size_and_bottleneck():
     assert plan_grid([128] * 3, six, 4, 20, size=[64, 64, 64]).stage == 5
     assert plan_grid([128] * 3, six, 4, 20, size=[32, 32, 64]).stage == 4  # 1 x 1 x 2 positions are too few
     assert plan_grid([128] * 3, six, 4, 20, size=[24, 24, 24]).stage == 3
+    given = plan_grid([128] * 3, six, 4, 20, size=[64, 64, 128], embed_stage="bottleneck")
+    assert (given.stage, given.size) == (5, (64, 64, 128))
     deepest = plan_grid([128] * 3, six, 4, 20, embed_stage="bottleneck")
     assert (deepest.stage, deepest.size) == (5, (64, 64, 64))
 
@@ -66,6 +69,7 @@ def test_explicit_size_and_bottleneck():
         {"size": [256, 64, 64]},
         {"size": [64, 64]},
         {"size": [32, 32, 32], "embed_stage": "bottleneck"},
+        {"size": [32, 64, 128], "embed_stage": "bottleneck"},  # 8 positions, but one alone on the first axis
         {"size": [1, 1, 1]},
         {"size": [0, 64, 64]},
     ],
@@ -97,10 +101,19 @@ def test_no_window_fails_in_an_instance_norm(crop, strides, batch, expected, res
         assert pooled_features(encoder, torch.randn(1, 1, *grid.size), grid.stage).shape == (1, 2)
 
 
-def test_the_failure_that_the_rule_avoids():
-    encoder = unet(False, halving(6, 3)).eval().encoder
-    for edge, stage in ((32, 5), (16, 4)):
-        with pytest.raises(ValueError, match="more than 1 spatial element"):
-            pooled_features(encoder, torch.zeros(1, 1, edge, edge, edge), stage)
-    with pytest.raises(RuntimeError, match="must match the size"):  # an odd edge, which plain encoders take
-        pooled_features(unet(True, halving(6, 3)).encoder, torch.zeros(1, 1, 40, 40, 40), 4)
+@pytest.mark.parametrize(
+    "residual, stage, edge, message",
+    [
+        *((False, 5, edge, "more than 1 spatial element") for edge in (16, 24, 32)),
+        *((False, 5, edge, None) for edge in (48, 64)),
+        (False, 4, 16, "more than 1 spatial element"),
+        *((False, 4, edge, None) for edge in (25, 32, 33)),
+        (True, 4, 40, "must match the size"),
+        *((True, 4, edge, None) for edge in (32, 48, 64)),
+    ],
+)
+def test_the_failures_that_the_rule_avoids(residual, stage, edge, message):
+    """Edges of cubes that encoders of six stages take, as measured for the specification (i.3)."""
+    encoder = unet(residual, halving(6, 3)).eval().encoder
+    with pytest.raises((ValueError, RuntimeError), match=message) if message else nullcontext(), torch.no_grad():
+        pooled_features(encoder, torch.zeros(1, 1, edge, edge, edge), stage)

@@ -125,6 +125,17 @@ def test_presence_needs_ten_voxels_a_tenth_of_the_best_window_and_half_of_it_val
     assert candidates(scores).tolist() == [[False, True, True, False]]
 
 
+def test_presence_may_be_off():
+    scores = hand_made([[0, 1, 5, 50]], [1.0, 1.0, 1.0, 0.4])
+    for voxels, share, expected in ((0, 0.0, [1, 1, 1, 0]), (1, 0.0, [0, 1, 1, 0]), (0, 0.1, [0, 0, 1, 0])):
+        assert candidates(scores, voxels, share).int().tolist() == [expected]
+    unit, confidence, grid, scores = random_batch()
+    absent = scores._replace(voxels=torch.zeros_like(scores.voxels))
+    assert select_windows(absent, unit, confidence, grid, chance()).candidates.tolist() == [0, 0, 0]
+    found = select_windows(absent, unit, confidence, grid, chance(), min_voxels=0, min_share=0.0)
+    assert found.candidates.tolist() == [4 * grid.number] * 3 and found.valid.all()
+
+
 def test_fewer_than_two_candidates_give_nothing():
     unit = in_windows(INTENSITY)
     for present, expected in (([1.0, 0, 0, 0, 0, 0], 0), ([1.0, 1.0, 0, 0, 0, 0], 2)):

@@ -1,6 +1,6 @@
 import pytest
 
-from nnunet_ssl.training.ramps import sigmoid_rampup
+from nnunet_ssl.training.ramps import linear_rampup, sigmoid_rampup
 
 
 @pytest.mark.parametrize(
@@ -13,3 +13,9 @@ def test_published_values(progress, expected):
 
 def test_mean_teacher_weight_at_the_start():
     assert 0.1 * sigmoid_rampup(0.0) == pytest.approx(6.738e-4, rel=1e-3)
+
+
+def test_linear_rampup():
+    assert [linear_rampup(p) for p in (-1, 0, 0.25, 1, 2)] == [0, 0, 0.25, 1, 1]
+    assert [linear_rampup(p, 0.5) for p in (0.2, 0.5, 0.75, 1)] == [0, 0, 0.5, 1]
+    assert linear_rampup(1, 1) == linear_rampup(0.5, 1) == 0
