@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing as mp
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_ssl.data.splits import Fold, Split, Splits, write_splits
@@ -67,3 +69,12 @@ def weights(module: torch.nn.Module) -> list[torch.Tensor]:
 
 def same_weights(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def run_ranks(worker: Callable[..., None], *arguments: Any, ranks: int = 2) -> None:
+    """worker(rank, *arguments) in one process per rank, forked where autograd has no threads of a device.
+
+    A new interpreter would need longer for its imports than for the work.
+    """
+    method = "spawn" if torch.cuda.is_available() or "fork" not in mp.get_all_start_methods() else "fork"
+    mp.start_processes(worker, arguments, nprocs=ranks, start_method=method)
