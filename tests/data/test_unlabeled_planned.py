@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +70,9 @@ def planned(request, tmp_path_factory) -> Iterator[tuple[Path, str]]:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             (root / variable).mkdir(exist_ok=True)
             patch.setenv(variable, str(root / variable))
+        if hasattr(os, "fork"):  # a spawned worker would import PyTorch and nnU-Net anew for each of the four pools
+            fork = multiprocessing.get_context("fork")
+            patch.setattr(multiprocessing, "get_context", lambda method=None: fork)
         number = int(name[7:10])
         extract_fingerprints([number], num_processes=1)
         plan_experiments([number])

@@ -36,6 +36,7 @@ for line in json.loads(sys.argv[1]):
     if os.wait()[1] != 0:
         sys.exit(f"{line[0]} failed")
 """
+FORK_POOLS = Path(__file__).parent / "fork_pools"
 PATCHES = {"3d_fullres": [24, 32, 24], "2d": [32, 32]}
 
 
@@ -58,11 +59,15 @@ class Project:
         return self.root / "nnUNet_results" / self.dataset / f"{trainer}__{plans}__{configuration}"
 
     def environment(self, **extra: str) -> dict[str, str]:
+        """Of the commands; ``PYTHONPATH=""`` gives nnU-Net's pools back as they are, see fork_pools."""
         folders = {n: str(self.root / n) for n in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
         clean = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet_")}
         # one line for `export nnUNet_extTrainer=$(nnunet_ssl path)`
         path = subprocess.run([SCRIPTS / "nnunet_ssl", "path"], capture_output=True, text=True, check=True, env=clean)
         defaults = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_extTrainer": path.stdout.strip()}
+        if hasattr(os, "fork"):
+            paths = [str(FORK_POOLS), *filter(None, [os.environ.get("PYTHONPATH")])]
+            defaults |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         return clean | folders | defaults | extra
 
     def run(self, command: str, *arguments: object, fails: bool = False, **environment: str) -> str:

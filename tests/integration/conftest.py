@@ -21,8 +21,10 @@ def plan(project: Project, source: Path) -> None:
     shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
     cases = [p.name.removesuffix(".nii.gz") for p in sorted((project.raw / "labelsTr").iterdir())]
     groups = dump(subjects(cases), project.root / "groups.json")
-    project.run("nnunet_ssl", "splits", "-d", 4, "--counts", 6, "--groups", groups)
-    project.run("nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--training", *TRAINING)
+    project.run_each(
+        ("nnunet_ssl", "splits", "-d", 4, "--counts", 6, "--groups", groups),
+        ("nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--training", *TRAINING),
+    )
 
 
 def plan_acdc(project: Project, source: Path) -> None:

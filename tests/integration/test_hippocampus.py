@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +32,11 @@ def withheld(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def trained(withheld: Project) -> str:
-    """Mean Teacher, 3d_fullres, trained for two epochs; the log."""
+    """Mean Teacher, 3d_fullres, trained for two epochs, with spawned pools as everywhere but in tests; the log."""
     return withheld.run(
-        "nnUNetv2_train", 4, "3d_fullres", 0, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu"
-    )
+        "nnUNetv2_train", 4, "3d_fullres", 0, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu",
+        PYTHONPATH=os.environ.get("PYTHONPATH", ""),
+    )  # fmt: skip
 
 
 def test_the_split_keeps_subjects_together(withheld: Project):
@@ -58,10 +60,11 @@ def test_mean_teacher_trains_and_validates(withheld: Project, trained: str):
 def test_continues_and_validates_again(withheld: Project, trained: str):
     folder = withheld.results(MEAN_TEACHER, "nnUNetPlans_n6", "3d_fullres") / "fold_0"
     options = (4, "3d_fullres", 0, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu")
-    before = (folder / "validation" / "summary.json").read_text()
-    (folder / "validation" / "summary.json").unlink()
+    summary = folder / "validation" / "summary.json"
+    before = load_json(str(summary))
+    summary.unlink()
     withheld.run("nnUNetv2_train", *options, "--val")
-    assert load_json(str(folder / "validation" / "summary.json"))["foreground_mean"] == _foreground(before)
+    assert load_json(str(summary))["foreground_mean"] == before["foreground_mean"]
     interrupt_after_first_epoch(folder)
     output = withheld.run("nnUNetv2_train", *options, "--c")
     assert "Epoch 1" in output and "Epoch 0" not in output
@@ -69,15 +72,9 @@ def test_continues_and_validates_again(withheld: Project, trained: str):
     assert len(pd.read_csv(folder / "semi_supervised.csv")) == 2
 
 
-def _foreground(summary: str) -> dict:
-    import json
-
-    return json.loads(summary)["foreground_mean"]
-
-
 def test_predicts_here_after_export_elsewhere_and_without_this_package(withheld: Project, trained: str, tmp_path: Path):
     source = inputs(withheld, tmp_path / "in")
-    common = ("-d", 4, "-c", "3d_fullres", "-f", 0, "-i", source, "-device", "cpu", "-npp", 1, "-nps", 1)
+    common = ("-d", 4, "-c", "3d_fullres", "-f", 0, "-i", source, "-device", "cpu", "-npp", 0, "-nps", 0)
     here = tmp_path / "here"
     withheld.run("nnUNetv2_predict", *common, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-o", here)
 
@@ -115,10 +112,13 @@ def test_predicts_here_after_export_elsewhere_and_without_this_package(withheld:
 def test_control_trains_in_2d_and_predicts(withheld: Project, tmp_path: Path):
     trainer = "nnUNetTrainerSupervised_1epochs"
     options = ("-tr", trainer, "-p", "nnUNetPlans_n6", "-device", "cpu")
-    output = withheld.run("nnUNetv2_train", 4, "2d", 0, *options)
+    source = inputs(withheld, tmp_path / "in")
+    output = withheld.run_each(
+        ("nnUNetv2_train", 4, "2d", 0, *options),
+        ("nnUNetv2_predict", "-d", 4, "-c", "2d", "-f", 0, *options, "-i", source, "-o", tmp_path / "out",
+         "-npp", 1, "-nps", 1),
+    )  # fmt: skip
     assert 'Split "n6", fold 0:' in output and "Epoch 0" in output and "Epoch 1" not in output
-    withheld.run("nnUNetv2_predict", "-d", 4, "-c", "2d", "-f", 0, *options, "-i", inputs(withheld, tmp_path / "in"),
-                 "-o", tmp_path / "out", "-npp", 1, "-nps", 1)  # fmt: skip
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
 
@@ -128,18 +128,9 @@ def test_a_splits_file_edited_by_hand_stops_training(withheld: Project):
     try:
         file.write_text(original.replace('"seed": 0', '"seed": 1'))
         output = withheld.run(
-            "nnUNetv2_train",
-            4,
-            "3d_fullres",
-            1,
-            "-tr",
-            MEAN_TEACHER,
-            "-p",
-            "nnUNetPlans_n6",
-            "-device",
-            "cpu",
+            "nnUNetv2_train", 4, "3d_fullres", 1, "-tr", MEAN_TEACHER, "-p", "nnUNetPlans_n6", "-device", "cpu",
             fails=True,
-        )
+        )  # fmt: skip
         assert "edited by hand" in output
     finally:
         file.write_text(original)

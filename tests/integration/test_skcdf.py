@@ -33,11 +33,9 @@ def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.Tem
     project = hippocampus(tmp_path_factory.mktemp("skcdf") / "project")
     project.run("nnUNetv2_plan_experiment", "-d", 4, "-pl", "nnUNetPlannerResEncM")
     shrink(project.preprocessed / f"{RESIDUAL}.json", PATCHES)
-    for plans in (PLAIN, RESIDUAL):
-        project.run(
-            "nnunet_ssl", "plans", "-d", 4, "-p", plans, "--split", "n6", "--name", f"{plans}_skcdf",
-            "--training", *TRAINING, "mirror_axes=[]",
-        )  # fmt: skip
+    names = [("-p", plans, "--split", "n6", "--name", f"{plans}_skcdf") for plans in (PLAIN, RESIDUAL)]
+    settings = ("--training", *TRAINING, "mirror_axes=[]")
+    project.run_each(*(("nnunet_ssl", "plans", "-d", 4, *name, *settings) for name in names))
     return project
 
 

@@ -1,0 +1,16 @@
+"""Lets nnU-Net's own commands fork the pools that they would spawn; found through PYTHONPATH.
+
+A spawned worker imports PyTorch and nnU-Net anew, which takes longer than a tiny training, and every validation spawns
+two. With one thread of OpenMP a fork is as safe here.
+"""
+
+import multiprocessing
+import sys
+
+if any("nnUNetv2_" in word for word in sys.orig_argv):
+    _get_context = multiprocessing.get_context
+
+    def get_context(method=None):
+        return _get_context("fork" if method == "spawn" else method)
+
+    multiprocessing.get_context = get_context
