@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +18,7 @@ from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.distributed import rank_share
 from nnunet_ssl.training.monitor import Monitor
 from nnunet_ssl.training.network import unwrap
-from tests.running import make_trainer, seed_everything
+from tests.running import make_trainer, run_ranks, seed_everything
 
 TRAINERS = {c.__name__: c for c in (nnUNetTrainerSupervised, nnUNetTrainerMeanTeacher)}
 
@@ -169,7 +168,7 @@ def test_two_ranks_equal_one_process_with_the_joined_batch(make_dataset, tmp_pat
     from nnunetv2.run.run_training import find_free_network_port
 
     dataset = make_dataset(unlabeled=0)
-    mp.spawn(worker, (dataset, find_free_network_port(), tmp_path), nprocs=2)
+    run_ranks(worker, dataset, find_free_network_port(), tmp_path)
     ranks = [torch.load(tmp_path / f"{r}.pt") for r in (0, 1)]
     for name, configuration in CASES:
         trainer = build(dataset, name, configuration)
