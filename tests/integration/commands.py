@@ -21,11 +21,15 @@ ACDC = "Dataset027_ACDC"
 TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "optimizer=adamw",
             "initial_lr=0.003", "save_every=1")  # fmt: skip
 MEAN_TEACHER = "nnUNetTrainerMeanTeacher"
-# One process imports nnU-Net and forks the commands, since the imports take longer than a tiny training.
+# One process imports nnU-Net, with the trainers among which it searches, and forks the commands, since the imports take
+# longer than a tiny training.
 SEQUENCE = """
 import json, os, sys
 from importlib.metadata import entry_points
 import nnunetv2.run.run_training, nnunetv2.inference.predict_from_raw_data
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+recursive_find_trainer_class_by_name("nnUNetTrainerSupervised")
 
 for line in json.loads(sys.argv[1]):
     print("$", *line, flush=True)
