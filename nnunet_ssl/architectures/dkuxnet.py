@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nnunet_ssl.architectures.kmax import KMaxLayer, MaskPredictor, batch_norms, independent_norms, pointwise
 from nnunet_ssl.architectures.precision import float32_region

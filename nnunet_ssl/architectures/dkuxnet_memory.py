@@ -60,7 +60,7 @@ def saved_floats(
         unet += voxels[level] * maps * width
         if level < n_stages - 1:
             unet += voxels[level] * (2 + 5) * width  # concatenation and residual block of the decoder
-        if level > 0:  # trunk: the norm before each down-sampling, blocks of input, convolution, norm, hidden and update
+        if level > 0:  # trunk: blocks of input, convolution, norm, two hidden maps and update; norms around them
             unet += voxels[level] * ux_blocks * (3 + 2 * EXPANSION + 1) * below
             unet += voxels[level] * (2 + (level < n_stages - 1) + (level == 1)) * below
     kmax = 0.0

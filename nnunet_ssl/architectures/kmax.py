@@ -1,13 +1,13 @@
 """A transformer decoder whose queries are cluster centres of the voxels' features, updated as by k-means.
 
-Source: Yu et al., "k-means mask transformer" (ECCV 2022), in the form that DKUXNet (Wu, Li & Zhang, ISBI 2024) uses; Eq. 2
-there. Two dimensions or three; C: width of the queries, N: their number, V: voxels of a map. No positional encoding.
+Source: Yu et al., "k-means mask transformer" (ECCV 2022), as DKUXNet (Wu, Li & Zhang, ISBI 2024) uses it; Eq. 2 there.
+Two dimensions or three; C: width of the queries, N: their number, V: voxels of a map. No positional encoding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from dynamic_network_architectures.building_blocks.helper import get_matching_batchnorm
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from nnunet_ssl.architectures.precision import float32_region
 from nnunet_ssl.architectures.uxnet import ChannelNorm, Convolution, maybe_recompute
 
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}  # released code
+BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # released code
 
 
 class Norms(NamedTuple):
@@ -158,10 +158,8 @@ class QuerySelfAttention(nn.Module):
         query, key, value = (
             part.unflatten(1, (self.heads, -1)) for part in self.project(queries).split(self.depths, 1)
         )  # (B, heads, depth, N)
-        if self.similarity is None:
-            logits = query.mT @ key / query.shape[2] ** 0.5
-        else:
-            logits = self.similarity(query.mT @ key)
+        products = query.mT @ key
+        logits = products / query.shape[2] ** 0.5 if self.similarity is None else self.similarity(products)
         with float32_region(queries.device):
             attention = logits.float().softmax(3)
         retrieved = (value @ attention.to(value.dtype).mT).flatten(1, 2)
@@ -198,9 +196,7 @@ class KMaxLayer(nn.Module):
         self.queries = nn.Sequential(pointwise(nn.Conv1d, width, width), norms.query(width), nn.GELU())
         self.values = nn.Sequential(pointwise(conv_op, width, width, width**-0.5), norms.pixel(width))
         self.predictor = MaskPredictor(width, width, kernel, (width, width // 2), conv_op, norms, scale)
-        self.update = nn.Sequential(
-            norms.query(width), pointwise(nn.Conv1d, width, width), zeroed(norms.query(width))
-        )
+        self.update = nn.Sequential(norms.query(width), pointwise(nn.Conv1d, width, width), zeroed(norms.query(width)))
         self.attention = QuerySelfAttention(width, heads, norms)
         self.feed_forward = nn.Sequential(
             pointwise(nn.Conv1d, width, 8 * width),

@@ -6,7 +6,9 @@ level l that after the first l strides, S the number of levels; `*S_l` stands fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import pydoc
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -24,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunet_ssl.architectures.precision import float32_region
 
-Convolution = type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]
+Convolution = type[Any]  # nn.Conv2d or nn.Conv3d
 LARGE = 7  # kernel of the depth-wise convolutions
 EXPANSION = 4
 LAYER_SCALE = 1e-6
@@ -281,6 +283,34 @@ def check_unused(keys: Any) -> None:
     unknown = sorted(set(keys) - set(UNUSED))
     if unknown:
         raise TypeError(f"unknown arguments of the architecture: {', '.join(unknown)}")
+
+
+PLANS_KEYS = ("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides")
+
+
+def arguments_from_plans(
+    network: type[nn.Module], name: str, kwargs: Mapping[str, Any], requires_import: Sequence[str]
+) -> dict[str, Any]:
+    """What a network of this package takes from the architecture in the plans, whose class it need not be.
+
+    Args:
+        network: :class:`UXNet` or another with its arguments.
+        name, kwargs, requires_import: the class, the arguments and those given as dotted paths, as the plans have them.
+
+    Returns:
+        All arguments, where the plans name the network itself; else those that it knows.
+
+    Raises:
+        NotImplementedError: the plans' architecture lacks one of :data:`PLANS_KEYS`.
+    """
+    missing = [key for key in PLANS_KEYS if key not in kwargs]
+    if missing:
+        raise NotImplementedError(f"{network.__name__} cannot be built from plans of {name} without {missing}")
+    located = {k: pydoc.locate(v) if k in requires_import and v is not None else v for k, v in kwargs.items()}
+    if name == f"{network.__module__}.{network.__name__}":
+        return located
+    known = inspect.signature(network).parameters
+    return {k: v for k, v in located.items() if k in known}
 
 
 def residual_block(levels: Levels, level: int, before: int, after: int) -> nn.Module:

@@ -1,8 +1,8 @@
 """InfoNCE between two views of each sample, with whole maps or single voxels as vectors.
 
-Source: DKUXNet (Wu, Li & Zhang, ISBI 2024), Eqs. 3 and 4. The printed factor 1 / (HWD) has two readings: a vector that is
-the whole map, where it is void, or one vector per voxel, where it is the mean over voxels. Both views receive the
-gradient. Evaluated without mixed precision.
+Source: DKUXNet (Wu, Li & Zhang, ISBI 2024), Eqs. 3 and 4. The printed factor 1 / (HWD) has two readings: a vector
+that is the whole map, where it is void, or one vector per voxel, where it is the mean over voxels. Both views receive
+the gradient. Evaluated without mixed precision.
 """
 
 from __future__ import annotations

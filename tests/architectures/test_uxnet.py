@@ -146,7 +146,8 @@ def test_recomputed_blocks_give_the_same_gradients():
 def test_plans_name_the_class_by_its_path():
     kwargs = {
         "n_stages": 3, "features_per_stage": [4, 8, 8], "conv_op": "torch.nn.modules.conv.Conv2d", **FLAT,
-        "n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1], "conv_bias": True, "nonlin": "torch.nn.LeakyReLU",
+        "n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1], "conv_bias": True,
+        "nonlin": "torch.nn.LeakyReLU",
         "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d", "norm_op_kwargs": {}, "dropout_op": None,
         "dropout_op_kwargs": None, "nonlin_kwargs": {"inplace": True}, "ux_blocks": 1,
     }  # fmt: skip
