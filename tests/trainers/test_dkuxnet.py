@@ -171,7 +171,8 @@ def test_terms_are_the_losses_with_their_weights(make_dataset, configuration):
     foreground = out.logits.softmax(1)[:, 1:].flatten(1)
     distribution = log_query_distribution(out.responses, groups).exp()[:, 1:].flatten(1)
     expected = {
-        "supervised": (trainer.loss(out.logits[:2], labeled.target) + trainer.loss(out.logits[4:6], labeled.target)) / 2,
+        "supervised": (trainer.loss(out.logits[:2], labeled.target) + trainer.loss(out.logits[4:6], labeled.target))
+        / 2,
         "query_distribution": 2 * query_loss(out.responses),
         "assignment": 3 * sum(query_loss(r) for r in out.intermediate) / 2,
         "segmentation_contrast": 5 * paired_info_nce(foreground, 0.3),
