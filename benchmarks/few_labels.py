@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunet_ssl.trainers import CONTROL
+from nnunet_ssl.trainers import CONTROL, find_trainer
 
 STRIDES = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
 
@@ -93,7 +93,8 @@ def settle(args: argparse.Namespace, seed: int) -> str:
     name = f"nnUNetPlans_few_s{seed}"
     training = [f"num_epochs={args.epochs}", f"num_iterations_per_epoch={args.steps}", "optimizer=adamw"]
     training += ["initial_lr=0.003", "num_val_iterations_per_epoch=2", f"seed={seed}"]
-    hyperparameters = [f"{t}:monitor_withheld_labels=true" for t in args.tr] + args.hyperparameters
+    monitored = [t for t in args.tr if hasattr(find_trainer(t).Hyperparameters, "monitor_withheld_labels")]
+    hyperparameters = [f"{t}:monitor_withheld_labels=true" for t in monitored] + args.hyperparameters
     settings = ["--training", *training, "--hyperparameters", *hyperparameters, "--overwrite"]
     run("nnunet_ssl", "plans", "-d", args.d, "--split", f"n{args.count}", "--name", name, *settings)
     return name
@@ -120,8 +121,9 @@ def main() -> None:
             dice = json.loads((fold / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]
             row = {"seed": seed, "trainer": trainer, "dice": dice}
             if (fold / "semi_supervised.csv").exists():
-                curve = pd.read_csv(fold / "semi_supervised.csv")["true_dice"]
-                row |= {"pseudo_first": curve.iloc[0], "pseudo_last": curve.iloc[-1]}
+                curves = pd.read_csv(fold / "semi_supervised.csv")
+                if "true_dice" in curves:
+                    row |= {"pseudo_first": curves["true_dice"].iloc[0], "pseudo_last": curves["true_dice"].iloc[-1]}
             rows.append(row)
             print(row, flush=True)
     table = pd.DataFrame(rows)

@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 
 from nnunet_ssl.architectures.dkuxnet import DKUXNetOutput
-from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.losses.info_nce import mean_similarities, paired_distance, paired_info_nce, voxelwise_info_nce
-from nnunet_ssl.losses.query_distribution import log_query_distribution
+from nnunet_ssl.losses.info_nce import paired_distance, paired_info_nce, voxelwise_info_nce
 from nnunet_ssl.trainers.dkuxnet_supervised import DKUXNetSupervisedHyperparameters, nnUNetTrainerDKUXNetSupervised
 from nnunet_ssl.training.base import SemiSupervisedHyperparameters
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.monitored import OBSERVE_EVERY
 from nnunet_ssl.training.ramps import sigmoid_rampup
 from nnunet_ssl.training.settings import setting
 
@@ -71,18 +68,17 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
     )
     uses_unlabeled: ClassVar[bool] = True
 
-    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
-        hp = self.hyperparameters
-        out = self.forward_views(labeled, unlabeled)
-        terms = self.labeled_terms(out, labeled)
-        counted = self.counted_voxels(labeled, unlabeled)
-        if self._step % OBSERVE_EVERY == 0:
-            self.observe_contrast(out, counted, len(labeled.image))
-        ramp = self.ramp()
-        if hp.contrast_weight * ramp > 0:  # else the forward alone, which keeps shapes and statistics as they will be
-            for name, maps in self.contrasted_maps(out).items():
-                terms[name] = self.weigh(name, self.contrast(maps, counted), hp.contrast_weight * ramp)
-        return terms
+    def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> dict[str, Tensor]:
+        """lambda r(t) (L_segc + L_qdc); in the warm-up none, while all patches still go through the network."""
+        hp, ramp = self.hyperparameters, self.ramp()
+        if hp.contrast_weight * ramp == 0:
+            return {}
+        wanted = {"segmentation": hp.segmentation_contrast, "query": hp.query_contrast}
+        return {
+            f"{name}_contrast": self.weigh(f"{name}_contrast", self.contrast(maps, counted), hp.contrast_weight * ramp)
+            for name, maps in self.maps(out, background=hp.contrast_channels == "all").items()
+            if wanted[name]
+        }
 
     def ramp(self) -> float:
         """r(t): 0 in the warm-up, then exp(-5 (1 - s)^2) with s from 0 to 1, then 1."""
@@ -91,22 +87,6 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
         if since < 0:
             return 0.0
         return sigmoid_rampup(since / hp.rampup_fraction) if since < hp.rampup_fraction else 1.0
-
-    def contrasted_maps(self, out: DKUXNetOutput) -> dict[str, Tensor]:
-        """P and Q (2B, C, *P) in [0, 1], without background unless the settings want it."""
-        hp, maps = self.hyperparameters, {}
-        if hp.segmentation_contrast:
-            maps["segmentation_contrast"] = self.predictions(out.logits)
-        if hp.query_contrast:
-            first = 0 if hp.contrast_channels == "all" else 1
-            maps["query_contrast"] = log_query_distribution(out.responses, self.group_of_query).exp()[:, first:]
-        return maps
-
-    def predictions(self, logits: Tensor) -> Tensor:
-        """P: of regions, all are foreground."""
-        if self.label_manager.has_regions:
-            return logits.float().sigmoid()
-        return logits.float().softmax(1)[:, 0 if self.hyperparameters.contrast_channels == "all" else 1 :]
 
     def contrast(self, maps: Tensor, counted: Tensor) -> Tensor:
         """L_nce, Eq. 4.
@@ -124,28 +104,10 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
         loss = paired_info_nce if hp.contrast == "sample" else paired_distance
         return loss((maps * counted).flatten(1), hp.temperature)
 
-    def counted_voxels(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Tensor:
-        """(2B, 1, *P) bool: neither padding nor ignore label, the same in both views."""
-        of_one_view = torch.cat([self.group_labels(labeled)[1], unlabeled.valid])
-        return torch.cat([of_one_view, of_one_view])
-
     @torch.no_grad()
-    def observe_contrast(self, out: DKUXNetOutput, counted: Tensor, labeled: int) -> None:
-        """Log similarities of partners and of negatives, and the predicted foreground of both streams."""
+    def observe(self, out: DKUXNetOutput, counted: Tensor, labeled: int) -> None:
+        super().observe(out, counted, labeled)
         half = len(out.logits) // 2
-        self.observe_pseudo_labels(out.logits[half + labeled :], out.logits[labeled:half], counted[labeled:half])
-        for name, maps in self.contrasted_maps(out).items():
-            positive, negative = mean_similarities((maps * counted).flatten(1))
-            kind = name.removesuffix("_contrast")
-            self.monitor.add(f"similarity_of_partners_{kind}", positive)
-            self.monitor.add(f"similarity_of_others_{kind}", negative)
-        foreground = self.foreground_probability(out.logits) * counted
-        for name, rows in (("labeled", slice(0, labeled)), ("unlabeled", slice(labeled, half))):
-            fraction = foreground[rows].sum() / counted[rows].sum().clamp(min=1)
-            self.monitor.add(f"predicted_foreground_{name}", fraction)
-
-    def foreground_probability(self, logits: Tensor) -> Tensor:
-        """(B, 1, *P); of regions the largest."""
-        if self.label_manager.has_regions:
-            return logits.float().sigmoid().amax(1, keepdim=True)
-        return 1 - logits.float().softmax(1)[:, :1]
+        weak, strong, valid = out.logits[labeled:half], out.logits[half + labeled :], counted[labeled:half]
+        self.observe_pseudo_labels(strong, weak, valid)
+        self._observe_foreground("unlabeled", weak, valid)

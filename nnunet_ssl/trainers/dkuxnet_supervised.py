@@ -21,7 +21,8 @@ from nnunet_ssl.architectures.uxnet import arguments_from_plans
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.views import StrongView
 from nnunet_ssl.errors import complain
-from nnunet_ssl.losses.query_distribution import query_distribution_loss
+from nnunet_ssl.losses.info_nce import mean_similarities
+from nnunet_ssl.losses.query_distribution import log_query_distribution, query_distribution_loss
 from nnunet_ssl.training.adamw import nnUNetTrainerAdamW
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
@@ -204,7 +205,19 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerAdamW, nnUNetTrainerSemiSuperv
     # ---- one step
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
-        return self.labeled_terms(self.forward_views(labeled, unlabeled), labeled)
+        out = self.forward_views(labeled, unlabeled)
+        counted = self.counted_voxels(labeled, unlabeled)
+        if self._step % OBSERVE_EVERY == 0:
+            self.observe(out, counted, len(labeled.image))
+        return self.labeled_terms(out, labeled) | self.contrast_terms(out, counted)
+
+    def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> dict[str, Tensor]:
+        """None here.
+
+        Args:
+            counted: (2B, 1, *P) bool, see :meth:`counted_voxels`.
+        """
+        return {}
 
     def forward_views(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> DKUXNetOutput:
         """One forward, so one set of batch statistics, of [weak; strong], the labelled patches first in each."""
@@ -224,8 +237,6 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerAdamW, nnUNetTrainerSemiSuperv
             parts = [query_distribution_loss(responses[view], target, self.group_of_query, mask) for view in views]
             return torch.stack(parts).mean() * share
 
-        if self._step % OBSERVE_EVERY == 0:
-            self.observe_queries(out)
         assignment = torch.stack([query_loss(responses) for responses in out.intermediate]).mean()
         supervised = torch.stack([self.supervised_loss(out.logits[view], labeled.target) for view in views]).mean()
         return {
@@ -242,10 +253,39 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerAdamW, nnUNetTrainerSemiSuperv
         merged = foreground.long() if self.label_manager.has_regions else target.clamp(0, last).long()
         return merged, counted if labeled.valid is None else counted & labeled.valid
 
-    def observe_queries(self, out: DKUXNetOutput) -> None:
-        """Log how many queries are in use, and the learned scale of the responses."""
+    def counted_voxels(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Tensor:
+        """(2B, 1, *P) bool: neither padding nor ignore label, the same in both views."""
+        of_one_view = torch.cat([self.group_labels(labeled)[1], unlabeled.valid])
+        return torch.cat([of_one_view, of_one_view])
+
+    def maps(self, out: DKUXNetOutput, background: bool = False) -> dict[str, Tensor]:
+        """P and Q (2B, C, *P) in [0, 1], with or without background; of regions, all channels of P are foreground."""
+        first = 0 if background else 1
+        if self.label_manager.has_regions:
+            prediction = out.logits.float().sigmoid()
+        else:
+            prediction = out.logits.float().softmax(1)[:, first:]
+        distribution = log_query_distribution(out.responses, self.group_of_query).exp()[:, first:]
+        return {"segmentation": prediction, "query": distribution}
+
+    @torch.no_grad()
+    def observe(self, out: DKUXNetOutput, counted: Tensor, labeled: int) -> None:
+        """Log how many queries are in use, the scale of the responses, and how similar the views of patches are."""
         layers = torch.stack([used_queries(responses) for responses in out.intermediate])
         self.monitor.add(f"{COUNT}used_queries_of_layers", layers.mean())
         self.monitor.add(f"{COUNT}used_queries", used_queries(out.responses))
         net = cast(DKUXNet, unwrap(self.network))
         self.monitor.add("response_scale", net.predictor.temperature.weight[0])
+        for name, maps in self.maps(out).items():
+            partners, others = mean_similarities((maps * counted).flatten(1))
+            self.monitor.add(f"similarity_of_partners_{name}", partners)
+            self.monitor.add(f"similarity_of_others_{name}", others)
+        self._observe_foreground("labeled", out.logits[:labeled], counted[:labeled])
+
+    def _observe_foreground(self, name: str, logits: Tensor, counted: Tensor) -> None:
+        """Log the mean probability of any foreground over the voxels that count."""
+        if self.label_manager.has_regions:
+            foreground = logits.float().sigmoid().amax(1, keepdim=True)
+        else:
+            foreground = 1 - logits.float().softmax(1)[:, :1]
+        self.monitor.add(f"predicted_foreground_{name}", (foreground * counted).sum() / counted.sum().clamp(min=1))

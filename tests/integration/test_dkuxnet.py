@@ -40,17 +40,6 @@ def name_network(project: Project, plans: str) -> None:
     save_json(content, str(file), sort_keys=False)
 
 
-@pytest.fixture(scope="module")
-def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Plans without mirroring, which would average several predictions."""
-    project = hippocampus(tmp_path_factory.mktemp("dkux") / "project")
-    project.run(
-        "nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--name", PLANS, "--training", *TRAINING, "mirror_axes=[]"
-    )
-    name_network(project, PLANS)
-    return project
-
-
 def options(configuration: str, trainer: str, plans: str = PLANS, dataset: int = 4) -> tuple[object, ...]:
     return (dataset, configuration, 0, "-tr", trainer, "-p", plans, "-device", "cpu")
 
@@ -80,17 +69,26 @@ def check_prediction(source: Path, out: Path) -> None:
         assert label.shape == image.shape and label.max() <= 2
 
 
-def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Path):
-    given = options("3d_fullres", DKUX)
+def test_trains_continues_validates_and_predicts(hippocampus: Callable[[Path], Project], tmp_path: Path):
+    """3D with a resume, and 2D; plans without mirroring, which would average several predictions."""
+    project = hippocampus(tmp_path / "project")
+    name_network(project, "nnUNetPlans")
+    given, flat = options("3d_fullres", DKUX), f"{DKUX}_1epochs"
+    source = inputs(project, tmp_path / "in")
+    log = project.run_each(
+        ("nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--name", PLANS, "--training", *TRAINING, "mirror_axes=[]"),
+        ("nnUNetv2_train", *given),
+        ("nnUNetv2_train", *options("2d", flat)),
+        prediction("2d", flat, source, tmp_path / "out_2d"),
+    )
+    assert "7 labelled" in log and "Queries per group: [4, 1, 3]" in log  # 6, and the other side of the last subject
     fold = project.results(DKUX, PLANS, "3d_fullres") / "fold_0"
-    log = project.run("nnUNetv2_train", *given)
-    assert "7 labelled" in log and "Queries per group: [4, 1, 3]" in log and "Mean Validation Dice" in log
-    number = len(list((fold / "validation").glob("*.nii.gz")))
+    number = len(load_json(str(fold / "validation" / "summary.json"))["metric_per_case"])
     first = check_training(fold, 2, number)
-    assert number > 0
+    check_training(project.results(flat, PLANS, "2d") / "fold_0", 1, number)
+    check_prediction(source, tmp_path / "out_2d")
 
     interrupt_after_first_epoch(fold)
-    source = inputs(project, tmp_path / "in")
     log = project.run_each(
         ("nnUNetv2_train", *given, "--c"),
         ("nnUNetv2_train", *given, "--val"),
@@ -103,14 +101,6 @@ def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Pat
     table = check_training(fold, 2, number)
     assert table.iloc[0].equals(first.iloc[0])
     assert table["weight_query_contrast"].iloc[1] == pytest.approx(first["weight_query_contrast"].iloc[1])
-    check_prediction(source, tmp_path / "out")
-
-
-def test_2d(project: Project, tmp_path: Path):
-    source, trainer = inputs(project, tmp_path / "in"), f"{DKUX}_1epochs"
-    project.run_each(("nnUNetv2_train", *options("2d", trainer)), prediction("2d", trainer, source, tmp_path / "out"))
-    fold = project.results(trainer, PLANS, "2d") / "fold_0"
-    check_training(fold, 1, len(load_json(str(fold / "validation" / "summary.json"))["metric_per_case"]))
     check_prediction(source, tmp_path / "out")
 
 

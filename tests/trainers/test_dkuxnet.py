@@ -323,4 +323,6 @@ def test_labelled_cases_alone_need_no_unlabelled_image(make_dataset):
     target, groups = labeled.target.long(), trainer.group_of_query
     expected = query_distribution_loss(out.responses, torch.cat([target, target]), groups)
     torch.testing.assert_close(terms["query_distribution"], expected)
+    means = trainer.monitor.epoch_means()
+    assert {"count_used_queries", "similarity_of_partners_query", "predicted_foreground_labeled"} <= set(means)
     assert unwrap(trainer.network).decoder.deep_supervision is False
