@@ -63,8 +63,8 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
         paper="Wu et al., DKUXNet, ISBI 2024",
         predicts="the network, a 3D UX-Net with queries",
         dimensions="2D, 3D",
-        extra_memory="see its page",
-        extra_time="see its page",
+        extra_memory="two views of every patch, queries; an estimate is logged",
+        extra_time="two views of every patch; not measured on a GPU",
     )
     uses_unlabeled: ClassVar[bool] = True
 

@@ -94,8 +94,8 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerAdamW, nnUNetTrainerSemiSuperv
         paper="Wu et al., DKUXNet, ISBI 2024, labelled cases alone",
         predicts="the network, a 3D UX-Net with queries",
         dimensions="2D, 3D",
-        extra_memory="see its page",
-        extra_time="see its page",
+        extra_memory="two views of every patch, queries; an estimate is logged",
+        extra_time="two views of every patch; not measured on a GPU",
     )
     uses_unlabeled: ClassVar[bool] = False
     weak_labeled_view: ClassVar[bool] = True
