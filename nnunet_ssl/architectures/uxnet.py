@@ -10,9 +10,9 @@ import inspect
 import pydoc
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import Any, cast
 
-import numpy as np
 import torch
 from dynamic_network_architectures.building_blocks.helper import (
     convert_conv_op_to_dim,
@@ -74,6 +74,7 @@ class Levels:
 
     Attributes:
         features, kernels, strides: one entry per level; the latter two have one number per axis.
+        total_stride: product of the strides, one number per axis.
         conv_op: nn.Conv2d or nn.Conv3d.
 
     Raises:
@@ -106,6 +107,8 @@ class Levels:
             raise ValueError(f"the first stage must have stride 1, got {self.strides[0]}")
         if any(k % 2 == 0 for kernel in self.kernels for k in kernel):
             raise ValueError(f"kernel_sizes must be odd, got {self.kernels}")
+        # plain numbers, made here: torch.compile takes NumPy's for tensors
+        self.total_stride = [prod(of_axis) for of_axis in zip(*self.strides, strict=True)]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -113,10 +116,6 @@ class Levels:
     def enlarged(self, level: int, size: int) -> list[int]:
         """A kernel of this size along the axes where the plans have more than 1, so that thin axes stay apart."""
         return [size if k > 1 else 1 for k in self.kernels[level]]
-
-    @property
-    def total_stride(self) -> list[int]:
-        return [int(n) for n in np.prod(self.strides, axis=0)]
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError for a spatial size that the strides do not divide."""

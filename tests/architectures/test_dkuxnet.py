@@ -298,3 +298,11 @@ def test_published_network_needs_no_more_than_the_formula():
             layers += voxels / 8**level * (2 * 2**level * f + 2944 + 4 * queries)
         assert 0.9 * layers < found["kmax"] < layers
     assert 4 * voxels * (4 * 48 + 3 * 384 + 4 * 128) == pytest.approx(7.5e9, rel=0.01)
+
+
+def test_torch_compile_sees_one_graph():
+    net, images = awake(tiny()), torch.randn(2, 1, 16, 16)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    found = compiled(images)
+    torch.testing.assert_close(found.logits, net(images).logits)
+    assert len(found.intermediate) == 2
