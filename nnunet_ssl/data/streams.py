@@ -71,6 +71,32 @@ def open_image(folder: str, identifier: str) -> Any:
     return np.load(Path(folder, f"{identifier}.npz"))["data"]
 
 
+class PaddingMarked:
+    """A labelled dataset whose segmentations have one more channel, all zero: where it is padded, a crop is -1.
+
+    The segmentation itself is -1 outside the body too, so that padding cannot be told from it.
+    """
+
+    def __init__(self, dataset: nnUNetBaseDataset) -> None:
+        self.dataset = dataset
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict]:
+        image, segmentation, previous, properties = self.dataset.load_case(identifier)
+        return image, _ZeroBehind(segmentation), previous, properties
+
+
+class _ZeroBehind:
+    """(C, *S) memory-mapped -> (C + 1, *S), of which no more is read than a crop asks for."""
+
+    def __init__(self, segmentation: Any) -> None:
+        self.segmentation = segmentation
+        self.shape = (segmentation.shape[0] + 1, *segmentation.shape[1:])
+
+    def __getitem__(self, slices: tuple[slice, ...]) -> np.ndarray:
+        crop = np.asarray(self.segmentation[slices])
+        return np.concatenate([crop, np.zeros_like(crop[:1])])
+
+
 class UnlabeledLoader(nnUNetDataLoader):
     """nnU-Net's loader for cases without labels: random patches, no foreground oversampling, no ignore handling."""
 

@@ -1,4 +1,4 @@
-"""Views of unlabelled patches: weak (geometric) or nnU-Net's own on the loader's workers, strong on the device."""
+"""Views of patches: weak (geometric) or nnU-Net's own on the loader's workers, strong on the device."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from monai.networks.layers.simplelayers import gaussian_1d, separable_filtering
 from torch import Tensor
 
@@ -44,6 +45,31 @@ def image_part(training_transforms: ComposeTransforms, masked_channels: Sequence
         elif isinstance(getattr(transform, "transform", transform), ImageOnlyTransform):  # mostly in a RandomTransform
             steps.append(KeepingBackground(transform, masked_channels) if masked_channels else transform)
     return ComposeTransforms(steps)
+
+
+def without_intensities(training_transforms: ComposeTransforms) -> ComposeTransforms:
+    """nnU-Net's training augmentation of labelled patches without what changes an image's intensities: the weak view.
+
+    The segmentation comes with a last channel that marks padding (``PaddingMarked`` in streams.py), which
+    becomes the last channel of the image, 1 where a voxel is no padding.
+    """
+    steps = [
+        t
+        for t in training_transforms.transforms
+        if isinstance(t, GEOMETRIC) or not isinstance(getattr(t, "transform", t), ImageOnlyTransform)
+    ]
+    # nnU-Net turns the -1 of padding into background in a step of its own
+    place = next((i for i, t in enumerate(steps) if isinstance(t, RemoveLabelTransform)), len(steps))
+    return ComposeTransforms([*steps[:place], PaddingToImage(), *steps[place:]])
+
+
+class PaddingToImage(BasicTransform):
+    """Moves the last channel of the segmentation, negative at padding, to the image: 0 there and 1 elsewhere."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        image, segmentation = data_dict["image"], data_dict["segmentation"]
+        valid = (segmentation[-1:] >= 0).to(image.dtype)
+        return {**data_dict, "image": torch.cat([image, valid]), "segmentation": segmentation[:-1]}
 
 
 def keep_background(changed: Tensor, original: Tensor, channels: Sequence[int]) -> Tensor:

@@ -16,6 +16,10 @@ TRAINERS = {
     "nnUNetTrainerPLGCL_paper": "nnunet_ssl.trainers.plgcl_paper",
     "nnUNetTrainerDualNetworks": "nnunet_ssl.trainers.dual_networks",
     "nnUNetTrainerDualNetworks_released": "nnunet_ssl.trainers.dual_networks_released",
+    "nnUNetTrainerDKUXNet": "nnunet_ssl.trainers.dkuxnet",
+    "nnUNetTrainerDKUXNet_paper": "nnunet_ssl.trainers.dkuxnet_paper",
+    "nnUNetTrainerDKUXNetSupervised": "nnunet_ssl.trainers.dkuxnet_supervised",
+    "nnUNetTrainerUXNet": "nnunet_ssl.trainers.uxnet",
 }
 register_trainers(TRAINERS)
 

@@ -39,6 +39,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     card: ClassVar[MethodCard]
     Hyperparameters: ClassVar[type] = NoHyperparameters
     length_variant_epochs: ClassVar[int | None] = None
+    default_optimizer: ClassVar[str] = "sgd"  # without one in the settings
     mirror_axes: list[int] | None = None
     seed: int | None = None
 
@@ -162,7 +163,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def settings_in_force(self) -> dict[str, Any]:
         """Plain Python, for the log and the checkpoint."""
         training = {name: getattr(self, name) for name in asdict(self.settings.training) if name != "optimizer"}
-        training["optimizer"] = self.settings.training.optimizer or "sgd"
+        training["optimizer"] = self.settings.training.optimizer or self.default_optimizer
         return {
             "split": self.settings.split,
             "training": training,

@@ -16,9 +16,15 @@ from torch import distributed as dist
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.preprocess_case import settings_hash
-from nnunet_ssl.data.streams import TwoStreamLoader, UnlabeledDataset, UnlabeledLoader, single_process_loading
+from nnunet_ssl.data.streams import (
+    PaddingMarked,
+    TwoStreamLoader,
+    UnlabeledDataset,
+    UnlabeledLoader,
+    single_process_loading,
+)
 from nnunet_ssl.data.unlabeled_store import made_with_other_settings, unlabeled_folder
-from nnunet_ssl.data.views import StrongView, geometric_part
+from nnunet_ssl.data.views import StrongView, geometric_part, without_intensities
 from nnunet_ssl.errors import complain
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.pool import unlabeled_pool
@@ -39,6 +45,10 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
     """Adds the unlabelled stream to nnU-Net's loading; knows no loss."""
 
     Hyperparameters: ClassVar[type] = SemiSupervisedHyperparameters
+    weak_labeled_view: ClassVar[bool] = False
+    """Labelled patches too come as a weak view (geometry alone), and their padding is known."""
+    uses_unlabeled: ClassVar[bool] = True
+    """False for a method's control on labelled cases alone: no pool is needed, the unlabelled batch is empty."""
 
     def set_up(self) -> None:
         super().set_up()
@@ -74,6 +84,8 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         Raises:
             SemiSupervisedError: see :func:`unlabeled_pool`, or images preprocessed with other settings than the plans'.
         """
+        if not self.uses_unlabeled:
+            return
         pool = self.unlabeled_cases()
         settings = settings_hash(self.plans_manager.plans, self.configuration_name, self.dataset_json)
         folder = unlabeled_folder(self.preprocessed_dataset_folder)
@@ -101,20 +113,29 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         """nnU-Net's loaders, the training one paired with the unlabelled stream in the same workers."""
         with single_process_loading():
             training, validation = (augmenter.data_loader for augmenter in super().get_dataloaders())
+        weak = self.make_weak_view(training.transforms)
+        self.strong_view = self.make_strong_view(
+            anisotropic=any(isinstance(t, Convert3DTo2DTransform) for t in weak.transforms)
+        )
+        if self.weak_labeled_view:
+            training._data = PaddingMarked(training._data)
+            training.transforms = without_intensities(training.transforms)
+        streams = self._with_unlabeled(training, weak) if self.uses_unlabeled else training
+        processes = get_allowed_n_proc_DA()
+        # a queued pair holds twice the patches, so half of nnU-Net's queue keeps its memory
+        augmenter = self._in_workers(streams, processes, max(3, processes // 4))
+        return augmenter, self._in_workers(
+            validation, max(1, processes // 2) if processes else 0, max(3, processes // 4)
+        )
+
+    def _with_unlabeled(self, training: Any, weak: ComposeTransforms) -> TwoStreamLoader:
         pool = self.unlabeled_cases()
         monitored = self.hyperparameters.monitor_withheld_labels
         withheld = frozenset(c for c, folder in pool.items() if folder == self.preprocessed_dataset_folder)
         dataset = UnlabeledDataset(pool, withheld if monitored else frozenset(), with_monitor=monitored)
-        weak = self.make_weak_view(training.transforms)
         unlabeled = UnlabeledLoader(dataset, self.unlabeled_batch_size(), training, weak)
-        self.strong_view = self.make_strong_view(
-            anisotropic=any(isinstance(t, Convert3DTo2DTransform) for t in weak.transforms)
-        )
         self.print_to_log_file(f"Unlabelled pool: {len(pool)} cases, {len(withheld)} of them withheld training cases.")
-        processes = get_allowed_n_proc_DA()
-        # a queued pair holds twice the patches, so half of nnU-Net's queue keeps its memory
-        streams = self._in_workers(TwoStreamLoader(training, unlabeled), processes, max(3, processes // 4))
-        return streams, self._in_workers(validation, max(1, processes // 2) if processes else 0, max(3, processes // 4))
+        return TwoStreamLoader(training, unlabeled)
 
     def make_weak_view(self, training: ComposeTransforms) -> ComposeTransforms:
         """What the workers do to unlabelled patches, given nnU-Net's training augmentation: its geometric part."""
@@ -145,7 +166,12 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
     def split_batch(self, batch: dict[str, Any]) -> tuple[LabeledBatch, UnlabeledBatch]:
         """Move one pair of batches to the training device."""
         assert self.strong_view is not None
-        labeled = LabeledBatch(self._on_device(batch["data"]), self._on_device(batch["target"]))
+        image, valid = self._on_device(batch["data"]), None
+        if image.shape[1] > self.num_input_channels:  # see without_intensities
+            image, valid = image[:, :-1], image[:, -1:] > 0
+        labeled = LabeledBatch(image, self._on_device(batch["target"]), self.strong_view, valid)
+        if not self.uses_unlabeled:
+            return labeled, UnlabeledBatch(image[:0], image[:0, :1] > 0, lambda nothing: nothing)
         channels = self._on_device(batch["unlabeled"]["target"])
         self._withheld_label = channels[:, 1:2] if channels.shape[1] > 1 else None
         weak = self._on_device(batch["unlabeled"]["data"])

@@ -117,3 +117,50 @@ def test_views_share_geometry(make_dataset):
     trainer.strong_view.transforms.transforms = []
     _, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
     assert torch.equal(unlabeled.weak, unlabeled.strong)
+
+
+class WithLabeledViews(nnUNetTrainerMeanTeacher):
+    weak_labeled_view = True
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_labelled_patches_in_two_views_with_their_padding(make_dataset, configuration):
+    """A patch larger than the image: exactly the image's voxels are valid, although the label is -1 elsewhere too."""
+    recipe = {"channels": 2, "patch_3d": (24, 24, 24), "patch_2d": (32, 32), "mask_normalization": True}
+    dataset = make_dataset(**recipe)
+    trainer = make_trainer(dataset, WithLabeledViews, configuration)
+    trainer.on_train_start()
+    loader = trainer.dataloader_train.data_loader.labeled
+    kinds = [type(t).__name__ for t in loader.transforms.transforms]
+    assert "SpatialTransform" in kinds and "RandomTransform" not in kinds
+    assert kinds.index("MaskImageTransform") < kinds.index("PaddingToImage") < kinds.index("RemoveLabelTransform")
+    loader.transforms.transforms = [t for t in loader.transforms.transforms if "Spatial" not in type(t).__name__]
+    loader.patch_size = loader.final_patch_size
+    loader.need_to_pad = loader.need_to_pad * 0
+    case = loader._data.load_case("tiny_000")[1]
+    case.segmentation = np.where(
+        np.arange(case.shape[-1]) < 2, -1, np.asarray(case.segmentation[:])
+    )  # outside the body
+    loader._data.load_case = lambda _, load=loader._data.load_case: (
+        load("tiny_000")[0], case, None, {"class_locations": {1: [[0, 10, 10, 9]], 2: []}}
+    )  # fmt: skip
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    size = {"3d_fullres": 20 * 22 * 18, "2d": 22 * 18}[configuration]
+    assert labeled.image.shape[1] == 2 and labeled.valid.dtype == torch.bool
+    assert labeled.valid.flatten(1).sum(1).tolist() == [size] * 2
+    assert not labeled.image[:, :1][~labeled.valid].any() and labeled.target[0].min() >= 0
+    assert labeled.target[0].shape == labeled.valid.shape
+    assert labeled.strong.shape == labeled.image.shape and not torch.equal(labeled.strong, labeled.image)
+    trainer.strong_view.transforms.transforms = []
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    assert torch.equal(labeled.strong, labeled.image) and unlabeled.weak.shape == labeled.image.shape
+
+
+def test_other_methods_keep_nnunets_augmentation_of_labelled_patches(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher)
+    trainer.on_train_start()
+    labeled, _ = trainer.split_batch(next(trainer.dataloader_train))
+    assert labeled.valid is None and labeled.image.shape == labeled.strong.shape
+    assert labeled.strong is labeled.strong and not torch.equal(labeled.strong, labeled.image)
+    kinds = [type(t).__name__ for t in trainer.dataloader_train.data_loader.labeled.transforms.transforms]
+    assert "RandomTransform" in kinds and "PaddingToImage" not in kinds

@@ -13,6 +13,7 @@ import torch
 
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.trainers.dkuxnet import nnUNetTrainerDKUXNet
 from nnunet_ssl.trainers.dual_networks import nnUNetTrainerDualNetworks
 from nnunet_ssl.trainers.dual_networks_released import nnUNetTrainerDualNetworks_released
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
@@ -59,6 +60,7 @@ CASES = [
     (nnUNetTrainerDualNetworks, "3d_fullres", {"channel_dropout": 0.3}),
     (nnUNetTrainerDualNetworks, "2d", {"sequential": True}),
     (nnUNetTrainerDualNetworks_released, "2d", {}),
+    (nnUNetTrainerDKUXNet, "2d", {"queries": 8, "query_width": 16, "norms": "batch"}),
 ]
 
 

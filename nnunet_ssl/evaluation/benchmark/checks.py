@@ -162,7 +162,7 @@ def _check_pool(experiment: Experiment, split: str, fold: int, found: Examined) 
                 f'{found.name}: fold {fold} of split "{split}" withholds no label and {configuration} has no images '
                 f"without labels, so {name} has nothing to learn from"
                 for name, trainer in found.trainers.items()
-                if issubclass(trainer, nnUNetTrainerTwoStreams)
+                if issubclass(trainer, nnUNetTrainerTwoStreams) and trainer.uses_unlabeled
             ]
 
 

@@ -1,0 +1,87 @@
+"""How much memory a training step of DKUXNet needs for its activations, from the numbers in the plans alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from nnunet_ssl.architectures.dkuxnet import choose_kmax_levels
+from nnunet_ssl.architectures.uxnet import EXPANSION, LARGE, Convolution, Levels
+
+BYTES = 4
+MIXED_PRECISION = 0.55  # of the memory in float32; norms and responses stay in float32
+
+
+def saved_floats(
+    patch_size: Sequence[int],
+    n_stages: int,
+    features_per_stage: int | Sequence[int],
+    conv_op: Convolution,
+    kernel_sizes: Any,
+    strides: Any,
+    *,
+    input_channels: int = 1,
+    queries: int = 32,
+    query_width: int = 256,
+    pixel_widths: Sequence[int] = (64, 32),
+    kmax_levels: Sequence[int] | None = None,
+    layers_per_level: int = 2,
+    mask_stride: int = 1,
+    ux_blocks: int = 2,
+    recompute: bool = False,
+    **others: Any,
+) -> dict[str, float]:
+    """Floats per image that a training forward keeps for its backward pass, by part of the network.
+
+    Args:
+        patch_size: P.
+        others: further arguments of :class:`nnunet_ssl.architectures.dkuxnet.DKUXNet`, which change little.
+
+    Returns:
+        ``unet`` (encoder and decoder), ``kmax`` (all layers) and ``predictor`` (of the last responses).
+
+    Raises:
+        ValueError: as the network.
+    """
+    levels = Levels(n_stages, features_per_stage, conv_op, kernel_sizes, strides)
+    levels.check_size(patch_size)
+    f = levels.features
+    voxels = [prod(patch_size) / prod(n for s in levels.strides[: level + 1] for n in s) for level in range(n_stages)]
+    first, second = pixel_widths
+
+    unet = input_channels * voxels[0]
+    for level in range(n_stages):
+        width = f[level]
+        below = input_channels if level == 0 else f[level - 1]
+        maps = 5 if below != width else 4
+        if recompute:  # the inputs, which the trunk counts; and the bottleneck, of which no concatenation holds a copy
+            maps = 1 if level == n_stages - 1 else 0
+        unet += voxels[level] * maps * width
+        if level < n_stages - 1:
+            unet += voxels[level] * (2 + 5) * width  # concatenation and residual block of the decoder
+        if level > 0:  # trunk: blocks of input, convolution, norm, two hidden maps and update; norms around them
+            unet += voxels[level] * ux_blocks * (3 + 2 * EXPANSION + 1) * below
+            unet += voxels[level] * (2 + (level < n_stages - 1) + (level == 1)) * below
+    kmax = 0.0
+    for level in choose_kmax_levels(n_stages, kmax_levels):
+        of_voxel = f[level] + 11.5 * query_width + 2 * queries + 2  # the last is an index of eight bytes
+        of_queries = 45 * query_width * queries + 24 * queries**2
+        kmax += layers_per_level * (voxels[level] * of_voxel + of_queries)
+    coarse = voxels[0] / prod(mask_stride if k > 1 else 1 for k in levels.enlarged(0, LARGE))
+    embedding = second if recompute else 3 * f[0] + 3 * first + 3 * second
+    predictor = coarse * (embedding + queries) + voxels[0] * 2 * queries
+    return {"unet": unet, "kmax": kmax, "predictor": predictor}
+
+
+def training_bytes(images: int, patch_size: Sequence[int], *, half: bool = False, **architecture: Any) -> float:
+    """Bytes of activations in a step; weights, their gradients and the optimiser's state come on top.
+
+    Args:
+        images: inputs of the network, two views of each labelled and unlabelled patch.
+        patch_size: P.
+        half: mixed precision.
+        architecture: see :func:`saved_floats`.
+    """
+    floats = sum(saved_floats(patch_size, **architecture).values())
+    return images * floats * BYTES * (MIXED_PRECISION if half else 1.0)
