@@ -16,6 +16,10 @@ NAMES = (
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerDualNetworks",
     "nnUNetTrainerDualNetworks_released",
+    "nnUNetTrainerLDC",
+    "nnUNetTrainerCMAformer",
+    "nnUNetTrainerCMAformer_paper",
+    "nnUNetTrainerCMAformerSupervised",
 )
 _OURS = re.compile(rf"({'|'.join(NAMES)})(_[1-9]\d*epochs)?")
 

@@ -88,6 +88,15 @@ def default_class_weights(number: int) -> tuple[float, ...]:
     return PAPER_WEIGHTS if number == 2 else (1.0 / number,) * number
 
 
+def frequency_class_weights(volumes: Sequence[float]) -> tuple[float, ...]:
+    """w_c proportional to frequency^(-1/4), their sum 1: at a ratio of 23 in volume this is the paper's ratio of 2.19.
+
+    Recommended for more than two foreground classes of very different size. A class without volume counts as 1.
+    """
+    raw = [max(volume, 1.0) ** -0.25 for volume in volumes]
+    return tuple(weight / sum(raw) for weight in raw)
+
+
 def brier_score(logits: Tensor, target: Tensor, mask: Tensor | None = None, *, regions: bool = False) -> Tensor:
     """Mean over voxels and all channels of (p - y)^2, p the probabilities.
 
@@ -165,9 +174,11 @@ def squared_norm(weights: Iterable[Tensor]) -> Tensor:
 @torch.no_grad()
 def add_norm_gradient(weights: Iterable[Tensor], multiplier: Tensor, budget: Tensor) -> None:
     """grad += 2 eta W / C, the gradient of eta (||W||^2 / C - 1), for every weight that has a gradient, in place."""
-    trained = [w for w in weights if w.grad is not None]
-    factor = (2.0 * multiplier / budget).to(trained[0].dtype)
-    torch._foreach_add_([w.grad for w in trained], torch._foreach_mul(trained, factor))
+    trained = [(w.detach(), w.grad) for w in weights if w.grad is not None]
+    if trained:
+        own, gradients = ([*tensors] for tensors in zip(*trained, strict=True))
+        factor = (2.0 * multiplier / budget).to(own[0].dtype)
+        torch._foreach_add_(gradients, torch._foreach_mul(own, factor))
 
 
 # ---- the multipliers, Eq. 3

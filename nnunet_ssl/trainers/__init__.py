@@ -16,6 +16,10 @@ TRAINERS = {
     "nnUNetTrainerPLGCL_paper": "nnunet_ssl.trainers.plgcl_paper",
     "nnUNetTrainerDualNetworks": "nnunet_ssl.trainers.dual_networks",
     "nnUNetTrainerDualNetworks_released": "nnunet_ssl.trainers.dual_networks_released",
+    "nnUNetTrainerLDC": "nnunet_ssl.trainers.ldc",
+    "nnUNetTrainerCMAformer": "nnunet_ssl.trainers.cmaformer",
+    "nnUNetTrainerCMAformer_paper": "nnunet_ssl.trainers.cmaformer_paper",
+    "nnUNetTrainerCMAformerSupervised": "nnunet_ssl.trainers.cmaformer_supervised",
 }
 register_trainers(TRAINERS)
 

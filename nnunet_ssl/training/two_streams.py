@@ -106,6 +106,7 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         withheld = frozenset(c for c, folder in pool.items() if folder == self.preprocessed_dataset_folder)
         dataset = UnlabeledDataset(pool, withheld if monitored else frozenset(), with_monitor=monitored)
         weak = self.make_weak_view(training.transforms)
+        training.transforms = self.make_labeled_view(training.transforms)
         unlabeled = UnlabeledLoader(dataset, self.unlabeled_batch_size(), training, weak)
         self.strong_view = self.make_strong_view(
             anisotropic=any(isinstance(t, Convert3DTo2DTransform) for t in weak.transforms)
@@ -115,6 +116,10 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         # a queued pair holds twice the patches, so half of nnU-Net's queue keeps its memory
         streams = self._in_workers(TwoStreamLoader(training, unlabeled), processes, max(3, processes // 4))
         return streams, self._in_workers(validation, max(1, processes // 2) if processes else 0, max(3, processes // 4))
+
+    def make_labeled_view(self, training: ComposeTransforms) -> ComposeTransforms:
+        """What the workers do to labelled patches, given nnU-Net's training augmentation: just that."""
+        return training
 
     def make_weak_view(self, training: ComposeTransforms) -> ComposeTransforms:
         """What the workers do to unlabelled patches, given nnU-Net's training augmentation: its geometric part."""

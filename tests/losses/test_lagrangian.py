@@ -19,6 +19,7 @@ from nnunet_ssl.losses.lagrangian import (
     default_class_weights,
     dice_cross_entropy_consistency,
     equality_term,
+    frequency_class_weights,
     inequality_term,
     squared_norm,
 )
@@ -59,6 +60,9 @@ def test_weights_of_the_classes():
     assert default_class_weights(2) == PAPER_WEIGHTS and sum(PAPER_WEIGHTS) == pytest.approx(1)
     assert PAPER_WEIGHTS[0] == pytest.approx(0.9989 * 0.1 * math.pi, abs=1e-7)
     assert default_class_weights(4) == (0.25,) * 4 and default_class_weights(1) == (1.0,)
+    rare = frequency_class_weights([2300, 100])
+    assert rare[1] / rare[0] == pytest.approx(PAPER_WEIGHTS[1] / PAPER_WEIGHTS[0], rel=2e-3) and sum(rare) == 1
+    assert frequency_class_weights([0, 16, 1]) == pytest.approx((0.4, 0.2, 0.4))
     logits, target, _ = random()
     first, second = (
         dice_cross_entropy_consistency(logits, target, w, alpha=0.0).item() for w in ((1.0, 0.0), (0.0, 1.0))
