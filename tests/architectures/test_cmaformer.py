@@ -349,11 +349,3 @@ def test_tap_hands_out_the_input_of_the_last_layer_with_its_gradient():
         tap.take()
     with pytest.raises(NotImplementedError, match="Linear has no decoder"):
         FeatureTap(nn.Linear(1, 1))
-
-
-def test_tap_works_in_a_traced_network():
-    traced = torch.compile(small(2), backend="eager")
-    tap = FeatureTap(traced._orig_mod)
-    with tap.open():
-        out = traced(torch.randn(1, 1, 16, 16))
-    assert torch.equal(traced._orig_mod.decoder.seg_layers[-1](tap.take()), out)
