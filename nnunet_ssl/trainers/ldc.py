@@ -75,6 +75,9 @@ class LDCHyperparameters(SemiSupervisedHyperparameters):
     constrained_weight: float = setting(
         1.0, "gamma, of the constrained consistency", source="recommended: released mix 0.3 : 0.5 : 0.2", low=0.0
     )
+    unlabeled_weight: float = setting(
+        1.0, "of its unlabelled part, times gamma, at the end of the ramp", source="recommended", low=0.0
+    )
     alpha: float = setting(0.3, "weight of the cross-entropy in it", source="0.3, released code", low=0.0)
     class_weights: str = setting(
         "auto",
@@ -280,7 +283,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         terms = {
             "constrained": self.weigh("constrained", constrained, hp.constrained_weight),
             "constrained_unlabeled": self.weigh(
-                "constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * ramp
+                "constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * hp.unlabeled_weight * ramp
             ),
             "squared_error": self.weigh("squared_error", self._shared(error, finest(annotated), labeled.image),
                                         hp.supervised_weight),
@@ -365,7 +368,8 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         return loss * self.share_of_ranks(number)
 
     def after_optimizer_step(self) -> None:
-        self.dual.ascend([LABELED, UNLABELED] if self.ramp > 0 else [LABELED])  # Eq. 3
+        both = self.ramp * self.hyperparameters.unlabeled_weight > 0
+        self.dual.ascend([LABELED, UNLABELED] if both else [LABELED])  # Eq. 3
         decay = min(1 - 1 / (self.iteration + 1), self.hyperparameters.ema_decay)
         averaged = {"teacher": self.network} | {
             name: self.auxiliary[name.removeprefix("teacher_")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +15,21 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
+from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
+from nnunet_ssl.training.distance_targets import AppendSignedDistance
 from tests.integration.commands import (
-    SCRIPTS,
     TRAINING,
     Project,
     inputs,
     interrupt_after_first_epoch,
-    run,
     same_predictions,
     segmentation,
     shrink,
 )
+from tests.running import make_trainer, seed_everything
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
-CMA, LDC, PLANS = "nnUNetTrainerCMAformer", "nnUNetTrainerLDC", "nnUNetPlans_cma"
+CMA, LDC, STOCK, PLANS = "nnUNetTrainerCMAformer", "nnUNetTrainerLDC", "nnUNetTrainer", "nnUNetPlans_cma"
 ACDC = "Dataset027_ACDC"
 TERMS = ["loss_constrained", "loss_constrained_unlabeled", "loss_squared_error", "loss_distance"]
 PART_OF_THE_CLIP = 0.5  # six steps of 0.01 stay far below it
@@ -70,25 +70,38 @@ def dual_state(file: Path) -> dict[str, Any]:
     return {**state["multipliers"], "norm_budget": state["norm_budget"]}
 
 
+def rename_to_stock(ours: Path, theirs: Path) -> None:
+    """The results of a training of the plans' own network, as if nnU-Net's own trainer had written them."""
+    check_training(ours / "fold_0", 1)
+    file = ours / "fold_0" / "checkpoint_final.pth"
+    torch.save(torch.load(file, weights_only=False) | {"trainer_name": STOCK}, file)
+    ours.rename(theirs)
+
+
 def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Path):
     source, configuration = inputs(project, tmp_path / "in"), "3d_fullres"
     given, fold = options(configuration), project.results(CMA, PLANS, configuration) / "fold_0"
-    short = f"{CMA}_1epochs"
+    short, plain = f"{CMA}_1epochs", f"{LDC}_1epochs"
     log = project.run_each(
         ("nnUNetv2_train", *given),
         ("nnUNetv2_train", *options("2d", short)),
         ("nnUNetv2_predict", *prediction("2d", source, tmp_path / "2d", short)),
+        ("nnUNetv2_train", *options(configuration, plain)),
+        ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "ldc", plain)),
     )
     assert "7 labelled" in log and "Weights of the classes in the Dice:" in log and "Mean Validation Dice" in log
     first = check_training(fold, 2)
     check_training(project.results(short, PLANS, "2d") / "fold_0", 1)
+    rename_to_stock(project.results(plain, PLANS, configuration), project.results(STOCK, PLANS, configuration))
 
     interrupt_after_first_epoch(fold)
     before = dual_state(fold / "checkpoint_latest.pth")
     log = project.run_each(
         ("nnUNetv2_train", *given, "--c"),
         ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "3d")),
+        ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "stock", STOCK)),
     )
+    assert same_predictions(tmp_path / "ldc", tmp_path / "stock")
     continued = log.split("$ nnUNetv2_")[1]
     assert "Epoch 1" in continued and "Epoch 0" not in continued and "before the resume" not in continued
     table = check_training(fold, 2)
@@ -105,41 +118,16 @@ def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Pat
             assert label.shape == segmentation(image).shape and label.max() <= 2
 
 
-def test_the_plans_network_predicts_the_same_as_nnunet_without_this_package(project: Project, tmp_path: Path):
-    source, trainer, configuration = inputs(project, tmp_path / "in"), f"{LDC}_1epochs", "3d_fullres"
-    project.run_each(
-        ("nnUNetv2_train", *options(configuration, trainer)),
-        ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "ours", trainer)),
-    )
-    fold = project.results(trainer, PLANS, configuration) / "fold_0"
-    check_training(fold, 1)
-    checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=False)
-    torch.save(checkpoint | {"trainer_name": "nnUNetTrainer"}, fold / "checkpoint_final.pth")
-    fold.parent.rename(project.results("nnUNetTrainer", PLANS, configuration))
-    (tmp_path / "blocker").mkdir()
-    (tmp_path / "blocker" / "nnunet_ssl.py").write_text("raise ModuleNotFoundError('nnunet_ssl is not installed here')")
-    environment = project.environment(PYTHONPATH=str(tmp_path / "blocker"))
-    del environment["nnUNet_extTrainer"]
-    run([sys.executable, "-c", "import nnunet_ssl"], environment, tmp_path, fails=True)
-    stock = prediction(configuration, source, tmp_path / "stock", "nnUNetTrainer")
-    run([str(SCRIPTS / "nnUNetv2_predict"), *map(str, stock)], environment, tmp_path)
-    assert same_predictions(tmp_path / "ours", tmp_path / "stock")
-
-
 def test_distance_maps_cost_the_loader_less_than_a_third(project: Project, monkeypatch: pytest.MonkeyPatch):
     """Of its processor time, on the patch that nnU-Net plans for hippocampus; the same batches with and without."""
-    from nnunet_ssl.training.distance_targets import AppendSignedDistance
-    from tests.running import make_trainer, seed_everything
-
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(project.root / name))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     plans = load_json(str(project.preprocessed / f"{PLANS}.json"))
     plans["configurations"]["3d_fullres"]["patch_size"] = [40, 56, 40]
     save_json(plans | {"plans_name": "loader"}, str(project.preprocessed / "loader.json"), sort_keys=False)
-    from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
-
     trainer = make_trainer(project.preprocessed, nnUNetTrainerLDC, split="n6", plans_name="loader")
+    trainer.initialize()
     loader = trainer.get_dataloaders()[0].data_loader
     labeled = loader.labeled
     complete = labeled.transforms.transforms

@@ -181,7 +181,7 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
     ({"warmup_fraction": 0.3}, 0, False),
     ({"constrained_weight": 0.0, "contrast_weight": 1.0}, 1, True),
     ({"contrast_weight": 0.0}, 1, True),
-    ({"constrained_weight": 0.0, "contrast_weight": 0.0}, 1, False),
+    ({"unlabeled_weight": 0.0, "contrast_weight": 0.0}, 1, False),
 ])  # fmt: skip
 def test_unlabelled_images_teach_only_with_a_weight(make_dataset, options, epoch, reached):
     trainer = started(make_dataset(), trainer=OneResolution, hyperparameters={"slices": 16, **options})
