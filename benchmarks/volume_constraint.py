@@ -111,10 +111,11 @@ def train(args: argparse.Namespace, name: str, plans: dict[str, Any], base: Path
 def main() -> None:
     args = arguments()
     args.o = args.o.resolve()
-    settings = {"nnUNet_results": str(args.o / "results"), "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f",
+    settings = {"nnUNet_results": str(args.o / "results"), "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f",
                 "nnUNet_def_n_proc": "1"}  # fmt: skip
     os.environ.update(settings)
     dataset = prepare(args)
+    os.environ["nnUNet_n_proc_DA"] = "0"  # one process, whose random choices are seeded
     base = args.o / "nnUNet_preprocessed" / dataset
     plans = json.loads((base / "nnUNetPlans.json").read_text())
     table = pd.DataFrame([row for name in RUNS for row in train(args, name, plans, base)])

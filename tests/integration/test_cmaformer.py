@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reas
 CMA, LDC, STOCK, PLANS = "nnUNetTrainerCMAformer", "nnUNetTrainerLDC", "nnUNetTrainer", "nnUNetPlans_cma"
 ACDC = "Dataset027_ACDC"
 TERMS = ["loss_constrained", "loss_constrained_unlabeled", "loss_squared_error", "loss_distance"]
-PART_OF_THE_CLIP = 0.5  # six steps of 0.01 stay far below it
+LIMIT = 0.5  # of a multiplier; six steps of 0.01 stay far below it
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def check_training(fold: Path, epochs: int) -> pd.DataFrame:
     table = pd.read_csv(fold / "semi_supervised.csv")
     assert len(table) == epochs and table[TERMS].gt(0).all(axis=None)
     multipliers = table[[c for c in table if c.startswith("weight_volume_")]]
-    assert multipliers.abs().lt(PART_OF_THE_CLIP).all(axis=None) and multipliers.iloc[-1].ne(0).any()
+    assert multipliers.abs().lt(LIMIT).all(axis=None) and multipliers.iloc[-1].ne(0).any()
     assert table[["violation_volume_labeled", "teacher_student_dice"]].ge(0).all(axis=None)
     assert (fold / "validation" / "summary.json").is_file()
     return table

@@ -49,13 +49,11 @@ def table_of(trainer: Any) -> pd.DataFrame:
 @pytest.mark.parametrize(
     "trainer_class, recipe, configuration, options",
     [
-        (nnUNetTrainerLDC, {}, "3d_fullres", {}),
         (nnUNetTrainerLDC, ANISOTROPIC, "3d_fullres", {"class_weights": "frequency", "slice_distance": 1}),
         (nnUNetTrainerLDC, {"labels": IGNORE}, "2d", {"confidence_threshold": 0.1}),
         (nnUNetTrainerLDC, REGIONS, "3d_fullres", {"value_lower": 1e-3, "value_upper": 0.999, "penalty": 0.1}),
         (nnUNetTrainerLDC, REGIONS_IGNORE, "2d", {"dice_form": "voxel"}),
         (NoDeepSupervision, REGIONS_IGNORE, "3d_fullres", {"distance_resolution": "full"}),
-        (CMA, {}, "3d_fullres", {}),
         (CMA, ANISOTROPIC, "3d_fullres", {"gate": "qkv"}),
         (CMA, {"channels": 2, "mask_normalization": True}, "2d", {"gate": "sigmoid"}),
         (CMA, REGIONS, "3d_fullres", {"transformer_layers": 1}),
