@@ -29,5 +29,5 @@ class nnUNetTrainerCMAformer(nnUNetTrainerCMAformerNetwork, nnUNetTrainerLDC):
         predicts="student (option: teacher)",
         dimensions="2D, 3D",
         extra_memory="its own network, one copy of it, heads",
-        extra_time="network: see docs/benchmarks",
+        extra_time="its own network's, plus that of LDC",
     )

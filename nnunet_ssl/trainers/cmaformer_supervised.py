@@ -16,5 +16,5 @@ class nnUNetTrainerCMAformerSupervised(nnUNetTrainerCMAformerNetwork):
         predicts="the network",
         dimensions="2D, 3D",
         extra_memory="another network",
-        extra_time="network: see docs/benchmarks",
+        extra_time="its own network's",
     )
