@@ -86,21 +86,21 @@ def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Pat
         ("nnUNetv2_train", *given),
         ("nnUNetv2_train", *options("2d", short)),
         ("nnUNetv2_predict", *prediction("2d", source, tmp_path / "2d", short)),
-        ("nnUNetv2_train", *options(configuration, plain)),
-        ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "ldc", plain)),
     )
     assert "7 labelled" in log and "Weights of the classes in the Dice:" in log and "Mean Validation Dice" in log
     first = check_training(fold, 2)
     check_training(project.results(short, PLANS, "2d") / "fold_0", 1)
-    rename_to_stock(project.results(plain, PLANS, configuration), project.results(STOCK, PLANS, configuration))
 
     interrupt_after_first_epoch(fold)
     before = dual_state(fold / "checkpoint_latest.pth")
     log = project.run_each(
         ("nnUNetv2_train", *given, "--c"),
         ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "3d")),
-        ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "stock", STOCK)),
+        ("nnUNetv2_train", *options(configuration, plain)),
+        ("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "ldc", plain)),
     )
+    rename_to_stock(project.results(plain, PLANS, configuration), project.results(STOCK, PLANS, configuration))
+    project.run("nnUNetv2_predict", *prediction(configuration, source, tmp_path / "stock", STOCK))
     assert same_predictions(tmp_path / "ldc", tmp_path / "stock")
     continued = log.split("$ nnUNetv2_")[1]
     assert "Epoch 1" in continued and "Epoch 0" not in continued and "before the resume" not in continued
