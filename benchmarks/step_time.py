@@ -80,18 +80,20 @@ def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict,
 def random_batch(trainer: Any, patches: int) -> dict[str, Any]:
     """What nnU-Net's loader yields, with random content."""
     patch = trainer.configuration_manager.patch_size
-    scales = trainer._get_deep_supervision_scales()
+    scales = trainer._get_deep_supervision_scales() or [[1] * len(patch)]
     classes = trainer.label_manager.num_segmentation_heads
-    shapes = [[round(p * s) for p, s in zip(patch, scale, strict=True)] for scale in scales or [[1] * len(patch)]]
+    shapes = [[round(p * s) for p, s in zip(patch, scale, strict=True)] for scale in scales]
     target = [torch.randint(0, classes, (patches, 1, *shape), dtype=torch.int16) for shape in shapes]
+    if hasattr(trainer, "distance_step"):  # signed distance maps of the labels, which its workers compute
+        step = trainer.distance_step()
+        target.append(torch.stack([step(segmentation=label)["segmentation"][-1] for label in target[0]]))
     images = torch.randn(patches, trainer.num_input_channels, *patch)
-    return {"data": images, "target": target if scales else target[0]}
+    return {"data": images, "target": target if len(target) > 1 else target[0]}
 
 
 def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> Callable:
     """A function that runs one training step of the trainer on its share of 2 x batch size patches."""
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
-    from nnunet_ssl.training.deep_supervision import finest
 
     device = torch.device(args.device, 0) if args.device == "cuda" else torch.device("cpu")
     if name == COUNTERPART:
@@ -100,9 +102,8 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
     size = trainer.configuration_manager.batch_size
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
         batch = random_batch(trainer, size)
-        unlabeled = random_batch(trainer, size)
-        valid = torch.zeros_like(finest(unlabeled["target"]))
-        batch["unlabeled"] = {"data": unlabeled["data"], "target": valid}
+        valid = torch.zeros(size, 1, *trainer.configuration_manager.patch_size, dtype=torch.int16)
+        batch["unlabeled"] = {"data": torch.randn_like(batch["data"]), "target": valid}
         trainer.strong_view = trainer.make_strong_view(anisotropic=False)
         trainer.current_epoch = trainer.num_epochs // 2  # past a warm-up, with every term at work
     else:

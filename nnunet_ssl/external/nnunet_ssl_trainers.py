@@ -20,6 +20,10 @@ NAMES = (
     "nnUNetTrainerDKUXNet_paper",
     "nnUNetTrainerDKUXNetSupervised",
     "nnUNetTrainerUXNet",
+    "nnUNetTrainerLDC",
+    "nnUNetTrainerCMAformer",
+    "nnUNetTrainerCMAformer_paper",
+    "nnUNetTrainerCMAformerSupervised",
 )
 _OURS = re.compile(rf"({'|'.join(NAMES)})(_[1-9]\d*epochs)?")
 

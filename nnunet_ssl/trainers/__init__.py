@@ -20,6 +20,10 @@ TRAINERS = {
     "nnUNetTrainerDKUXNet_paper": "nnunet_ssl.trainers.dkuxnet_paper",
     "nnUNetTrainerDKUXNetSupervised": "nnunet_ssl.trainers.dkuxnet_supervised",
     "nnUNetTrainerUXNet": "nnunet_ssl.trainers.uxnet",
+    "nnUNetTrainerLDC": "nnunet_ssl.trainers.ldc",
+    "nnUNetTrainerCMAformer": "nnunet_ssl.trainers.cmaformer",
+    "nnUNetTrainerCMAformer_paper": "nnunet_ssl.trainers.cmaformer_paper",
+    "nnUNetTrainerCMAformerSupervised": "nnunet_ssl.trainers.cmaformer_supervised",
 }
 register_trainers(TRAINERS)
 

@@ -69,6 +69,14 @@ def annotated_foreground(target: Tensor, labels: LabelManager) -> tuple[Tensor, 
 
 
 @torch.no_grad()
+def mean_dice(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean Dice of two sets of masks (B, F, *S) bool over the classes that either shows, number of these classes)."""
+    everywhere = [0, *range(2, first.ndim)]
+    dice = 2.0 * (first & second).sum(everywhere) / (first.sum(everywhere) + second.sum(everywhere))  # 0 / 0: NaN
+    return dice.nanmean().nan_to_num(), (~dice.isnan()).sum()
+
+
+@torch.no_grad()
 def true_dice(
     teacher: Tensor, label: Tensor, known: Tensor, classes: Sequence[Sequence[int]], has_regions: bool
 ) -> tuple[Tensor, Tensor]:

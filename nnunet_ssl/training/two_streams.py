@@ -119,7 +119,7 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         )
         if self.weak_labeled_view:
             training._data = PaddingMarked(training._data)
-            training.transforms = without_intensities(training.transforms)
+        training.transforms = self.make_labeled_view(training.transforms)
         streams = self._with_unlabeled(training, weak) if self.uses_unlabeled else training
         processes = get_allowed_n_proc_DA()
         # a queued pair holds twice the patches, so half of nnU-Net's queue keeps its memory
@@ -136,6 +136,10 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         unlabeled = UnlabeledLoader(dataset, self.unlabeled_batch_size(), training, weak)
         self.print_to_log_file(f"Unlabelled pool: {len(pool)} cases, {len(withheld)} of them withheld training cases.")
         return TwoStreamLoader(training, unlabeled)
+
+    def make_labeled_view(self, training: ComposeTransforms) -> ComposeTransforms:
+        """What the workers do to labelled patches, given nnU-Net's augmentation: just that, or its geometry."""
+        return without_intensities(training) if self.weak_labeled_view else training
 
     def make_weak_view(self, training: ComposeTransforms) -> ComposeTransforms:
         """What the workers do to unlabelled patches, given nnU-Net's training augmentation: its geometric part."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunet_ssl.training.pseudo_labels import describe, hard_labels, true_dice
+from nnunet_ssl.training.pseudo_labels import describe, hard_labels, mean_dice, true_dice
 
 
 def one_hot_logits(labels: list[int], classes: int = 3, scale: float = 50.0) -> torch.Tensor:
@@ -50,3 +50,13 @@ def test_true_dice_by_hand():
     assert dice.item() == pytest.approx(0.5) and classes.item() == 1
     dice, classes = true_dice(teacher, label, torch.zeros_like(known), [(1,), (2,)], False)
     assert (dice.item(), classes.item()) == (0.0, 0)
+
+
+def test_mean_dice_of_the_classes_that_either_shows():
+    first, second = torch.zeros(2, 3, 4, dtype=torch.bool), torch.zeros(2, 3, 4, dtype=torch.bool)
+    first[0, 0, :2] = second[0, 0, 1:3] = True  # Dice 2 / 4
+    first[1, 1, 0] = True  # 0
+    dice, number = mean_dice(first, second)
+    assert dice.item() == 0.25 and number.item() == 2
+    dice, number = mean_dice(first & False, second & False)
+    assert dice.item() == 0 and number.item() == 0

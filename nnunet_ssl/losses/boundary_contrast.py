@@ -1,0 +1,83 @@
+"""Contrast between slices of the signed distance maps of a teacher and a student.
+
+Source: Zheng et al. (arXiv:2409.07793), Eq. 4, after SimCVD (You et al., IEEE TMI 2022).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nnunet_ssl.losses.precision import at_least_float32
+
+
+def boundary_contrast(
+    teacher: Tensor,
+    student: Tensor,
+    temperature: float = 0.07,
+    keep: Tensor | None = None,
+    negatives: Tensor | None = None,
+) -> Tensor:
+    """Mean over slices a of -log exp(t_a s_a / tau) / sum_b exp(t_a s_b / tau), b over all kept slices, a included.
+
+    Args:
+        teacher: (A, D), unit length; detached.
+        student: (A, D), unit length; receives the gradient.
+        temperature: tau, 0.07 in the released code.
+        keep: (A,) bool, slices that take part at all; ``None``: all. A mask, so that the shape does not depend on data.
+        negatives: (A, A) bool, whether slice b may be a negative of slice a; ``None``: every other slice.
+
+    Returns:
+        Scalar, float32 (float64 for float64 projections); 0, still connected, for fewer than two slices.
+    """
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    number = len(student)
+    keep = torch.ones(number, dtype=torch.bool, device=student.device) if keep is None else keep
+    similarity = teacher @ student.T / temperature
+    itself = torch.eye(number, dtype=torch.bool, device=student.device)
+    entering = keep.expand(number, number) if negatives is None else keep & negatives
+    similarity = similarity.masked_fill(~(entering | itself), -torch.inf)
+    error = F.cross_entropy(similarity, torch.arange(number, device=student.device), reduction="none")
+    count = keep.sum()
+    return torch.where(keep & (count >= 2), error, 0.0).sum() / count.clamp(min=1)
+
+
+def draw_slices(samples: int, depth: int, number: int, device: torch.device) -> Tensor:
+    """(samples, n) slice indices, one uniformly from each of n = min(number, depth) equal bins of each sample."""
+    bins = min(number, depth)
+    position = torch.arange(bins, device=device) + torch.rand(samples, bins, device=device)
+    return (position * (depth / bins)).long().clamp_(max=depth - 1)  # the product may be rounded up to the depth
+
+
+def take_slices(maps: Tensor, index: Tensor | None) -> Tensor:
+    """The slices (B, n, C, H, W) of maps (B, C, D, H, W) along their first axis; maps (B, C, H, W) are one slice each.
+
+    Args:
+        index: (B, n) int64; ``None`` for maps of two axes.
+    """
+    if index is None:
+        return maps.unsqueeze(1)
+    rows = torch.arange(len(maps), device=maps.device).unsqueeze(1)
+    return maps.transpose(1, 2)[rows, index]
+
+
+def keep_slices(distance: Tensor, valid: Tensor, complete: Tensor) -> Tensor:
+    """(A,) bool: slices that show an object, that is a negative distance at a voxel that counts.
+
+    Args:
+        distance: (B, n, F, H, W), the teacher's signed distances.
+        valid: (B, n, 1, H, W) bool, where they count: no padding, no ignore label.
+        complete: (B,) bool, samples of which a slice is kept only if all of it is valid (those with an ignore label).
+    """
+    shows = ((distance < 0) & valid).flatten(2).any(2)
+    whole = valid.flatten(2).all(2) | ~complete.unsqueeze(1)
+    return (shows & whole).flatten()
+
+
+def distant_pairs(index: Tensor, distance: int) -> Tensor:
+    """(A, A) bool: false for two slices of one sample that lie ``distance`` or less apart; index (B, n)."""
+    sample = torch.arange(len(index), device=index.device).repeat_interleave(index.shape[1])
+    place = index.flatten()
+    near = (place.unsqueeze(1) - place).abs() <= distance
+    return ~(near & (sample.unsqueeze(1) == sample))

@@ -1,0 +1,87 @@
+"""CMAformer as the network of a trainer, whatever it is trained with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ssl.architectures.cmaformer import GATES, PLANS_KEYS, CMAformer
+from nnunet_ssl.training.configured import nnUNetTrainerConfigured
+from nnunet_ssl.training.settings import setting
+
+LEARNING_RATE = 1e-3  # Sec. IV-A
+
+
+@dataclass(frozen=True)
+class CMAformerNetworkHyperparameters:
+    """What shapes the network; read in prediction too."""
+
+    lite: bool | None = setting(
+        None, "cheap decoder and output; null: in 3D", source="off in the released code; recommended"
+    )
+    gate: str = setting(
+        "scalar",
+        "of the decoder: one scalar per position, the same bounded, or cross-attention where it is affordable",
+        source="scalar, released code; qkv, Sec. III-A",
+        choices=GATES,
+    )
+    position_bias: bool = setting(True, "relative position bias of the attention", source="on, Eq. 1")
+    transformer_layers: int = setting(3, "of encoder and decoder, each", source="3, released code", low=1)
+    attention_heads: int = setting(8, "heads of the attention at most", source="8, released code", low=1)
+
+
+class nnUNetTrainerCMAformerNetwork(nnUNetTrainerConfigured):
+    """The levels of the plans' U-Net as :class:`CMAformer`, without deep supervision; stands first among the bases.
+
+    The learning rate is the paper's 0.001, since the scalar gate is unbounded; with the bounded one nnU-Net's holds.
+    What the settings block names under "training" wins.
+    """
+
+    Hyperparameters: ClassVar[type] = CMAformerNetworkHyperparameters
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """CMAformer with the options of the settings block; it has no deep supervision."""
+        hp = cls.settings_of(plans_manager.plans).hyperparameters
+        return CMAformer.from_plans(
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.patch_size,
+            num_input_channels,
+            num_output_channels,
+            lite=hp.lite,
+            gate=hp.gate,
+            position_bias=hp.position_bias,
+            transformer_layers=hp.transformer_layers,
+            heads=hp.attention_heads,
+        )
+
+    @classmethod
+    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().refuse(plans, configuration, dataset_json)
+        manager = PlansManager(plans).get_configuration(configuration)
+        missing = [key for key in PLANS_KEYS if key not in manager.network_arch_init_kwargs]
+        if missing:
+            raise NotImplementedError(
+                f"{cls.__name__} does not support {manager.network_arch_class_name}: it needs plans with the levels of "
+                f"a U-Net ({', '.join(missing)} is missing)."
+            )
+
+    def set_up(self) -> None:
+        super().set_up()
+        self.enable_deep_supervision = False
+        training = self.settings.training
+        if training.initial_lr is None and training.optimizer is None and self.hyperparameters.gate != "sigmoid":
+            self.initial_lr = LEARNING_RATE
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """There is none to switch."""

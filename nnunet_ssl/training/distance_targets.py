@@ -1,0 +1,96 @@
+"""Signed distance maps of the labels, computed by the loader's workers after augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from torch import Tensor
+from torch.nn import functional as F
+
+from nnunet_ssl.data.batches import LabeledBatch
+from nnunet_ssl.losses.signed_distance import signed_distance_map
+
+SMALLEST_HALF = 4  # positions that an axis keeps at half resolution
+
+
+@dataclass(frozen=True)
+class DistanceBatch(LabeledBatch):
+    """Labelled patches with the signed distance maps of their labels.
+
+    Attributes:
+        distance: (B, F, *P) or at half resolution, see :class:`AppendSignedDistance`.
+    """
+
+    distance: Tensor
+
+
+class AppendSignedDistance(SegOnlyTransform):
+    """The last step of the augmentation: the segmentation becomes a list, whose last entry are the maps (F, *P).
+
+    As part of the segmentation the maps need no key of their own on their way through nnU-Net's loader.
+
+    Args:
+        labels: foreground label values; ``None``: the segmentation's first channels are regions.
+        regions: how many; unused with labels.
+        spacing: of a voxel.
+        factors: by which the maps are coarser than the patch, per axis, 1 or 2.
+    """
+
+    def __init__(
+        self, labels: Sequence[int] | None, regions: int, spacing: Sequence[float], factors: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.labels = None if labels is None else list(labels)
+        self.regions, self.factors = regions, list(factors)
+        self.spacing = [s * f for s, f in zip(spacing, factors, strict=True)]
+
+    def _apply_to_segmentation(self, segmentation: Any, **params: Any) -> list[Tensor]:
+        resolutions = segmentation if isinstance(segmentation, list) else [segmentation]
+        finest = resolutions[0]
+        if self.labels is None:
+            masks = finest[: self.regions] > 0
+        else:
+            masks = torch.cat([finest[:1] == label for label in self.labels])
+        small = shrink(masks, self.factors)
+        return [*resolutions, torch.stack([signed_distance_map(mask, self.spacing) for mask in small])]
+
+
+def shrink(masks: Tensor, factors: Sequence[int]) -> Tensor:
+    """Masks (F, *S) at a lower resolution: inside where at least half of the voxels are.
+
+    Of an object too small for that, all that it touches is inside, so that no object is lost.
+    """
+    if max(factors) == 1:
+        return masks
+    pool = F.avg_pool3d if len(factors) == 3 else F.avg_pool2d
+    share = pool(masks.float(), tuple(factors))
+    lost = ~(share >= 0.5).flatten(1).any(1).view(-1, *[1] * len(factors))
+    return torch.where(lost, share > 0, share >= 0.5)
+
+
+def distance_factors(patch_size: Sequence[int], spacing: Sequence[float], half: bool) -> list[int]:
+    """2 for the axes whose resolution is halved: even ones, long enough, and not those with thick slices already."""
+    if not half:
+        return [1] * len(patch_size)
+    return [
+        2 if size % 2 == 0 and size >= 2 * SMALLEST_HALF and step < 2 * min(spacing) else 1
+        for size, step in zip(patch_size, spacing, strict=True)
+    ]
+
+
+def with_distances(training: ComposeTransforms, step: AppendSignedDistance) -> ComposeTransforms:
+    """nnU-Net's training augmentation with the maps at its end."""
+    return ComposeTransforms([*training.transforms, step])
+
+
+def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, F, *S) at the resolution of the patch, linearly."""
+    if list(maps.shape[2:]) == list(size):
+        return maps
+    mode = "trilinear" if len(size) == 3 else "bilinear"
+    return F.interpolate(maps, tuple(size), mode=mode, align_corners=False)
