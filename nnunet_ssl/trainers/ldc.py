@@ -240,7 +240,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         *target, distance = batch["target"]
         rest = {**batch, "target": target if self.enable_deep_supervision else target[0]}
         labeled, unlabeled = super().split_batch(rest)
-        return DistanceBatch(labeled.image, labeled.target, self._on_device(distance)), unlabeled
+        return DistanceBatch(**vars(labeled), distance=self._on_device(distance)), unlabeled
 
     # ---- one step
 

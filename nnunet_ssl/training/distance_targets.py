@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class DistanceBatch(LabeledBatch):
         distance: (B, F, *P) or at half resolution, see :class:`AppendSignedDistance`.
     """
 
-    distance: Tensor
+    distance: Tensor = field(kw_only=True)
 
 
 class AppendSignedDistance(SegOnlyTransform):
