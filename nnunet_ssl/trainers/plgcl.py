@@ -51,7 +51,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         predicts="student (option: teacher)",
         dimensions="2D, 3D",
         extra_memory="one copy of the network, 2 MiB per class, patches",
-        extra_time="about 1.6 (3D)",
+        extra_time="about 1.4",
     )
 
     # ---- one step
