@@ -13,8 +13,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+from nnunet_ssl.data.folders import write_json
+from nnunet_ssl.planning.small_network import FEATURES, with_small_network
 
 
 def arguments() -> argparse.Namespace:
@@ -25,36 +29,29 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--name", default="nnUNetPlans_small", help="name of the copy")
     parser.add_argument("--patch", type=int, nargs="+", required=True, help="voxels per axis")
     parser.add_argument("--batch", type=int, default=2, help="patches per step")
-    parser.add_argument("--features", type=int, nargs="+", default=[8, 16, 32, 64], help="channels of each stage")
+    parser.add_argument("--features", type=int, nargs="+", default=[*FEATURES], help="channels of each stage")
     return parser.parse_args()
 
 
 def shrunk(plans: dict, configuration: str, patch: list[int], batch: int, features: list[int], name: str) -> dict:
-    """The plans with the first ``len(features)`` stages of one configuration, and no other configuration.
+    """A copy of the plans with the first ``len(features)`` stages of one configuration, and no other configuration.
 
     Raises:
         SystemExit: the configuration has too few stages, or the strides do not divide the patch.
     """
-    settings = plans["configurations"][configuration]
-    network = settings["architecture"]["arch_kwargs"]
-    stages = len(features)
+    network, stages = plans["configurations"][configuration]["architecture"]["arch_kwargs"], len(features)
     if stages > network["n_stages"]:
         sys.exit(f"{configuration} has {network['n_stages']} stages, fewer than --features names.")
-    network["n_stages"], network["features_per_stage"] = stages, features
-    for key in ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"):
-        if key in network:
-            network[key] = network[key][:stages]
-    network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: stages - 1]
-    for axis, size in enumerate(patch):
-        divisor = 1
-        for stride in network["strides"]:
-            divisor *= stride[axis]
+    divisors = np.prod(network["strides"][:stages], axis=0)
+    for axis, (size, divisor) in enumerate(zip(patch, divisors, strict=True)):
         if size % divisor:
-            sys.exit(
-                f"--patch: axis {axis} has {size} voxels, which its strides do not divide; a multiple of {divisor}."
-            )
-    settings["patch_size"], settings["batch_size"] = patch, batch
-    return plans | {"plans_name": name, "configurations": {configuration: settings}}
+            sys.exit(f"--patch: axis {axis} has {size} voxels; its strides ask for a multiple of {divisor}.")
+    per_stage = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
+    first = {key: network[key][:stages] for key in per_stage if key in network}
+    first["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: stages - 1]
+    return with_small_network(
+        plans, configuration, name, patch, batch, n_stages=stages, features_per_stage=features, **first
+    )
 
 
 def main() -> None:
@@ -62,7 +59,7 @@ def main() -> None:
     folder = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d))
     plans = json.loads((folder / f"{args.p}.json").read_text())
     target = folder / f"{args.name}.json"
-    target.write_text(json.dumps(shrunk(plans, args.c, args.patch, args.batch, args.features, args.name), indent=2))
+    write_json(str(target), shrunk(plans, args.c, args.patch, args.batch, args.features, args.name))
     print(f"Wrote {target}")
 
 

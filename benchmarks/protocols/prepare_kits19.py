@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from raw_dataset import Case, Recipe, add_common_arguments, complain_about_layout, run, write_raw_dataset
+from raw_dataset import Case, Recipe, add_common_arguments, cases_in_folders, run, write_raw_dataset
 
 LABELED = 210
 LAYOUT = "case_00000/imaging.nii.gz and case_00000/segmentation.nii.gz; the images come with `starter_code.get_imaging`"
@@ -46,12 +46,7 @@ def find_cases(folder: str) -> list[Case]:
     """
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     names = [name for name in names if (match := re.fullmatch(r"case_(\d{5})", name)) and int(match[1]) < LABELED]
-    files = ("imaging.nii.gz", "segmentation.nii.gz")
-    cases = [Case(name, *(os.path.join(folder, name, file) for file in files)) for name in names]
-    problems = [f"{path}: missing" for case in cases for path in (case.image, case.label) if not os.path.isfile(path)]
-    if problems or not cases:
-        raise complain_about_layout(folder, problems or ["no case"], LAYOUT)
-    return cases
+    return cases_in_folders(folder, names, ("imaging.nii.gz", "segmentation.nii.gz"), "no case", LAYOUT)
 
 
 if __name__ == "__main__":

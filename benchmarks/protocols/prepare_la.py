@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from raw_dataset import Case, Recipe, add_common_arguments, complain_about_layout, run, write_raw_dataset
+from raw_dataset import Case, Recipe, add_common_arguments, cases_in_folders, run, write_raw_dataset
 
 LAYOUT = "SCAN/lgemri.nrrd and SCAN/laendo.nrrd, one folder per scan"
 RECIPE = Recipe(
@@ -42,11 +42,7 @@ def find_cases(folder: str) -> list[Case]:
         SemiSupervisedError: none, or folders without one of the two files.
     """
     scans = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if os.path.isdir(folder) else []
-    cases = [Case(s, os.path.join(folder, s, "lgemri.nrrd"), os.path.join(folder, s, "laendo.nrrd")) for s in scans]
-    problems = [f"{path}: missing" for case in cases for path in (case.image, case.label) if not os.path.isfile(path)]
-    if problems or not cases:
-        raise complain_about_layout(folder, problems or ["no scan"], LAYOUT)
-    return cases
+    return cases_in_folders(folder, scans, ("lgemri.nrrd", "laendo.nrrd"), "no scan", LAYOUT)
 
 
 if __name__ == "__main__":

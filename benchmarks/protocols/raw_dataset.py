@@ -83,6 +83,21 @@ def complain_about_layout(folder: str, problems: Sequence[str], expected: str) -
     return complain(f"{folder} is not laid out like the official download:", problems, f"Expected: {expected}")
 
 
+def cases_in_folders(
+    folder: str, names: Sequence[str], files: tuple[str, str], nothing: str, layout: str
+) -> list[Case]:
+    """One case per named folder, which holds the two files, image and label.
+
+    Raises:
+        SemiSupervisedError: no name, which is said as ``nothing``, or files that are missing, all listed.
+    """
+    cases = [Case(name, *(os.path.join(folder, name, file) for file in files)) for name in names]
+    problems = [f"{path}: missing" for case in cases for path in (case.image, case.label) if not os.path.isfile(path)]
+    if problems or not cases:
+        raise complain_about_layout(folder, problems or [nothing], layout)
+    return cases
+
+
 def write_raw_dataset(recipe: Recipe, cases: Sequence[Case], number: int, processes: int = 1) -> str:
     """Convert all cases into nnUNet_raw/DatasetXXX_name. It appears when it is complete.
 

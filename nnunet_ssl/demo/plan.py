@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
-FEATURES = (8, 16, 32, 64)
+from nnunet_ssl.planning.small_network import FEATURES, with_small_network
 
 
 def shrink_plans(plans: dict[str, Any], configuration: str, name: str) -> dict[str, Any]:
     """A copy of a plans dictionary with nnU-Net's U-Net cut to four narrow stages, and a patch that these can halve.
 
-    The configuration keeps its data_identifier: the preprocessed data serve both plans. The other configurations are
-    left out. nnU-Net's planner offers no such setting: even its smallest memory target gives 32 features and more.
-
     Raises:
         KeyError: the plans lack the configuration.
     """
-    result = copy.deepcopy(plans)
-    result["plans_name"] = name
-    result["configurations"] = {configuration: result["configurations"][configuration]}
-    settings = result["configurations"][configuration]
     stages = len(FEATURES)
     unit = 2 ** (stages - 1)
-    settings["patch_size"] = [max(unit, int(size) // unit * unit) for size in settings["median_image_size_in_voxels"]]
-    settings["batch_size"] = 2
-    settings["architecture"]["arch_kwargs"].update(
+    median = plans["configurations"][configuration]["median_image_size_in_voxels"]
+    return with_small_network(
+        plans,
+        configuration,
+        name,
+        [max(unit, int(size) // unit * unit) for size in median],
         n_stages=stages,
         features_per_stage=list(FEATURES),
         kernel_sizes=[[3, 3, 3]] * stages,
@@ -33,4 +28,3 @@ def shrink_plans(plans: dict[str, Any], configuration: str, name: str) -> dict[s
         n_conv_per_stage=[2] * stages,
         n_conv_per_stage_decoder=[2] * (stages - 1),
     )
-    return result

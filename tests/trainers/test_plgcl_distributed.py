@@ -64,10 +64,9 @@ def state_of(trainer: nnUNetTrainerPLGCL) -> dict[str, Any]:
     }
 
 
-def on_rank(trainer: nnUNetTrainerPLGCL, rank: int) -> list[dict[str, Any]]:
+def two_steps(trainer: nnUNetTrainerPLGCL, batch: Any) -> list[dict[str, Any]]:
     """A warm-up step that fills the memory, without the head; then the first step with it, as `losses` does both."""
-    batch, found = part(batch_for(trainer), slice(2 * rank, 2 * rank + 2)), []
-    trainer.sampler.generator.manual_seed(rank)
+    found = []
     for epoch in (0, 1):
         trainer.current_epoch, trainer._step = epoch, 1  # the first one draws for the purity too
         trainer.network.zero_grad(), trainer.auxiliary["head"].zero_grad()
@@ -76,9 +75,15 @@ def on_rank(trainer: nnUNetTrainerPLGCL, rank: int) -> list[dict[str, Any]]:
     return found
 
 
+def on_rank(trainer: nnUNetTrainerPLGCL, rank: int) -> list[dict[str, Any]]:
+    """The two steps on this rank's part of the batch, with patches and key views of its own."""
+    trainer.sampler.generator.manual_seed(rank)
+    return two_steps(trainer, part(batch_for(trainer), slice(2 * rank, 2 * rank + 2)))
+
+
 def in_one_process(trainer: nnUNetTrainerPLGCL) -> list[dict[str, Any]]:
     """The terms of the joined batch; the patches are those that each rank would choose among its own images."""
-    batch, found = batch_for(trainer), []
+    batch = batch_for(trainer)
     generators = [torch.Generator().manual_seed(rank) for rank in (0, 1)]
     sample, keys, key_views = trainer.sample_patches, trainer.keys, []
 
@@ -101,12 +106,7 @@ def in_one_process(trainer: nnUNetTrainerPLGCL) -> list[dict[str, Any]]:
         return torch.cat(each)
 
     trainer.sample_patches, trainer.keys = of_both, by_rank
-    for epoch in (0, 1):
-        trainer.current_epoch, trainer._step = epoch, 1  # the first one draws for the purity too
-        trainer.network.zero_grad(), trainer.auxiliary["head"].zero_grad()
-        sum(trainer.losses(*trainer.split_batch(batch)).values()).backward()
-        found.append(state_of(trainer))
-    return found
+    return two_steps(trainer, batch)
 
 
 def worker(rank: int, dataset: Path, port: int, out: Path) -> None:
