@@ -7,7 +7,7 @@ Sec. 2.2, and the network published with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,8 @@ class DKUXNet(nn.Module):
         ValueError: numbers that do not fit together; in ``forward`` a patch size that the strides do not divide.
         TypeError: an unknown key.
     """
+
+    trained_by: ClassVar[str] = "nnUNetTrainerDKUXNet"  # other trainers that compare networks read it
 
     def __init__(
         self,

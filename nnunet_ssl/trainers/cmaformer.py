@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nnunet_ssl.trainers.cmaformer_network import CMAformerNetworkHyperparameters, nnUNetTrainerCMAformerNetwork
-from nnunet_ssl.trainers.ldc import LDCHyperparameters, nnUNetTrainerLDC
+from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
+from nnunet_ssl.trainers.ldc_settings import LDCHyperparameters
 from nnunet_ssl.training.card import MethodCard
 
 

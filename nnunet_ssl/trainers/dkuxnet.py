@@ -6,7 +6,6 @@ authors published the network, not the semi-supervised method; what the paper le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -14,40 +13,10 @@ from torch import Tensor
 
 from nnunet_ssl.architectures.dkuxnet import DKUXNetOutput
 from nnunet_ssl.losses.info_nce import paired_distance, paired_info_nce, voxelwise_info_nce
-from nnunet_ssl.trainers.dkuxnet_supervised import DKUXNetSupervisedHyperparameters, nnUNetTrainerDKUXNetSupervised
-from nnunet_ssl.training.base import SemiSupervisedHyperparameters
+from nnunet_ssl.trainers.dkuxnet_settings import DKUXNetHyperparameters
+from nnunet_ssl.trainers.dkuxnet_supervised import nnUNetTrainerDKUXNetSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.ramps import sigmoid_rampup
-from nnunet_ssl.training.settings import setting
-
-
-@dataclass(frozen=True)
-class DKUXNetHyperparameters(DKUXNetSupervisedHyperparameters, SemiSupervisedHyperparameters):
-    contrast_weight: float = setting(
-        0.1, "lambda, weight of the contrast at the end of its ramp", source="no value in Eq. 5; recommended", low=0.0
-    )
-    temperature: float = setting(0.1, "tau of the contrast", source="no value in Eq. 3; recommended", low=0.01)
-    warmup_fraction: float = setting(
-        0.1, "fraction of training without contrast", source="recommended", low=0.0, high=1.0
-    )
-    rampup_fraction: float = setting(
-        0.3, "fraction over which its weight then rises", source="recommended", low=0.0, high=1.0
-    )
-    contrast: str = setting(
-        "sample",
-        "whole maps as vectors, or one vector per voxel; none: whole maps without negatives",
-        source="Eq. 4; sample recommended",
-        choices=("sample", "voxel", "none"),
-    )
-    contrast_channels: str = setting(
-        "foreground",
-        "classes and groups that are contrasted",
-        source="all, Eq. 4; recommended",
-        choices=("foreground", "all"),
-    )
-    segmentation_contrast: bool = setting(True, "contrast of the predictions", source="on, Eq. 4")
-    query_contrast: bool = setting(True, "contrast of the query distributions", source="on, Eq. 4")
-    detach_weak: bool = setting(False, "only the strong views learn from the contrast", source="both, Fig. 1")
 
 
 class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):

@@ -11,7 +11,8 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from nnunet_ssl.architectures.dkuxnet import CLASS_HEADS, NORMS
-from nnunet_ssl.trainers.dkuxnet import DKUXNetHyperparameters, nnUNetTrainerDKUXNet
+from nnunet_ssl.trainers.dkuxnet import nnUNetTrainerDKUXNet
+from nnunet_ssl.trainers.dkuxnet_settings import DKUXNetHyperparameters
 from nnunet_ssl.training.schedulers import StepScheduler
 from nnunet_ssl.training.settings import setting
 

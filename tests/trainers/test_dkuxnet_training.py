@@ -111,6 +111,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(make_dataset):
     save_json(plans, str(dataset / "nnUNetPlans.json"))
     with pytest.raises(NotImplementedError, match=r"DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"):
         make_trainer(dataset, nnUNetTrainerDKUXNet)
+    name_in_plans(dataset, DKUXNet)
+    with pytest.raises(NotImplementedError, match=r"Teacher .*DKUXNet.*Train it with nnUNetTrainerDKUXNet"):
+        make_trainer(dataset, nnUNetTrainerMeanTeacher)
     results = dataset.parents[1] / "nnUNet_results"
     assert not results.exists() or not list(results.iterdir())
 
