@@ -88,6 +88,8 @@ def random_batch(trainer: Any, patches: int) -> dict[str, Any]:
         step = trainer.distance_step()
         target.append(torch.stack([step(segmentation=label)["segmentation"][-1] for label in target[0]]))
     images = torch.randn(patches, trainer.num_input_channels, *patch)
+    if getattr(trainer, "weak_labeled_view", False):  # a channel that marks padding: here there is none
+        images = torch.cat([images, torch.ones(patches, 1, *patch)], 1)
     return {"data": images, "target": target if len(target) > 1 else target[0]}
 
 
@@ -103,7 +105,7 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
         batch = random_batch(trainer, size)
         valid = torch.zeros(size, 1, *trainer.configuration_manager.patch_size, dtype=torch.int16)
-        batch["unlabeled"] = {"data": torch.randn_like(batch["data"]), "target": valid}
+        batch["unlabeled"] = {"data": torch.randn_like(batch["data"][:, : trainer.num_input_channels]), "target": valid}
         trainer.strong_view = trainer.make_strong_view(anisotropic=False)
         trainer.current_epoch = trainer.num_epochs // 2  # past a warm-up, with every term at work
     else:

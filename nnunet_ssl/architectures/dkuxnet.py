@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ssl.architectures.kmax import KMaxLayer, MaskPredictor, batch_norms, independent_norms, pointwise
-from nnunet_ssl.architectures.precision import float32_region
 from nnunet_ssl.architectures.uxnet import Convolution, Levels, UXNetDecoder, UXNetEncoder, check_unused
+from nnunet_ssl.precision import float32_region
 
 LAST_KERNEL = 5  # of the mask predictors' depth-wise convolutions
 HIDDEN = 64  # of the network that classifies queries
@@ -104,7 +104,7 @@ class DKUXNet(nn.Module):
         TypeError: an unknown key.
     """
 
-    trained_by: ClassVar[str] = "nnUNetTrainerDKUXNet"  # other trainers that compare networks read it
+    answers_with_logits_alone: ClassVar[bool] = False  # in training; most trainers can do nothing with more
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class DKUXNet(nn.Module):
             kinds,
             response_scale,
             [mask_stride if k > 1 else 1 for k in kernel],
-            recompute,
+            recompute and norms != "batch",  # a second pass would enter the running statistics twice
         )
         self.class_head = ClassHead(query_width, queries, num_classes, class_head)
 

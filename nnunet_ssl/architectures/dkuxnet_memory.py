@@ -29,6 +29,7 @@ def saved_floats(
     layers_per_level: int = 2,
     mask_stride: int = 1,
     ux_blocks: int = 2,
+    norms: str = "independent",
     recompute: bool = False,
     **others: Any,
 ) -> dict[str, float]:
@@ -69,7 +70,7 @@ def saved_floats(
         of_queries = 45 * query_width * queries + 24 * queries**2
         kmax += layers_per_level * (voxels[level] * of_voxel + of_queries)
     coarse = voxels[0] / prod(mask_stride if k > 1 else 1 for k in levels.enlarged(0, LARGE))
-    embedding = second if recompute else 3 * f[0] + 3 * first + 3 * second
+    embedding = second if recompute and norms != "batch" else 3 * f[0] + 3 * first + 3 * second
     predictor = coarse * (embedding + queries) + voxels[0] * 2 * queries
     return {"unet": unet, "kmax": kmax, "predictor": predictor}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.losses.precision import at_least_float32
+from nnunet_ssl.precision import at_least_float32
 
 PAPER_WEIGHTS = (0.3138137, 0.6861863)  # of two foreground classes, released code; Eq. 2 prints 0.314 and 0.685
 SMOOTH = 1e-5  # released code
@@ -109,8 +109,8 @@ def brier_score(logits: Tensor, target: Tensor, mask: Tensor | None = None, *, r
     foreground, truth = _foreground(logits, target, counted, regions)
     error = torch.square(foreground - truth)
     if not regions:  # the background, too
-        background = 1.0 - truth.sum(1, keepdim=True)
-        error = torch.cat((torch.square(logits.softmax(1)[:, :1] - background), error), 1)
+        background = torch.square((foreground - truth).sum(1, keepdim=True))  # both sum to 1 with the background
+        error = torch.cat((background, error), 1)
     error = error.mean(1, keepdim=True)
     return error.mean() if counted is None else (error * counted).sum() / counted.sum().clamp(min=1.0)
 
@@ -209,7 +209,8 @@ class LagrangeMultipliers:
         with rho > 0:  mu <- clip(mu + rho g, 0, limit).
 
     Source: Eq. 3 and "KKT conditions"; steps of 0.01 are the authors' code, limits are recommended. For labels that are
-    right, a useful lambda never exceeds alpha + max w / 4 < 0.48.
+    right, in the form per voxel, a useful lambda never exceeds alpha + max w / 4: 0.48 with the paper's weights, 0.55
+    with a single class.
 
     Args:
         classes: F, foreground classes.
@@ -274,7 +275,7 @@ class LagrangeMultipliers:
     @torch.no_grad()
     def ascend_bounds(self, part: str, above: Tensor, below: Tensor) -> None:
         """mu <- clip(mu + tau g, 0, limit) for both bounds."""
-        step = self.penalty or self.bound_step
+        step = (self.penalty or self.bound_step) if self.bound_step > 0 else 0.0
         for multiplier, excess in ((self.upper[part], above), (self.lower[part], below)):
             multiplier.add_(excess.detach(), alpha=step).clamp_(0.0, self.bound_limit)
 

@@ -41,6 +41,7 @@ class nnUNetTrainerCMAformerNetwork(nnUNetTrainerConfigured):
     """
 
     Hyperparameters: ClassVar[type] = CMAformerNetworkHyperparameters
+    needs_logits_alone: ClassVar[bool] = False  # of the network that the plans name, which this one replaces
 
     @classmethod
     def build_network_architecture(
@@ -79,8 +80,7 @@ class nnUNetTrainerCMAformerNetwork(nnUNetTrainerConfigured):
     def set_up(self) -> None:
         super().set_up()
         self.enable_deep_supervision = False
-        training = self.settings.training
-        if training.initial_lr is None and training.optimizer is None and self.hyperparameters.gate != "sigmoid":
+        if self.settings.training.initial_lr is None and self.hyperparameters.gate != "sigmoid":
             self.initial_lr = LEARNING_RATE
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:

@@ -38,5 +38,5 @@ class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):
 
     def set_up(self) -> None:
         super().set_up()
-        if self.settings.training.initial_lr is None and self.settings.training.optimizer is None:
+        if self.settings.training.initial_lr is None:
             self.initial_lr = LEARNING_RATE  # whatever the gate

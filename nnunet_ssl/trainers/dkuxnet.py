@@ -69,7 +69,7 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
             weak, strong = maps.chunk(2)
             maps = torch.cat([weak.detach(), strong])
         if hp.contrast == "voxel":
-            return voxelwise_info_nce(maps, hp.temperature, counted)
+            return voxelwise_info_nce(maps, hp.temperature, counted) * self.share_of_ranks(counted.sum())
         loss = paired_info_nce if hp.contrast == "sample" else paired_distance
         return loss((maps * counted).flatten(1), hp.temperature)
 

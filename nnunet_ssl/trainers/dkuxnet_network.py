@@ -23,6 +23,7 @@ class nnUNetTrainerDKUXNetNetwork(nnUNetTrainerAdamW, nnUNetTrainerSemiSupervise
 
     Hyperparameters: ClassVar[type] = DKUXNetSupervisedHyperparameters
     hyperparameters: DKUXNetSupervisedHyperparameters
+    needs_logits_alone: ClassVar[bool] = False
 
     @classmethod
     def build_network_architecture(
@@ -88,6 +89,15 @@ class nnUNetTrainerDKUXNetNetwork(nnUNetTrainerAdamW, nnUNetTrainerSemiSupervise
     @staticmethod
     def default_group_sizes(queries: int, groups: int) -> list[int]:
         return group_sizes(queries, groups)
+
+    def settings_in_force(self) -> dict[str, Any]:
+        """With the network's options as they are: what plans that name it say wins over the settings block."""
+        settings = super().settings_in_force()
+        built = self.network_arguments(self.plans_manager, self.configuration_manager)
+        first, second = built["pixel_widths"]
+        settings["hyperparameters"] |= {name: built[name] for name in NETWORK_OPTIONS}
+        settings["hyperparameters"] |= {"pixel_width": first, "mask_width": second}
+        return settings
 
     def set_up(self) -> None:
         super().set_up()

@@ -50,7 +50,7 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerDKUXNetNetwork):
 
     def make_strong_view(self, anisotropic: bool) -> StrongView:
         """The photometric view and, in three of ten, a blank box of 10 to 25 % of the patch's edges (recommended)."""
-        edges = tuple((max(1, n // 10), max(2, n // 4)) for n in self.configuration_manager.patch_size)
+        edges = tuple((-(-n // 10), max(1, n // 4) + 1) for n in self.configuration_manager.patch_size)  # end excluded
         blank = RandomTransform(BlankRectangleTransform(edges, 0.0, 1), 0.3)
         return StrongView((0,) if anisotropic else None, (blank,), self.masked_channels)
 
@@ -81,13 +81,12 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerDKUXNetNetwork):
         hp, count, half = self.hyperparameters, len(labeled.image), len(out.logits) // 2
         views = (slice(0, count), slice(half, half + count))
         groups, counted = self.group_labels(labeled)
-        share = self.share_of_ranks(counted.sum())
 
         def query_loss(responses: Tensor) -> Tensor:
             (target,), (mask,) = (resize_to(volume, [responses]) for volume in (groups, counted))
-            assert target is not None
+            assert target is not None and mask is not None
             parts = [query_distribution_loss(responses[view], target, self.group_of_query, mask) for view in views]
-            return torch.stack(parts).mean() * share
+            return torch.stack(parts).mean() * self.share_of_ranks(mask.sum())
 
         assignment = torch.stack([query_loss(responses) for responses in out.intermediate]).mean()
         supervised = torch.stack([self.supervised_loss(out.logits[view], labeled.target) for view in views]).mean()

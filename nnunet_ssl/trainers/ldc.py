@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -20,6 +20,7 @@ from nnunet_ssl.architectures.boundary_heads import SignedDistanceHead, SlicePro
 from nnunet_ssl.architectures.feature_tap import FeatureTap
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.class_counts import count_labels
+from nnunet_ssl.errors import complain
 from nnunet_ssl.losses.boundary_contrast import (
     boundary_contrast,
     distant_pairs,
@@ -69,6 +70,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     Hyperparameters: ClassVar[type] = LDCHyperparameters
     hyperparameters: LDCHyperparameters
+    weak_labeled_view: ClassVar[bool] = True
     card: ClassVar[MethodCard] = MethodCard(
         paper="Zheng et al., Lagrange duality, arXiv:2409.07793",
         predicts="student (option: teacher)",
@@ -80,6 +82,13 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     @classmethod
     def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().refuse(plans, configuration, dataset_json)
+        hp: LDCHyperparameters = cls.settings_of(plans).hyperparameters
+        if hp.value_lower >= hp.value_upper:
+            raise complain(
+                f"{cls.__name__}: no probability lies between value_lower {hp.value_lower} and value_upper "
+                f"{hp.value_upper}.",
+                remedy="Choose value_lower below value_upper; 0 and 1 mean no constraint.",
+            )
         manager = PlansManager(plans).get_configuration(configuration)
         if "features_per_stage" not in manager.network_arch_init_kwargs:
             raise NotImplementedError(
@@ -150,7 +159,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         return AppendSignedDistance(values, len(self.foreground()), plan.spacing, factors)
 
     def make_labeled_view(self, training: ComposeTransforms) -> ComposeTransforms:
-        return with_distances(training, self.distance_step())
+        return with_distances(super().make_labeled_view(training), self.distance_step())
 
     def split_batch(self, batch: dict[str, Any]) -> tuple[DistanceBatch, UnlabeledBatch]:
         *target, distance = batch["target"]
@@ -185,7 +194,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         hp, ramp = self.hyperparameters, self.ramp
         self.dual.begin()
         with self.student_tap.open():
-            outputs, student = self.forward_joint(labeled.image, unlabeled.strong)
+            outputs, student = self.forward_joint(labeled.strong, unlabeled.strong)
         distance = self.forward(self.auxiliary["distance_head"], self.student_tap.take())
         teacher, teacher_distance = self._teacher(labeled.image, unlabeled.weak)
         pseudo, certain = self.pseudo_labels(teacher, unlabeled.valid)
@@ -207,7 +216,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
             "norm": self._norm_term(),
         }  # fmt: skip
         if teacher_distance is not None:
-            contrast = self.contrast(teacher_distance, distance, finest(annotated), unlabeled.valid)  # Eq. 4
+            contrast = self.contrast(teacher_distance, distance, labeled, finest(annotated), unlabeled.valid)  # Eq. 4
             terms["contrast"] = self.weigh("contrast", contrast, hp.contrast_weight * ramp)
         return terms
 
@@ -263,10 +272,13 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         target = resize_maps(labeled.distance, predicted.shape[2:])
         return self._shared(signed_distance_mse(predicted, target, annotated), annotated, predicted)
 
-    def contrast(self, teacher: Tensor, student: Tensor, annotated: Tensor | None, valid: Tensor) -> Tensor:
+    def contrast(
+        self, teacher: Tensor, student: Tensor, labeled: LabeledBatch, annotated: Tensor | None, valid: Tensor
+    ) -> Tensor:
         """L_ctr between slices of the teacher's and the student's signed distances (B_L + B_U, F, *P)."""
-        hp, count = self.hyperparameters, len(teacher) - len(valid)
-        known = valid.new_ones(count, *valid.shape[1:]) if annotated is None else annotated
+        hp, count = self.hyperparameters, len(labeled.image)
+        known = cast(Tensor, labeled.valid)  # no padding
+        known = known if annotated is None else annotated & known
         voxels = torch.cat((known, valid))
         index = None
         if teacher.ndim == 5:

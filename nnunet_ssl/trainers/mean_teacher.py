@@ -7,11 +7,9 @@ version in UA-MT (Yu et al., MICCAI 2019) and SSL4MIS.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pydoc import locate
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
@@ -62,17 +60,6 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
         extra_memory="one copy of the network",
         extra_time="about 1.2",
     )
-
-    @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        super().refuse(plans, configuration, dataset_json)
-        named = PlansManager(plans).get_configuration(configuration).network_arch_class_name
-        owner = getattr(locate(named), "trained_by", None)
-        if owner is not None:
-            raise NotImplementedError(
-                f"{cls.__name__} does not support {named}, which answers with more than a segmentation in training. "
-                f"Train it with {owner}, or train other plans."
-            )
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         return {"teacher": self.network_copy()}

@@ -47,6 +47,7 @@ class AppendSignedDistance(SegOnlyTransform):
         super().__init__()
         self.labels = None if labels is None else list(labels)
         self.regions, self.factors = regions, list(factors)
+        self.fine_spacing = list(spacing)
         self.spacing = [s * f for s, f in zip(spacing, factors, strict=True)]
 
     def _apply_to_segmentation(self, segmentation: Any, **params: Any) -> list[Tensor]:
@@ -56,8 +57,16 @@ class AppendSignedDistance(SegOnlyTransform):
             masks = finest[: self.regions] > 0
         else:
             masks = torch.cat([finest[:1] == label for label in self.labels])
-        small = shrink(masks, self.factors)
-        return [*resolutions, torch.stack([signed_distance_map(mask, self.spacing) for mask in small])]
+        maps = [self._map(*pair) for pair in zip(masks, shrink(masks, self.factors), strict=True)]
+        return [*resolutions, torch.stack(maps)]
+
+    def _map(self, mask: Tensor, small: Tensor) -> Tensor:
+        """Of an object so thin that no voxel of the coarse grid is inside it: the fine map, averaged."""
+        found = signed_distance_map(small, self.spacing)
+        if max(self.factors) == 1 or found.min() < 0 or not mask.any():
+            return found
+        fine = signed_distance_map(mask, self.fine_spacing)
+        return shrunk_mean(fine[None], self.factors)[0] if fine.min() < 0 else found
 
 
 def shrink(masks: Tensor, factors: Sequence[int]) -> Tensor:
@@ -67,10 +76,15 @@ def shrink(masks: Tensor, factors: Sequence[int]) -> Tensor:
     """
     if max(factors) == 1:
         return masks
-    pool = F.avg_pool3d if len(factors) == 3 else F.avg_pool2d
-    share = pool(masks.float(), tuple(factors))
+    share = shrunk_mean(masks.float(), factors)
     lost = ~(share >= 0.5).flatten(1).any(1).view(-1, *[1] * len(factors))
     return torch.where(lost, share > 0, share >= 0.5)
+
+
+def shrunk_mean(volumes: Tensor, factors: Sequence[int]) -> Tensor:
+    """Means over blocks of as many voxels as the factors say, of (F, *S)."""
+    pool = F.avg_pool3d if len(factors) == 3 else F.avg_pool2d
+    return pool(volumes, tuple(factors))
 
 
 def distance_factors(patch_size: Sequence[int], spacing: Sequence[float], half: bool) -> list[int]:

@@ -106,12 +106,13 @@ class DualAscent:
         products = [own.norm * self.norm_excess.abs()]
         for part, values in self.values.items():
             means, classes = values[:-1] / values[-1].clamp(min=1), len(own.volume[part])
+            counted = values[-1].clamp(max=1)  # nothing is recorded of a part without a voxel that counts
             predicted, expected, bounds = means[:classes], means[classes : 2 * classes], means[2 * classes :]
             for k in range(classes):
-                monitor.add(f"volume_{part}_{k + 1}", predicted[k])
-                monitor.add(f"target_volume_{part}_{k + 1}", expected[k])
+                monitor.add(f"volume_{part}_{k + 1}", predicted[k], counted)
+                monitor.add(f"target_volume_{part}_{k + 1}", expected[k], counted)
                 monitor.add(f"{WEIGHT}volume_{part}_{k + 1}", own.volume[part][k])
-            monitor.add(f"violation_volume_{part}", (predicted - expected).abs().max())
+            monitor.add(f"violation_volume_{part}", (predicted - expected).abs().max(), counted)
             for name, multiplier, excess in zip(("upper", "lower"), (own.upper, own.lower), bounds, strict=False):
                 monitor.add(f"violation_{name}_{part}", excess)
                 monitor.add(f"{WEIGHT}{name}_{part}", multiplier[part])

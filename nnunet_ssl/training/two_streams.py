@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pydoc import locate
 from typing import Any, ClassVar
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -47,6 +48,8 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
     Hyperparameters: ClassVar[type] = SemiSupervisedHyperparameters
     weak_labeled_view: ClassVar[bool] = False
     """Labelled patches too come as a weak view (geometry alone), and their padding is known."""
+    needs_logits_alone: ClassVar[bool] = True
+    """False for trainers that can use networks which answer with more in training, or build their own."""
     uses_unlabeled: ClassVar[bool] = True
     """False for a method's control on labelled cases alone: no pool is needed, the unlabelled batch is empty."""
 
@@ -58,7 +61,14 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
     @classmethod
     def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().refuse(plans, configuration, dataset_json)
-        previous = PlansManager(plans).get_configuration(configuration).previous_stage_name
+        chosen = PlansManager(plans).get_configuration(configuration)
+        logits_alone = getattr(locate(chosen.network_arch_class_name), "answers_with_logits_alone", True)
+        if cls.needs_logits_alone and not logits_alone:
+            raise NotImplementedError(
+                f"{cls.__name__} does not support {chosen.network_arch_class_name}, which answers with more than a "
+                "segmentation in training. Use a trainer made for it, or other plans."
+            )
+        previous = chosen.previous_stage_name
         if previous is not None:
             raise NotImplementedError(
                 f"{cls.__name__} does not support cascade stages ({configuration} needs the predictions of "

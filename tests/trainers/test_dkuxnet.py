@@ -18,7 +18,7 @@ from nnunet_ssl.trainers.dkuxnet import nnUNetTrainerDKUXNet
 from nnunet_ssl.trainers.dkuxnet_supervised import nnUNetTrainerDKUXNetSupervised
 from nnunet_ssl.training.deep_supervision import resize_to
 from nnunet_ssl.training.network import unwrap
-from tests.running import make_trainer
+from tests.running import SHORT, make_trainer
 
 SMALL = {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4}
 AT_WORK = {**SMALL, "warmup_fraction": 0.0, "rampup_fraction": 0.0}
@@ -136,7 +136,8 @@ def test_unlabelled_patches_teach_nothing_before_the_contrast_begins(make_datase
 
 @pytest.mark.parametrize("norms", ["independent", "batch"])
 def test_every_weight_moves_and_one_forward_suffices(make_dataset, norms):
-    trainer = started(make_dataset(channels=2), "3d_fullres", hyperparameters={**AT_WORK, "norms": norms})
+    trainer = started(make_dataset(channels=2), "3d_fullres", training={**SHORT, "weight_decay": 0.0},
+                      hyperparameters={**AT_WORK, "norms": norms})  # fmt: skip
     calls, forward = [], trainer.forward
     trainer.forward = lambda *arguments: calls.append(arguments[1].shape) or forward(*arguments)
     before = [p.detach().clone() for p in trainer.network.parameters()]

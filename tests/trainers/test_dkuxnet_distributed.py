@@ -66,7 +66,7 @@ def query_terms(dataset: Path, rows: slice) -> list[torch.Tensor]:
     trainer.strong_view = lambda images: images
     batch = joined_batch(2)
     mask = torch.ones(4, 1, 16, 16)
-    mask[0, :, 3:], mask[1, :, :9] = 0, 0
+    mask[0, :, 1:], mask[1, :, :9] = 0, 0  # no multiple of the coarser voxels
     batch = {"data": torch.cat([batch["data"], mask], 1), "target": batch["target"][0]}
     terms = trainer.losses(*trainer.split_batch(part(batch, rows)))
     (terms["query_distribution"] + terms["assignment"] + 0 * terms["supervised"]).backward()

@@ -59,6 +59,8 @@ def test_plans_that_name_the_network(make_dataset, recipe):
         net = trainer.network
         assert net.centres.shape == (32, 6) and len(net.encoder.trunk.stages[0]) == 1  # the plans win
         assert trainer.group_of_query.tolist() == [0, 0, 0, 1, 2, 2]
+        in_force = trainer.settings_in_force()["hyperparameters"]
+        assert (in_force["queries"], in_force["pixel_width"], in_force["layers_per_level"]) == (6, 8, 2)
         table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
         assert table.filter(regex="^loss_").gt(0).all(axis=None) and len(table.filter(regex="^loss_").columns) == 5
 
@@ -112,10 +114,35 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(make_dataset):
     with pytest.raises(NotImplementedError, match=r"DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"):
         make_trainer(dataset, nnUNetTrainerDKUXNet)
     name_in_plans(dataset, DKUXNet)
-    with pytest.raises(NotImplementedError, match=r"Teacher .*DKUXNet.*Train it with nnUNetTrainerDKUXNet"):
+    with pytest.raises(NotImplementedError, match=r"support nnunet_ssl.*DKUXNet.*more than a segmentation"):
         make_trainer(dataset, nnUNetTrainerMeanTeacher)
     results = dataset.parents[1] / "nnUNet_results"
     assert not results.exists() or not list(results.iterdir())
+
+
+@pytest.mark.parametrize("recipe", [{}, {"shape": (8, 22, 18), "patch_3d": (4, 16, 16), "spacing": (5.0, 1.0, 1.0)}],
+                         ids=["isotropic", "anisotropic"])  # fmt: skip
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_the_strong_view_blanks_a_box(make_dataset, recipe, configuration):
+    trainer = make_trainer(make_dataset(preprocess=False, **recipe), nnUNetTrainerDKUXNet, configuration)
+    patch = trainer.configuration_manager.patch_size
+    view = trainer.make_strong_view(anisotropic=False)
+    box = view.transforms.transforms[-1]
+    assert box.apply_probability == 0.3
+    box.apply_probability = 1.0
+    view.transforms.transforms[:] = [box]
+    torch.manual_seed(0)
+    np.random.seed(0)
+    seen = set()
+    for _ in range(60):
+        image = view(torch.ones(1, 1, *patch))[0, 0]
+        edges = [
+            int(image.eq(0).any(tuple(a for a in range(image.ndim) if a != axis)).sum()) for axis in range(image.ndim)
+        ]
+        assert image.eq(0).sum() == math.prod(edges)  # one box
+        assert all(max(1, 0.1 * n) <= edge <= max(1, 0.25 * n) for edge, n in zip(edges, patch, strict=True))
+        seen.add(edges[-1])
+    assert seen == {2, 3, 4}  # of 16
 
 
 def test_regions_have_two_groups(make_dataset):

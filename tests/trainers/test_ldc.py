@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import UnlabeledBatch
+from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.losses.lagrangian import PAPER_WEIGHTS, class_volumes, squared_norm
 from nnunet_ssl.trainers.ldc import LABELED, UNLABELED, nnUNetTrainerLDC
 from nnunet_ssl.training.distance_targets import DistanceBatch
@@ -36,7 +37,8 @@ def started(dataset: Path, configuration: str = "3d_fullres", trainer: type = nn
 
 def batch_of(trainer: Any) -> tuple[DistanceBatch, UnlabeledBatch]:
     labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
-    unlabeled.valid.fill_(True)
+    for valid in (labeled.valid, unlabeled.valid):  # no padding, unless a test wants some
+        valid.fill_(True)
     return labeled, unlabeled
 
 
@@ -151,6 +153,7 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
     trainer.dual.multipliers.volume[LABELED] += 0.1
     labeled, unlabeled = batch_of(trainer)
     labeled.image.requires_grad_()
+    labeled.strong.requires_grad_()
     unlabeled.weak.requires_grad_()
     unlabeled.strong.requires_grad_()
     groups = {name: [*module.parameters()] for name, module in modules(trainer).items()}
@@ -163,7 +166,7 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
         "distance": {"network", "distance_head", "labeled"},
         "contrast": {"network", "distance_head", "projection", "labeled", "unlabeled"},
     }
-    groups |= {"labeled": [labeled.image], "unlabeled": [unlabeled.strong], "weak": [unlabeled.weak]}
+    groups |= {"labeled": [labeled.strong], "unlabeled": [unlabeled.strong], "weak": [labeled.image, unlabeled.weak]}
     terms = trainer.losses(labeled, unlabeled)
     assert set(terms) == {*receivers, "norm"} and not terms["norm"].requires_grad
     for term, reached in receivers.items():
@@ -175,6 +178,36 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
             gradients = torch.autograd.grad(terms[term], trained, retain_graph=True, allow_unused=True)
             size = sum(g.abs().sum().item() for g in gradients if g is not None)
             assert (size > 0) == (group in reached), (term, group)
+
+
+def test_the_student_sees_strong_views_and_the_teacher_weak_ones_of_both_streams(make_dataset):
+    trainer, seen = up_the_ramp(started(make_dataset())), {}
+    forward = trainer.forward
+
+    def record(module: nn.Module, images: Any) -> Any:
+        names = [name for name, known in modules(trainer).items() if known is module]
+        seen.setdefault(names[0], []).append(images)
+        return forward(module, images)
+
+    trainer.forward = record
+    labeled, unlabeled = batch_of(trainer)
+    trainer.losses(labeled, unlabeled)
+    assert torch.equal(torch.cat(seen["network"]), torch.cat((labeled.strong, unlabeled.strong)))
+    assert torch.equal(torch.cat(seen["teacher"]), torch.cat((labeled.image, unlabeled.weak)))
+    assert not torch.equal(labeled.strong, labeled.image) and not torch.equal(unlabeled.strong, unlabeled.weak)
+
+
+def test_padding_of_labelled_patches_shows_no_object(make_dataset):
+    trainer = up_the_ramp(started(make_dataset()))
+    labeled, unlabeled = batch_of(trainer)
+    shape = (len(labeled.image) + len(unlabeled.weak), 2, *labeled.image.shape[2:])
+    found = []
+    for valid in (True, False):
+        labeled.valid[0] = valid
+        trainer.monitor.epoch_means()
+        trainer.contrast(-torch.ones(shape), torch.zeros(shape), labeled, None, unlabeled.valid)
+        found.append(trainer.monitor.epoch_means()["count_slices"])
+    assert found == [8 * shape[0], 8 * (shape[0] - 1)]
 
 
 @pytest.mark.parametrize("options, epoch, reached", [
@@ -295,7 +328,7 @@ def test_multipliers_persist_over_epochs_unless_told_otherwise(make_dataset, opt
 
 
 def test_teacher_and_its_heads_average_the_student(make_dataset):
-    trainer = started(make_dataset())
+    trainer = started(make_dataset(), hyperparameters={"ema_decay": 0.25})
     for name in ("teacher", "teacher_distance_head", "teacher_projection"):
         assert not trainer.auxiliary[name].training
     pairs = [("teacher", trainer.network)] + [(f"teacher_{n}", trainer.auxiliary[n]) for n in PARTS[1:]]
@@ -304,9 +337,9 @@ def test_teacher_and_its_heads_average_the_student(make_dataset):
         assert same_weights(weights(trainer.auxiliary[name]), weights(student))
     before = {name: weights(trainer.auxiliary[name]) for name, _ in pairs}
     trainer.train_step(next(trainer.dataloader_train))
-    for name, student in pairs:  # 1 - 1 / 2
+    for name, student in pairs:  # min(1 - 1 / 2, 0.25)
         for averaged, old, new in zip(weights(trainer.auxiliary[name]), before[name], weights(student), strict=True):
-            torch.testing.assert_close(averaged, (old + new) / 2)
+            torch.testing.assert_close(averaged, 0.25 * old + 0.75 * new)
     assert not same_weights(before["teacher"], weights(trainer.network))
 
 
@@ -318,6 +351,66 @@ def test_pseudo_labels_are_hard_and_confident(make_dataset):
         trainer = make_trainer(dataset, nnUNetTrainerLDC, hyperparameters={"confidence_threshold": threshold})
         labels, certain = trainer.pseudo_labels(logits, valid)
         assert labels.flatten().tolist() == [1, 0, 0] and certain.flatten().tolist() == expected
+
+
+def test_weight_of_unlabelled_terms_along_the_training(make_dataset):
+    """Nothing for 2 % of it, then exp(-5 (1 - progress / 0.3)^2)."""
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerLDC, training={**SHORT, "num_epochs": 10_000})
+    for epoch, expected in ((0, 0.0), (199, 0.0), (200, math.exp(-5 * (1 - 1 / 15) ** 2)), (1500, math.exp(-1.25)),
+                            (3000, 1.0), (9999, 1.0)):  # fmt: skip
+        trainer.current_epoch = epoch
+        assert trainer.ramp == pytest.approx(expected), epoch
+
+
+def test_hyper_parameters_reach_the_multipliers(make_dataset):
+    given = {"multiplier_step": 0.02, "multiplier_limit": 0.3, "bound_step": 0.04, "bound_limit": 5.0,
+             "norm_step": 0.06, "norm_limit": 7.0, "penalty": 0.08}  # fmt: skip
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters=given)
+    trainer.initialize()
+    own = trainer.dual.multipliers
+    assert [own.step, own.limit, own.bound_step, own.bound_limit, own.norm_step, own.norm_limit, own.penalty] == [
+        *given.values()
+    ]
+
+
+def test_bounds_that_leave_no_probability_are_refused(make_dataset):
+    with pytest.raises(SemiSupervisedError, match="value_lower 0.9 and value_upper 0.1"):
+        make_trainer(
+            make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters={"value_lower": 0.9, "value_upper": 0.1}
+        )
+
+
+def test_regions_and_what_is_annotated_of_them(make_dataset):
+    labels = {"background": 0, "whole": (1, 2), "box": 2, "ignore": 3}
+    trainer = started(make_dataset(labels=labels, regions_class_order=(1, 2)), trainer=OneResolution)
+    target = torch.zeros(1, 3, 4, 4, 4)  # the two regions, and the ignore label
+    target[0, 0, :2], target[0, 1, 0], target[0, 2, 3] = 1, 1, 1
+    maps, annotated = trainer.label_maps(target)
+    assert torch.equal(maps, target[:, :2]) and annotated.shape == (1, 1, 4, 4, 4)
+    assert annotated[0, 0, :3].all() and not annotated[0, 0, 3].any()
+    logits = torch.tensor([0.5, -0.5]).view(1, 2, 1, 1, 1).expand(1, 2, 4, 4, 4)
+    pseudo, certain = trainer.pseudo_labels(logits, annotated)
+    assert pseudo[0, 0].all() and not pseudo[0, 1].any() and torch.equal(certain, annotated)
+
+
+def test_mixed_precision_leaves_losses_and_heads_in_float32(make_dataset):
+    trainer = up_the_ramp(started(make_dataset()))
+    forward, heads = trainer.forward, {}
+
+    def half(module: nn.Module, images: Any) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = forward(module, images)
+        if module in (trainer.auxiliary["distance_head"], trainer.auxiliary["teacher_distance_head"]):
+            heads[module] = out.dtype
+        return out
+
+    trainer.forward = half
+    terms = trainer.losses(*batch_of(trainer))
+    assert {term.dtype for term in terms.values()} == {torch.float32} and set(heads.values()) == {torch.float32}
+    assert all(term.isfinite() for term in terms.values())
+    projection = trainer.auxiliary["projection"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert projection(torch.randn(3, 2, 8, 8)).dtype == torch.float32
 
 
 def test_ignored_voxels_have_no_part(make_dataset):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch import Tensor
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
@@ -51,7 +52,8 @@ def batch_for(trainer: Any, rows: slice) -> dict[str, Any]:
     finest = batch["target"][0]
     maps = torch.stack([step(segmentation=sample)["segmentation"][-1] for sample in finest])
     resolutions = batch["target"][:2] if trainer.enable_deep_supervision else [finest]
-    return part({**batch, "target": [*resolutions, maps]}, rows)
+    images = torch.cat((batch["data"], torch.ones_like(batch["data"])), 1)  # no padding
+    return part({**batch, "data": images, "target": [*resolutions, maps]}, rows)
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
@@ -79,6 +81,14 @@ def on_rank(dataset: Path, rank: int, *case: Any) -> dict[str, Any]:
     return {"errors": errors, "gradients": gradients, **state_of(trainer)}
 
 
+def linear_term(dataset: Path, rows: slice) -> Tensor:
+    """Cross-entropy and volumes of the unlabelled part alone: a mean over voxels, of unequal number on the ranks."""
+    trainer = build(dataset, *CASES[0])
+    trainer._dice_weights = torch.zeros(2)
+    trainer.dual.multipliers.volume[UNLABELED] += 0.2
+    return trainer.losses(*trainer.split_batch(batch_for(trainer, rows)))["constrained_unlabeled"].detach()
+
+
 def worker(rank: int, dataset: Path, port: int, out: Path) -> None:
     import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as host
 
@@ -90,7 +100,8 @@ def worker(rank: int, dataset: Path, port: int, out: Path) -> None:
     # volumes of one step, the ranks having different numbers of valid voxels
     trainer = build(dataset, *CASES[0])
     trainer.train_step(batch_for(trainer, slice(2 * rank, 2 * rank + 2)))
-    torch.save((found, trainer.dual.multipliers.volume), out / f"{rank}.pt")
+    linear = linear_term(dataset, slice(2 * rank, 2 * rank + 2))
+    torch.save((found, trainer.dual.multipliers.volume, linear), out / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -100,7 +111,11 @@ def test_two_ranks_agree_and_constrain_the_patches_of_both(make_dataset, tmp_pat
 
     dataset = make_dataset(unlabeled=0)
     mp.spawn(worker, (dataset, find_free_network_port(), tmp_path), nprocs=2)
-    (ranks, volume), (others, other_volume) = (torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in (0, 1))
+    (ranks, volume, linear), (others, other_volume, other_linear) = (
+        torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in (0, 1)
+    )
+    assert linear != other_linear
+    torch.testing.assert_close((linear + other_linear) / 2, linear_term(dataset, slice(0, 4)))
     for case, mine, theirs in zip(CASES, ranks, others, strict=True):
         for key in mine.keys() - {"errors"}:
             first, second = (x[key] if isinstance(x[key], list) else [x[key]] for x in (mine, theirs))

@@ -63,14 +63,40 @@ def test_half_resolution_is_close_to_the_whole_one():
     assert resize_maps(whole, (16, 8)) is whole
 
 
+@pytest.mark.parametrize("start", [4, 5])
+@pytest.mark.parametrize("thickness", [3, 4])
+def test_thin_objects_have_an_inside_at_half_resolution(start, thickness):
+    """On the coarse grid they are all boundary, whose distance is 0."""
+    label = torch.zeros(1, 16, 16, 16)
+    label[0, start : start + thickness, 3:13, 3:13] = 1
+    whole, half = (
+        AppendSignedDistance([1], 0, (1.0,) * 3, [f] * 3)(segmentation=label)["segmentation"][-1] for f in (1, 2)
+    )
+    enlarged = resize_maps(half[None], (16, 16, 16))[0]
+    assert half.shape == (1, 8, 8, 8) and half.min() >= -1 and half.max() <= 1
+    deep = whole < -0.9
+    assert deep.any() and (enlarged[deep] < 0).all()
+    assert (enlarged[label == 0] >= 0).float().mean() > 0.9
+    line = torch.zeros(1, 16, 16, 16)
+    line[0, 7] = 1  # no inside at full resolution either
+    found = AppendSignedDistance([1], 0, (1.0,) * 3, [2] * 3)(segmentation=line)["segmentation"][-1]
+    torch.testing.assert_close(found[0], signed_distance_map(shrink(line > 0, [2] * 3)[0], (2.0,) * 3))
+
+
+def test_resized_maps_keep_the_place_of_voxels():
+    ramp = torch.arange(16.0).view(1, 1, 16, 1).expand(1, 1, 16, 4)
+    coarse = ramp.unflatten(2, (8, 2)).mean(3)[..., ::2]
+    torch.testing.assert_close(resize_maps(coarse, (16, 4))[:, :, 1:-1], ramp[:, :, 1:-1])
+
+
 def test_spacing_of_a_coarser_grid():
     step = AppendSignedDistance([1], 0, (3.0, 1.0), [1, 2])
     assert step.spacing == [3.0, 2.0]
-    label = torch.zeros(1, 4, 8)
-    label[0, :2, 2:6] = 1
+    label = torch.zeros(1, 6, 16)
+    label[0, :4, 4:12] = 1
     maps = step(segmentation=label)["segmentation"][-1]
-    mask = np.zeros((4, 4), bool)
-    mask[:2, 1:3] = True
+    mask = np.zeros((6, 8), bool)
+    mask[:4, 2:6] = True
     np.testing.assert_allclose(maps[0].numpy(), signed_distance_map(mask, (3.0, 2.0)))
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_ssl.trainers.cmaformer import nnUNetTrainerCMAformer
+from nnunet_ssl.trainers.dkuxnet import nnUNetTrainerDKUXNet
+from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
 from tests.running import make_trainer, same_weights, weights
@@ -15,7 +18,14 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 STRONG = {"student_view": "strong"}
-METHODS = [(nnUNetTrainerMeanTeacher, STRONG), (nnUNetTrainerSKCDF, None)]
+QUERIES = {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4, "warmup_fraction": 0.0}
+METHODS = [
+    (nnUNetTrainerMeanTeacher, STRONG),
+    (nnUNetTrainerSKCDF, None),
+    (nnUNetTrainerDKUXNet, QUERIES),
+    (nnUNetTrainerLDC, {"warmup_fraction": 0.0}),
+    (nnUNetTrainerCMAformer, {"warmup_fraction": 0.0}),
+]
 
 
 @pytest.mark.parametrize("compiled", ["f", "t"])
