@@ -43,7 +43,7 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerDKUXNetNetwork):
         predicts="the network, a 3D UX-Net with queries",
         dimensions="2D, 3D",
         extra_memory="two views of every patch, queries; an estimate is logged",
-        extra_time="two views of every patch; not measured on a GPU",
+        extra_time="12 (3D), 3 (2D) on a CPU",
     )
     uses_unlabeled: ClassVar[bool] = False
     weak_labeled_view: ClassVar[bool] = True
