@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_ssl.architectures.cmaformer_blocks import CONVOLUTIONS
-from nnunet_ssl.precision import float32_region
+from nnunet_ssl.architectures.precision import float32_region
 
 
 class SignedDistanceHead(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunet_ssl.precision import float32_region
+from nnunet_ssl.architectures.precision import float32_region
 
 INSTANCE_NORM_EPS = 1e-5
 LAYER_NORM_EPS = 1e-6

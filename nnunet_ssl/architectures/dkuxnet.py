@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ssl.architectures.kmax import KMaxLayer, MaskPredictor, batch_norms, independent_norms, pointwise
+from nnunet_ssl.architectures.precision import float32_region
 from nnunet_ssl.architectures.uxnet import Convolution, Levels, UXNetDecoder, UXNetEncoder, check_unused
-from nnunet_ssl.precision import float32_region
 
 LAST_KERNEL = 5  # of the mask predictors' depth-wise convolutions
 HIDDEN = 64  # of the network that classifies queries

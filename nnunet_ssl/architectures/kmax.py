@@ -14,8 +14,8 @@ from dynamic_network_architectures.building_blocks.helper import get_matching_ba
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunet_ssl.architectures.precision import float32_region
 from nnunet_ssl.architectures.uxnet import ChannelNorm, Convolution, maybe_recompute
-from nnunet_ssl.precision import float32_region
 
 BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # released code
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_ssl.precision import float32_region
+from nnunet_ssl.architectures.precision import float32_region
 
 Convolution = type[Any]  # nn.Conv2d or nn.Conv3d
 LARGE = 7  # kernel of the depth-wise convolutions

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.precision import at_least_float32, float32_region
+from nnunet_ssl.losses.precision import at_least_float32
 
 LEAST_NORM = 1.0  # one voxel of mass: a map without any foreground has no direction, and no exploding gradient
 
@@ -79,7 +79,7 @@ def _directions(vectors: Tensor) -> Tensor:
 
 def _similarities(vectors: Tensor) -> Tensor:
     """(..., M, L) -> (..., M, M)."""
-    with float32_region(vectors.device):
+    with torch.autocast(vectors.device.type, enabled=False):
         directions = _directions(vectors)
         return directions @ directions.mT
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32
 
 PAPER_WEIGHTS = (0.3138137, 0.6861863)  # of two foreground classes, released code; Eq. 2 prints 0.314 and 0.685
 SMOOTH = 1e-5  # released code

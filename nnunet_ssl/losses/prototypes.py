@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32
 
 SMALLEST_NORM = 1e-6  # bounds the gradient of a feature vector that is zero
 

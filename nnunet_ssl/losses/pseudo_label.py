@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32
 
 LARGEST_SORT = 2**20  # voxels from which a percentile is computed; larger maps are thinned out
 

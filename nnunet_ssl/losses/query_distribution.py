@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nnunet_ssl.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32
 
 
 def log_query_distribution(responses: Tensor, group_of_query: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_ssl.losses.lagrangian import SMOOTH
-from nnunet_ssl.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32
 
 FIRST = 0.9989 * 0.1 * math.pi  # weight of the first foreground class
 

@@ -14,7 +14,7 @@ import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
-from nnunet_ssl.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32
 
 Mask = TypeVar("Mask", np.ndarray, Tensor)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32
 
 
 def squared_dice(logits: Tensor, target: Tensor, valid: Tensor | None = None, smooth: float = 1e-5) -> Tensor:

@@ -212,6 +212,9 @@ def test_trainers_that_nnunet_does_not_find(tmp_path, monkeypatch, value, text, 
         monkeypatch.setenv(VARIABLE, os.pathsep.join([str(folder), external_directory()]))
     findings = lookup.trainer_findings()
     assert len(findings) == (1 if value == "kills" else len(TRAINERS))
+    if value == "copy":  # where the search meets a copy first that imports our class, nnU-Net finds the right one
+        findings = [finding for finding in findings if finding.mark == WRONG]
+        assert len(findings) > len(TRAINERS) / 2
     for finding in findings:
         assert finding.mark == WRONG
         assert finding.text.startswith(text)
