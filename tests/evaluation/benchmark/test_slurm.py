@@ -107,8 +107,9 @@ def preempt(folder: Path) -> threading.Thread:
         until(lambda: any(line.startswith("long restart") for line in starts_in(folder)))
         command = [str(folder / "stand_in"), "--job", "long"]
         parents = {p.ppid() for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == command}
-        (task,) = (p for p in map(psutil.Process, parents) if "submitit" in " ".join(p.cmdline()))
-        task.send_signal(signal.SIGUSR2)  # not to a shell that the stand-in has forked
+        # not a shell that the stand-in has forked, whose parent is the stand-in itself
+        (task,) = (p for p in map(psutil.Process, parents) if "submitit.core._submit" in p.cmdline())
+        task.send_signal(signal.SIGUSR2)
 
     thread = threading.Thread(target=later)
     thread.start()
