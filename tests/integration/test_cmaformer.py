@@ -46,8 +46,10 @@ def options(configuration: str, trainer: str = CMA, dataset: int = 4, plans: str
     return (dataset, configuration, 0, "-tr", trainer, "-p", plans, "-device", "cpu")
 
 
-def prediction(configuration: str, source: Path, out: Path, trainer: str = CMA) -> tuple[object, ...]:
-    return ("-d", 4, "-c", configuration, "-f", 0, "-tr", trainer, "-p", PLANS, "-i", source, "-o", out,
+def prediction(
+    configuration: str, source: Path, out: Path, trainer: str = CMA, dataset: int = 4, plans: str = PLANS
+) -> tuple[object, ...]:
+    return ("-d", dataset, "-c", configuration, "-f", 0, "-tr", trainer, "-p", plans, "-i", source, "-o", out,
             "-device", "cpu", "-npp", 0, "-nps", 0)  # fmt: skip
 
 
@@ -58,6 +60,12 @@ def check_training(fold: Path, epochs: int) -> pd.DataFrame:
     assert table[["violation_volume_labeled", "teacher_student_dice"]].ge(0).all(axis=None)
     assert (fold / "validation" / "summary.json").is_file()
     return table
+
+
+def check_predictions(source: Path, out: Path, classes: int) -> None:
+    for image in source.iterdir():
+        label = segmentation(out / image.name.replace("_0000", ""))
+        assert label.shape == segmentation(image).shape and label.max() <= classes
 
 
 def dual_state(file: Path) -> dict[str, Any]:
@@ -108,9 +116,7 @@ def test_trains_continues_validates_and_predicts(project: Project, tmp_path: Pat
         assert before[name].any() and not torch.equal(before[name], after[name])
         assert (after[name] - before[name]).abs().max() <= 3 * step
     for out in (tmp_path / "2d", tmp_path / "3d"):
-        for image in source.iterdir():
-            label = segmentation(out / image.name.replace("_0000", ""))
-            assert label.shape == segmentation(image).shape and label.max() <= 2
+        check_predictions(source, out, classes=2)
 
 
 def test_distance_maps_cost_the_loader_less_than_a_third(project: Project, monkeypatch: pytest.MonkeyPatch):
@@ -142,13 +148,15 @@ def test_distance_maps_cost_the_loader_less_than_a_third(project: Project, monke
 
 def test_anisotropic_data_with_three_classes(acdc: Callable[[Path], Project], tmp_path: Path):
     project = acdc(tmp_path / "project")
-    trainer = f"{CMA}_1epochs"
+    trainer, source, plans = f"{CMA}_1epochs", inputs(project, tmp_path / "in"), "nnUNetPlans_n2"
     log = project.run_each(
         ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]"),
-        ("nnUNetv2_train", *options("3d_fullres", trainer, 27, "nnUNetPlans_n2")),
+        ("nnUNetv2_train", *options("3d_fullres", trainer, 27, plans)),
+        ("nnUNetv2_predict", *prediction("3d_fullres", source, tmp_path / "out", trainer, 27, plans)),
     )
     assert "Weights of the classes in the Dice: [0.3333, 0.3333, 0.3333]" in log
-    results = project.results(trainer, "nnUNetPlans_n2", "3d_fullres") / "fold_0"
+    results = project.results(trainer, plans, "3d_fullres") / "fold_0"
     table = check_training(results, 1)
     assert {f"volume_labeled_{k}" for k in (1, 2, 3)} <= set(table)
     assert len(list((results / "validation").glob("*.nii.gz"))) == 2
+    check_predictions(source, tmp_path / "out", classes=3)
