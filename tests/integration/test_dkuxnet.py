@@ -24,7 +24,7 @@ DKUX = "nnUNetTrainerDKUXNet"
 PLANS = "nnUNetPlans_dkux"
 LABELED = ["loss_assignment", "loss_query_distribution", "loss_supervised"]
 CONTRAST = ["loss_query_contrast", "loss_segmentation_contrast"]
-NETWORK = {"queries": 8, "query_width": 32, "attention_heads": 2, "pixel_widths": [8, 4]}
+NETWORK = {"queries": 8, "query_width": 16, "attention_heads": 2, "pixel_widths": [8, 4], "layers_per_level": 1}
 
 
 def name_network(project: Project, plans: str) -> None:

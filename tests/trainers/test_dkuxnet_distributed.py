@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,7 +17,7 @@ from nnunet_ssl.trainers.dkuxnet_paper import nnUNetTrainerDKUXNet_paper
 from nnunet_ssl.trainers.dkuxnet_supervised import nnUNetTrainerDKUXNetSupervised
 from nnunet_ssl.trainers.uxnet import nnUNetTrainerUXNet
 from nnunet_ssl.training.network import unwrap
-from tests.running import make_trainer, seed_everything
+from tests.running import make_trainer, run_ranks, seed_everything
 from tests.training.test_distributed import joined_batch, part
 
 SMALL = {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4, "assignment_weight": 0.0}
@@ -94,7 +93,7 @@ def test_two_ranks_learn_the_same_and_every_weight_takes_part(make_dataset, tmp_
     from nnunetv2.run.run_training import find_free_network_port
 
     dataset = make_dataset(unlabeled=0)
-    mp.spawn(worker, (dataset, find_free_network_port(), tmp_path), nprocs=2)
+    run_ranks(worker, dataset, find_free_network_port(), tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for mine, other in zip(first["training"], second["training"], strict=True):
         assert all(a is not None and torch.equal(a, b) for a, b in zip(mine, other, strict=True))

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -16,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_ssl.trainers.cmaformer import nnUNetTrainerCMAformer
 from nnunet_ssl.trainers.ldc import LABELED, UNLABELED, nnUNetTrainerLDC
 from nnunet_ssl.training.network import unwrap
-from tests.running import SHORT, make_trainer
+from tests.running import SHORT, make_trainer, run_ranks
 from tests.training.test_distributed import joined_batch, part
 
 CASES = [
@@ -110,7 +109,7 @@ def test_two_ranks_agree_and_constrain_the_patches_of_both(make_dataset, tmp_pat
     from nnunetv2.run.run_training import find_free_network_port
 
     dataset = make_dataset(unlabeled=0)
-    mp.spawn(worker, (dataset, find_free_network_port(), tmp_path), nprocs=2)
+    run_ranks(worker, dataset, find_free_network_port(), tmp_path)
     (ranks, volume, linear), (others, other_volume, other_linear) = (
         torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in (0, 1)
     )
