@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.splits import Fold, Split, Splits, write_splits
 from nnunet_ssl.training.checkpoint import seed_everything
@@ -71,10 +74,26 @@ def same_weights(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def run_ranks(worker: Callable[..., None], *arguments: Any, ranks: int = 2) -> None:
-    """worker(rank, *arguments) in one process per rank, forked where autograd has no threads of a device.
+def run_ranks(work: Callable[[int, Path], Any], dataset: Path, out: Path, ranks: int = 2) -> list[Any]:
+    """What work(rank, dataset) returns in one process per rank of a gloo group; nnU-Net's DDP wraps for the CPU.
 
-    A new interpreter would need longer for its imports than for the work.
+    Forked where autograd has no threads of a device: a new interpreter would need longer for its imports than for the
+    work.
     """
+    from nnunetv2.run.run_training import find_free_network_port
+
     method = "spawn" if torch.cuda.is_available() or "fork" not in mp.get_all_start_methods() else "fork"
-    mp.start_processes(worker, arguments, nprocs=ranks, start_method=method)
+    arguments = (work, ranks, dataset, find_free_network_port(), out)
+    mp.start_processes(_on_rank, arguments, nprocs=ranks, start_method=method)
+    return [torch.load(out / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
+
+
+def _on_rank(rank: int, work: Callable[[int, Path], Any], ranks: int, dataset: Path, port: int, out: Path) -> None:
+    import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as host
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=ranks)
+    host.DDP = lambda module, device_ids: DistributedDataParallel(module)  # nnU-Net passes CUDA ids
+    torch.save(work(rank, dataset), out / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nnunet_ssl.architectures.channel_norm import ChannelNorm
+
 CONVOLUTIONS: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 REDUCTION = 16  # of the channels inside channel attention
 
@@ -51,19 +53,6 @@ class Ops:
         return (value,) * self.dimensions if isinstance(value, int) else tuple(value)
 
 
-class ChannelLayerNorm(nn.Module):
-    """Layer norm over the channels of each position of a map (B, C, *S), in float32."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x.float(), 1, keepdim=True, correction=0)
-        weight, bias = (p.view(-1, *[1] * (x.ndim - 2)) for p in (self.weight, self.bias))
-        return ((x - mean) * (variance + self.eps).rsqrt() * weight + bias).to(x.dtype)
-
-
 class PatchEmbedding(nn.Module):
     """Overlapping strided convolution, pixel attention x sigmoid(depthwise(x)), layer norm over channels.
 
@@ -74,11 +63,11 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.embed = ops.conv(inputs, outputs, kernel, stride)
         self.pixel = ops.conv(outputs, outputs, kernel, groups=outputs)
-        self.norm = ChannelLayerNorm(outputs)
+        self.norm = ChannelNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
-        return self.norm(x * self.pixel(x).sigmoid())
+        return self.norm(x * self.pixel(x).sigmoid()).to(x.dtype)
 
 
 class ChannelAttention(nn.Module):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from nnunet_ssl.architectures.dkuxnet import choose_kmax_levels
-from nnunet_ssl.architectures.uxnet import EXPANSION, LARGE, Convolution, Levels
+from nnunet_ssl.architectures.dkuxnet import LAST_KERNEL, choose_kmax_levels
+from nnunet_ssl.architectures.uxnet import EXPANSION, Convolution, Levels
 
 BYTES = 4
 MIXED_PRECISION = 0.55  # of the memory in float32; norms and responses stay in float32
@@ -69,7 +69,7 @@ def saved_floats(
         of_voxel = f[level] + 11.5 * query_width + 2 * queries + 2  # the last is an index of eight bytes
         of_queries = 45 * query_width * queries + 24 * queries**2
         kmax += layers_per_level * (voxels[level] * of_voxel + of_queries)
-    coarse = voxels[0] / prod(mask_stride if k > 1 else 1 for k in levels.enlarged(0, LARGE))
+    coarse = voxels[0] / prod(mask_stride if k > 1 else 1 for k in levels.enlarged(0, LAST_KERNEL))
     embedding = second if recompute and norms != "batch" else 3 * f[0] + 3 * first + 3 * second
     predictor = coarse * (embedding + queries) + voxels[0] * 2 * queries
     return {"unet": unet, "kmax": kmax, "predictor": predictor}

@@ -14,8 +14,9 @@ from dynamic_network_architectures.building_blocks.helper import get_matching_ba
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunet_ssl.architectures.channel_norm import ChannelNorm
 from nnunet_ssl.architectures.precision import float32_region
-from nnunet_ssl.architectures.uxnet import ChannelNorm, Convolution, maybe_recompute
+from nnunet_ssl.architectures.uxnet import Convolution, maybe_recompute
 
 BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # released code
 

@@ -24,23 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_ssl.architectures.precision import float32_region
+from nnunet_ssl.architectures.channel_norm import ChannelNorm
 
 Convolution = type[Any]  # nn.Conv2d or nn.Conv3d
 LARGE = 7  # kernel of the depth-wise convolutions
 EXPANSION = 4
 LAYER_SCALE = 1e-6
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each voxel, (B, C, *S) -> the same, in float32 and with the biased variance."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__(channels, eps)
-
-    def forward(self, features: Tensor) -> Tensor:
-        with float32_region(features.device):
-            return super().forward(features.float().movedim(1, -1)).movedim(-1, 1)
 
 
 class UXBlock(nn.Module):

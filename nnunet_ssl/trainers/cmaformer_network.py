@@ -41,6 +41,7 @@ class nnUNetTrainerCMAformerNetwork(nnUNetTrainerConfigured):
     """
 
     Hyperparameters: ClassVar[type] = CMAformerNetworkHyperparameters
+    has_deep_supervision: ClassVar[bool] = False
     needs_logits_alone: ClassVar[bool] = False  # of the network that the plans name, which this one replaces
 
     @classmethod
@@ -79,9 +80,5 @@ class nnUNetTrainerCMAformerNetwork(nnUNetTrainerConfigured):
 
     def set_up(self) -> None:
         super().set_up()
-        self.enable_deep_supervision = False
         if self.settings.training.initial_lr is None and self.hyperparameters.gate != "sigmoid":
             self.initial_lr = LEARNING_RATE
-
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """There is none to switch."""

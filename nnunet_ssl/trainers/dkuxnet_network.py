@@ -10,11 +10,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_ssl.architectures.dkuxnet import DKUXNet
 from nnunet_ssl.architectures.dkuxnet_memory import training_bytes
 from nnunet_ssl.architectures.uxnet import arguments_from_plans
-from nnunet_ssl.errors import complain
 from nnunet_ssl.trainers.dkuxnet_settings import NETWORK_OPTIONS, DKUXNetSupervisedHyperparameters
 from nnunet_ssl.training.adamw import nnUNetTrainerAdamW
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
-from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.network import tried_on_plans, unwrap
 from nnunet_ssl.training.query_use import group_sizes
 
 
@@ -24,6 +23,7 @@ class nnUNetTrainerDKUXNetNetwork(nnUNetTrainerAdamW, nnUNetTrainerSemiSupervise
     Hyperparameters: ClassVar[type] = DKUXNetSupervisedHyperparameters
     hyperparameters: DKUXNetSupervisedHyperparameters
     needs_logits_alone: ClassVar[bool] = False
+    has_deep_supervision: ClassVar[bool] = False
 
     @classmethod
     def build_network_architecture(
@@ -60,13 +60,10 @@ class nnUNetTrainerDKUXNetNetwork(nnUNetTrainerAdamW, nnUNetTrainerSemiSupervise
         groups = cls.settings_of(plans).hyperparameters.groups
         if labels.has_regions and groups not in (None, 2):
             raise NotImplementedError(f"{cls.__name__} has two query groups with regions, not {groups}")
-        try:
-            with torch.device("meta"):
-                net = cls.build_network_architecture(manager, chosen, 1, outputs)
+        with tried_on_plans(cls.__name__, configuration):
+            net = cls.build_network_architecture(manager, chosen, 1, outputs)
             net.encoder.levels.check_size(chosen.patch_size)
             cls.queries_per_group(plans, net.centres.shape[1], 2 if labels.has_regions else outputs)
-        except (ValueError, TypeError) as error:
-            raise complain(f"{cls.__name__} cannot train {configuration} of these plans: {error}.") from error
 
     @classmethod
     def queries_per_group(cls, plans: dict[str, Any], queries: int, classes: int) -> list[int]:
@@ -98,13 +95,6 @@ class nnUNetTrainerDKUXNetNetwork(nnUNetTrainerAdamW, nnUNetTrainerSemiSupervise
         settings["hyperparameters"] |= {name: built[name] for name in NETWORK_OPTIONS}
         settings["hyperparameters"] |= {"pixel_width": first, "mask_width": second}
         return settings
-
-    def set_up(self) -> None:
-        super().set_up()
-        self.enable_deep_supervision = False
-
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """There is none."""
 
     def initialize(self) -> None:
         super().initialize()

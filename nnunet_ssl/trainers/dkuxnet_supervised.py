@@ -6,7 +6,7 @@ row of 100 % labels; see docs/methods/dkuxnet.md.
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from batchgeneratorsv2.transforms.noise.blank_rectangle import BlankRectangleTransform
@@ -58,16 +58,18 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerDKUXNetNetwork):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
         out = self.forward_views(labeled, unlabeled)
-        counted = self.counted_voxels(labeled, unlabeled)
+        groups, annotated = self.group_labels(labeled)
+        of_one_view = torch.cat([annotated, unlabeled.valid])
+        counted = torch.cat([of_one_view, of_one_view])  # neither padding nor ignore label
         if self._step % OBSERVE_EVERY == 0:
             self.observe(out, counted, len(labeled.image))
-        return self.labeled_terms(out, labeled) | self.contrast_terms(out, counted)
+        return self.labeled_terms(out, labeled.target, groups, annotated) | self.contrast_terms(out, counted)
 
     def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> dict[str, Tensor]:
         """None here.
 
         Args:
-            counted: (2B, 1, *P) bool, see :meth:`counted_voxels`.
+            counted: (2B, 1, *P) bool, the same in both views.
         """
         return {}
 
@@ -76,20 +78,19 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerDKUXNetNetwork):
         images = torch.cat([labeled.image, unlabeled.weak, labeled.strong, unlabeled.strong])
         return cast(DKUXNetOutput, self.forward(self.network, images))
 
-    def labeled_terms(self, out: DKUXNetOutput, labeled: LabeledBatch) -> dict[str, Tensor]:
-        """L_seg, L_qd and L_aux, means over the two views."""
-        hp, count, half = self.hyperparameters, len(labeled.image), len(out.logits) // 2
+    def labeled_terms(self, out: DKUXNetOutput, target: Any, groups: Tensor, annotated: Tensor) -> dict[str, Tensor]:
+        """L_seg, L_qd and L_aux, means over the two views; for groups and annotated see :meth:`group_labels`."""
+        hp, count, half = self.hyperparameters, len(groups), len(out.logits) // 2
         views = (slice(0, count), slice(half, half + count))
-        groups, counted = self.group_labels(labeled)
 
         def query_loss(responses: Tensor) -> Tensor:
-            (target,), (mask,) = (resize_to(volume, [responses]) for volume in (groups, counted))
-            assert target is not None and mask is not None
-            parts = [query_distribution_loss(responses[view], target, self.group_of_query, mask) for view in views]
+            (group,), (mask,) = (resize_to(volume, [responses]) for volume in (groups, annotated))
+            assert group is not None and mask is not None
+            parts = [query_distribution_loss(responses[view], group, self.group_of_query, mask) for view in views]
             return torch.stack(parts).mean() * self.share_of_ranks(mask.sum())
 
         assignment = torch.stack([query_loss(responses) for responses in out.intermediate]).mean()
-        supervised = torch.stack([self.supervised_loss(out.logits[view], labeled.target) for view in views]).mean()
+        supervised = torch.stack([self.supervised_loss(out.logits[view], target) for view in views]).mean()
         return {
             "supervised": supervised,
             "query_distribution": self.weigh("query_distribution", query_loss(out.responses), hp.query_loss_weight),
@@ -103,11 +104,6 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerDKUXNetNetwork):
         last = int(self.group_of_query[-1])
         merged = foreground.long() if self.label_manager.has_regions else target.clamp(0, last).long()
         return merged, counted if labeled.valid is None else counted & labeled.valid
-
-    def counted_voxels(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Tensor:
-        """(2B, 1, *P) bool: neither padding nor ignore label, the same in both views."""
-        of_one_view = torch.cat([self.group_labels(labeled)[1], unlabeled.valid])
-        return torch.cat([of_one_view, of_one_view])
 
     def maps(self, out: DKUXNetOutput, background: bool = False) -> dict[str, Tensor]:
         """P and Q (2B, C, *P) in [0, 1], with or without background; of regions, all channels of P are foreground."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ssl.architectures.uxnet import UXNet, arguments_from_plans
-from nnunet_ssl.errors import complain
 from nnunet_ssl.training.adamw import nnUNetTrainerAdamW
 from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.network import tried_on_plans
 from nnunet_ssl.training.settings import setting
 
 
@@ -27,6 +26,7 @@ class nnUNetTrainerUXNet(nnUNetTrainerAdamW):
     """nnU-Net's training of a 3D UX-Net with the plans' levels, features and kernels; AdamW, no deep supervision."""
 
     Hyperparameters: ClassVar[type] = UXNetHyperparameters
+    has_deep_supervision: ClassVar[bool] = False
     card: ClassVar[MethodCard] = MethodCard(
         paper="Lee et al., 3D UX-Net, ICLR 2023, labelled cases alone",
         predicts="the network, a 3D UX-Net",
@@ -60,13 +60,6 @@ class nnUNetTrainerUXNet(nnUNetTrainerAdamW):
         super().refuse(plans, configuration, dataset_json)
         manager = PlansManager(plans)
         chosen = manager.get_configuration(configuration)
-        try:
-            with torch.device("meta"):
-                net = cls.build_network_architecture(manager, chosen, 1, 2)
+        with tried_on_plans(cls.__name__, configuration):
+            net = cls.build_network_architecture(manager, chosen, 1, 2)
             net.encoder.levels.check_size(chosen.patch_size)
-        except (ValueError, TypeError) as error:
-            raise complain(f"{cls.__name__} cannot train {configuration} of these plans: {error}.") from error
-
-    def set_up(self) -> None:
-        super().set_up()
-        self.enable_deep_supervision = False

@@ -40,6 +40,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     Hyperparameters: ClassVar[type] = NoHyperparameters
     length_variant_epochs: ClassVar[int | None] = None
     default_optimizer: ClassVar[str] = "sgd"  # without one in the settings
+    has_deep_supervision: ClassVar[bool] = True  # the network has outputs at several resolutions
     mirror_axes: list[int] | None = None
     seed: int | None = None
 
@@ -68,6 +69,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
                 setattr(self, name, value)
         if self.length_variant_epochs is not None:
             self.num_epochs = self.length_variant_epochs
+        if not self.has_deep_supervision:
+            self.enable_deep_supervision = False
         self.set_up()
 
     def set_up(self) -> None:
@@ -97,6 +100,10 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         if self.seed is not None:
             seed_everything(self.seed + self.local_rank)  # the weights of rank 0 are the ones DDP keeps
         super().initialize()
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        if self.has_deep_supervision:
+            super().set_deep_supervision_enabled(enabled)
 
     @property
     def dataset_id(self) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_ssl.errors import complain
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -13,6 +18,20 @@ def unwrap(module: nn.Module) -> nn.Module:
     if isinstance(module, DistributedDataParallel):
         module = module.module
     return module._orig_mod if isinstance(module, OptimizedModule) else module
+
+
+@contextmanager
+def tried_on_plans(trainer: str, configuration: str) -> Iterator[None]:
+    """Networks built inside hold no memory; plans that they do not fit become an error for people.
+
+    Raises:
+        SemiSupervisedError: instead of ValueError and TypeError.
+    """
+    try:
+        with torch.device("meta"):
+            yield
+    except (ValueError, TypeError) as error:
+        raise complain(f"{trainer} cannot train {configuration} of these plans: {error}.") from error
 
 
 @torch.no_grad()

@@ -89,11 +89,6 @@ def true_dice(
         classes: the label values of each foreground class or region, in channel order.
     """
     decided, _ = class_masks(teacher, has_regions)
-    dice = []
-    for channel, values in enumerate(classes):
-        # comparing with Python numbers, since a tensor of them would have to travel to the device
-        truth = torch.stack([label == value for value in values]).any(0) & known
-        guess = decided[:, channel : channel + 1] & known
-        dice.append(2.0 * (truth & guess).sum() / (truth.sum() + guess.sum()))  # 0 / 0: absent, NaN
-    stacked = torch.stack(dice)
-    return stacked.nanmean().nan_to_num(), (~stacked.isnan()).sum()
+    # comparing with Python numbers, since a tensor of them would have to travel to the device
+    truth = torch.cat([torch.stack([label == value for value in values]).any(0) for values in classes], 1)
+    return mean_dice(truth & known, decided & known)

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from nnunet_ssl.architectures.boundary_heads import SignedDistanceHead, SliceProjection
+from nnunet_ssl.architectures.channel_norm import ChannelNorm
 from nnunet_ssl.architectures.cmaformer import CMAformer, map_sizes, released_layout
 from nnunet_ssl.architectures.cmaformer_blocks import (
     AtrousPyramid,
     ChannelAttention,
-    ChannelLayerNorm,
     Ops,
     PatchEmbedding,
     ResidualConv,
@@ -93,7 +93,7 @@ def test_shapes_of_the_released_layout():
 
 
 def test_layer_norm_acts_on_the_channels_of_each_position():
-    norm, x = ChannelLayerNorm(7), torch.randn(2, 7, 3, 4) * 5 + 2
+    norm, x = ChannelNorm(7), torch.randn(2, 7, 3, 4) * 5 + 2
     out = norm(x)
     torch.testing.assert_close(out.mean(1), torch.zeros(2, 3, 4), atol=1e-6, rtol=0)
     torch.testing.assert_close(out.var(1, correction=0), torch.ones(2, 3, 4), atol=1e-5, rtol=0)

@@ -9,7 +9,8 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
-from nnunet_ssl.architectures.uxnet import ChannelNorm, Levels, UXBlock, UXNet, UXNetDecoder, UXNetEncoder
+from nnunet_ssl.architectures.channel_norm import ChannelNorm
+from nnunet_ssl.architectures.uxnet import Levels, UXBlock, UXNet, UXNetDecoder, UXNetEncoder
 
 ISOTROPIC = {"kernel_sizes": [[3] * 3] * 3, "strides": [[1] * 3, [2] * 3, [2] * 3]}
 ANISOTROPIC = {"kernel_sizes": [[1, 3, 3], [1, 3, 3], [3, 3, 3]], "strides": [[1] * 3, [1, 2, 2], [2, 2, 2]]}
