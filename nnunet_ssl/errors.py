@@ -7,8 +7,22 @@ from collections.abc import Iterable
 INSTALL = "pip install nnunet-ssl, or pip install . in a clone"  # either way, whether or not PyPI has it
 
 
+LONGEST = 5  # names of cases in one line
+
+
 class SemiSupervisedError(RuntimeError):
-    """Wrong input or settings. The message is complete: the command line prints it without a traceback."""
+    """Wrong input or settings. The message is complete: the command line prints it without a traceback.
+
+    Attributes:
+        remedy: the last part of the message, what to do; may be empty.
+    """
+
+    remedy = ""
+
+    @property
+    def finding(self) -> str:
+        """The message without its remedy."""
+        return str(self).removesuffix(self.remedy).rstrip("\n")
 
 
 def complain(summary: str, problems: Iterable[str] = (), remedy: str = "") -> SemiSupervisedError:
@@ -22,4 +36,13 @@ def complain(summary: str, problems: Iterable[str] = (), remedy: str = "") -> Se
     lines = [summary, *(f"  - {problem}" for problem in problems)]
     if remedy:
         lines.append(remedy)
-    return SemiSupervisedError("\n".join(lines))
+    error = SemiSupervisedError("\n".join(lines))
+    error.remedy = remedy
+    return error
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names and the number of the others."""
+    ordered = sorted(names)
+    more = len(ordered) - LONGEST
+    return ", ".join(ordered[:LONGEST]) + (f" and {more} more" if more > 0 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ REPEATABLE = settings(deadline=None, derandomize=True)  # the same examples in e
 DATASET = "Dataset004_Toy"
 CASES = [f"toy_{i:02d}" for i in range(1, 25)]
 SUBJECTS = {case: f"subject{(int(case[4:]) + 1) // 2}" for case in CASES}  # 2k-1 and 2k belong together
+LABELS = {"background": 0, "outer": 1, "inner": 2}
 PLANS = {
     "dataset_name": DATASET,
     "plans_name": "nnUNetPlans",
@@ -38,20 +40,28 @@ def make_planned(
     cases: Iterable[str] = CASES,
     configurations: Iterable[str] = ("2d", "3d_fullres"),
 ) -> Path:
-    """nnUNet_preprocessed/DATASET with plans and one (empty) preprocessed file per case and configuration."""
+    """nnUNet_preprocessed/DATASET with plans and, per case, empty arrays and a label's properties."""
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (root / variable).mkdir(exist_ok=True)
         monkeypatch.setenv(variable, str(root / variable))
     base = root / "nnUNet_preprocessed" / DATASET
     base.mkdir()
     (base / "nnUNetPlans.json").write_text(json.dumps(PLANS))
+    (base / "dataset.json").write_text(json.dumps({"labels": LABELS, "file_ending": ".nii.gz"}))
     for configuration in configurations:
         folder = base / f"nnUNetPlans_{configuration}"
         folder.mkdir()
         for case in cases:
-            for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
+            for suffix in (".b2nd", "_seg.b2nd"):
                 (folder / f"{case}{suffix}").touch()
+            show(folder, case, *LABELS.values())
     return base
+
+
+def show(folder: Path, case: str, *labels: int) -> None:
+    """Let the preprocessed label of a case show these classes and no other."""
+    locations = {value: [[0, 0, 0, 0]] if value in labels else [] for value in LABELS.values() if value}
+    (folder / f"{case}.pkl").write_bytes(pickle.dumps({"class_locations": locations}))
 
 
 def write_nnunet_folds(base: Path, folds: list[tuple[list[str], list[str]]]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.multiprocessing as mp
-from batchgenerators.utilities.file_and_folder_operations import load_json
+from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle, write_pickle
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,6 +34,14 @@ FOLD = Fold(labeled=CASES[:2], unlabeled=CASES[2:5], val=CASES[5:])
 
 def write_split(dataset: Path, fold: Fold = FOLD, name: str = "n2") -> None:
     write_splits(str(dataset), Splits(DATASET, {}, {name: Split(0.4, 0, [fold])}))
+
+
+def hide(dataset: Path, case: str, label: int) -> None:
+    """Let the preprocessed label of a case not show a class, as far as nnU-Net's properties tell."""
+    path = str(dataset / "nnUNetPlans_3d_fullres" / f"{case}.pkl")
+    properties = load_pickle(path)
+    properties["class_locations"][label] = []
+    write_pickle(properties, path)
 
 
 def make_trainer(

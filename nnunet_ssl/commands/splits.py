@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 
+from nnunet_ssl.data.folders import dataset_id, load_plans
+from nnunet_ssl.data.shown_classes import shown_in, unshown_lines
 from nnunet_ssl.data.split_making import Written, create_splits
+from nnunet_ssl.doctor.dataset import load_dataset_json
+from nnunet_ssl.errors import SemiSupervisedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write splits_ssl.json for semi-supervised training: in every fold, which training cases keep their label and "
         "which are used as unlabelled images. Smaller splits are contained in larger ones of the same seed. Splits "
-        "already in the file are kept; nnU-Net's splits_final.json is not touched."
+        "already in the file are kept. nnU-Net's splits_final.json is never changed; --folds writes one where none is."
     )
     parser.add_argument("-d", required=True, metavar="DATASET", help="dataset id or name")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans of the preprocessed labelled cases")
@@ -34,7 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "between labelled, unlabelled and validation cases; whole subjects are added until there are enough cases",
     )
     parser.add_argument(
-        "--ignore-existing-folds", action="store_true", help="make folds although splits_final.json exists"
+        "--folds",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="N",
+        help="for fewer than 5 labelled cases or subjects, or to keep subjects together: write a splits_final.json, "
+        "which nnU-Net uses too, with N folds (default: as many as there can be, at most 5); alone or with splits",
+    )
+    parser.add_argument(
+        "--ignore-existing-folds",
+        action="store_true",
+        help="make folds, for splits_ssl.json alone, although splits_final.json exists",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace splits of the same name")
 
@@ -49,16 +66,35 @@ def run(args: argparse.Namespace) -> int:
         names=args.names,
         seed=args.seed,
         groups_file=args.groups,
+        number_of_folds=args.folds,
         ignore_existing_folds=args.ignore_existing_folds,
         overwrite=args.overwrite,
     )
-    print("\n".join(report(written, args.d)))
+    print("\n".join(report(written, class_notes(written, args.p))))
     return 0
 
 
-def report(written: Written, dataset: str) -> list[str]:
-    """What stands in the file now, and what to do next."""
-    lines = [f"Semi-supervised splits in {written.path}", f"Folds from: {written.folds_from}"]
+def class_notes(written: Written, plans_identifier: str) -> list[str]:
+    """Classes that the labelled cases of a fold do not show, with the withheld cases that have them."""
+    base = os.path.dirname(written.path)
+    try:
+        shown = shown_in(base, load_plans(base, plans_identifier), load_dataset_json(base))
+    except SemiSupervisedError as error:
+        return [f"NOTE: it was not checked whether the labelled cases show every class: {error}"]
+    lines = [f"no labelled case of the dataset shows {', '.join(shown.nowhere)}"] if shown.nowhere else []
+    lines += [f"{name}, {line}" for name, split in written.new.items() for line in unshown_lines(split.folds, shown)]
+    lines += unshown_lines(written.folds, shown) if not written.new else []
+    return [f"NOTE: {line}" for line in lines]
+
+
+def report(written: Written, notes: Sequence[str] = ()) -> list[str]:
+    """What stands in the file now, notes, and what to do next."""
+    dataset = dataset_id(os.path.dirname(written.path))
+    lines = [f"Semi-supervised splits in {written.path}"] if written.new else []
+    lines.append(f"Folds from: {written.folds_from}")
+    if not written.new:
+        counts = [f"{len(fold.train)} training, {len(fold.val)} validation" for fold in written.folds]
+        lines += [f"  fold {index}: {size}" for index, size in enumerate(counts)]
     for name, split in written.new.items():
         lines.append(f"{name}{' (unchanged)' if name in written.unchanged else ''}")
         for index, fold in enumerate(split.folds):
@@ -72,5 +108,8 @@ def report(written: Written, dataset: str) -> list[str]:
             "NOTE: trainings with plans that carry no split use nnU-Net's own folds (splits_final.json), not these; "
             "do not compare the two."
         )
-    lines += ["Next, the settings for training:", f"  nnunet_ssl plans -d {dataset} --split {next(iter(written.new))}"]
-    return lines
+    lines += notes
+    if not written.new:
+        return [*lines, "Next, one training per fold:", f"  nnUNetv2_train {dataset} CONFIGURATION 0 -tr TRAINER"]
+    first = next(iter(written.new))
+    return [*lines, "Next, the settings for training:", f"  nnunet_ssl plans -d {dataset} --split {first}"]

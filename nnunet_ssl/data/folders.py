@@ -16,6 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
+FINGERPRINT = "dataset_fingerprint.json"
 DATASET_NAME = re.compile(r"Dataset\d+_[^/\\]+")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -41,7 +42,7 @@ def preprocessed_base(dataset_name_or_id: str | int) -> str:
     if nnUNet_raw.get() and os.path.isdir(os.path.join(nnUNet_raw, name)):
         raise complain(
             f"{name} has no preprocessed folder: {base} does not exist.",
-            remedy=f"Run: nnUNetv2_plan_and_preprocess -d {dataset_id(base)}",
+            remedy=f"Run: {planning_command(base)}",
         )
     raise _no_dataset(f"There is no dataset {name}.")
 
@@ -63,6 +64,15 @@ def dataset_id(base: str) -> int:
     return int(os.path.basename(base).removeprefix("Dataset").split("_")[0])
 
 
+def planning_command(base: str, configurations: Iterable[str] = ()) -> str:
+    """nnU-Net's command for planning, with --clean where it would go on from the fingerprint of earlier images."""
+    words = ["nnUNetv2_plan_and_preprocess", "-d", str(dataset_id(base))]
+    words += ["-c", *configurations] if configurations else []
+    if not os.path.isfile(os.path.join(base, FINGERPRINT)):
+        return " ".join(words)
+    return f"{' '.join([*words, '--clean'])}   (without --clean nnU-Net keeps its old {FINGERPRINT})"
+
+
 def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
     """The plans file of that name.
 
@@ -76,11 +86,13 @@ def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
         available = [f[:-5] for f in files if f.endswith(".json") and read_plans(os.path.join(base, f)) is not None]
         raise complain(
             f"{path} does not exist or is no plans file. Plans of this dataset: {', '.join(available) or 'none'}.",
-            remedy="" if available else f"Run: nnUNetv2_plan_and_preprocess -d {dataset_id(base)}",
+            remedy="Name one of these with -p." if available else f"Run: {planning_command(base)}",
         )
     problems = _plans_problems(content)
     if problems:
-        raise complain(f"{path} cannot be used:", problems, "Correct it there, or plan again.")
+        raise complain(
+            f"{path} cannot be used:", problems, f"Correct it there, or plan again: {planning_command(base)}"
+        )
     return content
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl.data.folders import dataset_id, load_plans
+from nnunet_ssl.data.folders import dataset_id, load_plans, planning_command
 from nnunet_ssl.data.preprocess_case import Recipe, settings_hash
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
@@ -76,12 +76,11 @@ def _data_identifiers(manager: PlansManager, configurations: Sequence[str] | Non
 
 
 def _not_preprocessed(base: str, plans_identifier: str, configurations: Sequence[str]) -> Exception:
-    dataset = dataset_id(base)
     names = " ".join(configurations)
-    if plans_identifier == DEFAULT_PLANS:
-        command = f"nnUNetv2_plan_and_preprocess -d {dataset} -c {names}  (or name other plans with -p)"
+    if not os.path.isfile(os.path.join(base, f"{plans_identifier}.json")):
+        command = f"{planning_command(base, configurations)}   (or name other plans with -p)"
     else:
-        command = f"nnUNetv2_preprocess -d {dataset} -plans_name {plans_identifier} -c {names}"
+        command = f"nnUNetv2_preprocess -d {dataset_id(base)} -plans_name {plans_identifier} -c {names}"
     return complain(
         f"The labelled cases of {os.path.basename(base)} are not preprocessed with {plans_identifier}"
         f"{'' if names == 'CONFIGURATION' else f' for {names}'}.",
@@ -99,7 +98,10 @@ def check_complete(plans: Mapping[str, Any], path: str) -> None:
     if not any(key in plans for key in INTENSITIES):
         missing.append(INTENSITIES[0])
     if missing:
-        raise complain(f"{path} lacks {', '.join(missing)}.", remedy="Restore the plans file, or plan again.")
+        command = planning_command(os.path.dirname(path))
+        raise complain(
+            f"{path} lacks {', '.join(missing)}.", remedy=f"Restore the plans file, or plan again: {command}"
+        )
 
 
 def _check_classes(manager: PlansManager, groups: Mapping[str, Sequence[str]]) -> None:

@@ -13,6 +13,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunet_ssl.errors import complain
 
 NNUNET_FOLDS = "splits_final.json"
+OWN_FOLDS = f'Write your folds to {NNUNET_FOLDS}, beside the plans: a list of {{"train": [...], "val": [...]}}.'
 NNUNET_SEED, NNUNET_NUMBER_OF_FOLDS = 12345, 5  # as in nnUNetTrainer.do_split
 
 
@@ -24,29 +25,53 @@ class TrainVal:
     val: list[str]
 
 
-def make_folds(cases: Sequence[str], groups: Mapping[str, str]) -> list[TrainVal]:
+def make_folds(
+    cases: Sequence[str], groups: Mapping[str, str], number: int = NNUNET_NUMBER_OF_FOLDS, remedy: str = ""
+) -> list[TrainVal]:
     """Folds of nnU-Net's own function with nnU-Net's own seed, applied to the subjects, so that none is divided.
 
-    Without groups these are the folds that nnU-Net itself would make.
+    Without groups and another number these are the folds that nnU-Net itself would make.
+
+    Args:
+        cases: labelled cases.
+        groups: case -> subject, for every case or for none.
+        number: of folds.
+        remedy: what the error for too few cases advises.
 
     Raises:
-        SemiSupervisedError: fewer groups than folds.
+        SemiSupervisedError: fewer groups than folds, or fewer than two folds.
     """
     members: dict[str, list[str]] = {}
     for case in sorted(cases):
         members.setdefault(groups.get(case, case), []).append(case)
-    if len(members) < NNUNET_NUMBER_OF_FOLDS:
-        raise complain(
-            f"{len(members)} {'groups' if groups else 'cases'} are too few for {NNUNET_NUMBER_OF_FOLDS} folds.",
-            remedy=f'Write your folds to {NNUNET_FOLDS}, beside the plans: a list of {{"train": [...], "val": [...]}}.',
-        )
+    if number < 2:
+        raise complain(f"{number} folds: at least 2, for the cases of each are validated by training on the others.")
+    if len(members) < number:
+        raise complain(f"{counted(len(members), groups)} too few for {number} folds.", remedy=remedy or OWN_FOLDS)
     return [
         TrainVal(
             sorted(case for group in fold["train"] for case in members[str(group)]),
             sorted(case for group in fold["val"] for case in members[str(group)]),
         )
-        for fold in generate_crossval_split(sorted(members), seed=NNUNET_SEED, n_splits=NNUNET_NUMBER_OF_FOLDS)
+        for fold in generate_crossval_split(sorted(members), seed=NNUNET_SEED, n_splits=number)
     ]
+
+
+def counted(number: int, groups: Mapping[str, str]) -> str:
+    """'3 cases are', '1 group is'."""
+    return f"{number} {'group' if groups else 'case'}{' is' if number == 1 else 's are'}"
+
+
+def most_folds(cases: Sequence[str], groups: Mapping[str, str]) -> int:
+    """How many folds nnU-Net's number and the cases, or their subjects, allow; below 2: none."""
+    return min(NNUNET_NUMBER_OF_FOLDS, len({groups.get(case, case) for case in cases}))
+
+
+def fold_number_problem(fold: int | str, number: int) -> str:
+    """'no fold 7. Folds: 0, 1, 2.', or nothing for a fold that there is."""
+    if type(fold) is int and 0 <= fold < number:  # True is no fold
+        return ""
+    return f"no fold {fold!r}. Folds: {', '.join(map(str, range(number)))}."
 
 
 def read_folds(path: str, cases: Sequence[str], groups: Mapping[str, str]) -> list[TrainVal]:
@@ -102,4 +127,5 @@ def _problems(fold: TrainVal, known: set[str]) -> list[str]:
         "more than once": {case for case, number in times if number > 1},
     }
     problems = [f"{what}: {', '.join(sorted(ids))}" for what, ids in found.items() if ids]
-    return problems + ([] if fold.train else ["no training case"])
+    problems += [] if fold.train else ["no training case"]
+    return problems + ([] if fold.val else ["no validation case"])  # nnU-Net's loaders cannot draw from nothing

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_ssl.data.folders import labeled_cases, load_plans, name_problem, preprocessed_base
-from nnunet_ssl.data.split_folds import NNUNET_FOLDS, TrainVal, make_folds, read_folds
+from nnunet_ssl.data.folders import dataset_id, labeled_cases, load_plans, preprocessed_base
+from nnunet_ssl.data.nnunet_folds import folds_to_write, write_folds
+from nnunet_ssl.data.split_folds import (
+    NNUNET_FOLDS,
+    NNUNET_NUMBER_OF_FOLDS,
+    TrainVal,
+    make_folds,
+    most_folds,
+    read_folds,
+)
 from nnunet_ssl.data.split_inputs import read_case_lists, read_groups
+from nnunet_ssl.data.split_requests import Request, plan_requests, request_problem, request_remedy
 from nnunet_ssl.data.splits import Fold, Split, Splits, locked_splits, splits_path, stored_splits, write_splits
 from nnunet_ssl.errors import complain
-
-LARGEST_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """One split to make: exactly one of fraction (of the training cases), count and cases is set."""
-
-    name: str
-    fraction: float | None = None
-    count: int | None = None
-    cases: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class Written:
     Attributes:
         path: of splits_ssl.json.
         folds_from: where the folds come from, in words.
+        folds: what they are.
         new: the splits that were asked for.
         unchanged: names of those that stood in the file already.
         other_folds: names of kept splits with other validation cases; results on them are not comparable.
@@ -42,6 +40,7 @@ class Written:
 
     path: str
     folds_from: str
+    folds: list[TrainVal]
     new: dict[str, Split]
     unchanged: list[str]
     other_folds: list[str]
@@ -58,6 +57,7 @@ def create_splits(
     names: Sequence[str] = (),
     seed: int = 0,
     groups_file: str | None = None,
+    number_of_folds: int | None = None,
     ignore_existing_folds: bool = False,
     overwrite: bool = False,
 ) -> Written:
@@ -69,6 +69,8 @@ def create_splits(
         labeled_from: file with given lists of labelled cases, see :func:`read_case_lists`.
         names: of fractions, counts and lists, in that order; empty for default names.
         groups_file: subjects, see :func:`read_groups`; without it those already in splits_ssl.json hold.
+        number_of_folds: write a splits_final.json with so many folds first (0: as many as cases or subjects allow, at
+            most 5), alone or with splits; with ``ignore_existing_folds`` these folds are for splits_ssl.json alone.
         ignore_existing_folds: make folds even if there is a splits_final.json.
         overwrite: replace splits of the same name.
 
@@ -78,74 +80,80 @@ def create_splits(
     base = preprocessed_base(dataset_name_or_id)
     cases = labeled_cases(base, load_plans(base, plans_identifier))
     lists = read_case_lists(labeled_from, cases) if labeled_from else {}
-    requests = plan_requests(fractions, counts, lists, names, seed)
+    asked = number_of_folds is None or fractions or counts or lists or names
+    requests = plan_requests(fractions, counts, lists, names, seed) if asked else []
     with locked_splits(base):
-        return _create(base, cases, requests, seed, groups_file, ignore_existing_folds, overwrite)
+        old = stored_splits(base)
+        groups = read_groups(groups_file, cases) if groups_file else _stored_groups(old, cases)
+        folds = _folds(base, cases, groups, number_of_folds, ignore_existing_folds)
+        return _create(base, old, groups, folds, requests, seed, overwrite)
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """The folds that are divided further; see :class:`Written`."""
+
+    folds: list[TrainVal]
+    source: str
+    own: bool
+    to_write: bool = False
+
+
+def _folds(
+    base: str, cases: Sequence[str], groups: Mapping[str, str], number: int | None, ignore_existing: bool
+) -> _Folds:
+    path, made = os.path.join(base, NNUNET_FOLDS), "nnU-Net's own function" + (" on the groups" if groups else "")
+    remedy = _too_few_remedy(base, cases, groups, ignore_existing)
+    if number is not None and not ignore_existing:
+        return _Folds(folds_to_write(base, cases, groups, number, remedy), path, own=False, to_write=True)
+    if os.path.isfile(path) and not ignore_existing:
+        return _Folds(read_folds(path, cases, groups), path, own=False)
+    number = NNUNET_NUMBER_OF_FOLDS if number is None else number or max(2, most_folds(cases, groups))
+    folds = make_folds(cases, groups, number, remedy)
+    nnunets = number == NNUNET_NUMBER_OF_FOLDS and not os.path.isfile(path) and folds == make_folds(cases, {})
+    return _Folds(folds, made, own=not nnunets)
+
+
+def _too_few_remedy(base: str, cases: Sequence[str], groups: Mapping[str, str], ignore_existing: bool) -> str:
+    number = most_folds(cases, groups)
+    if number < 2:
+        return (
+            "Label more, or train on every label, without validation and without a split, as fold `all`: "
+            f"nnUNetv2_train {dataset_id(base)} CONFIGURATION all -tr TRAINER"
+        )
+    return f"Repeat this command with --folds {number}" + (
+        "." if ignore_existing else f": it makes {number} folds and writes them to {NNUNET_FOLDS}, for nnU-Net too."
+    )
 
 
 def _create(
     base: str,
-    cases: Sequence[str],
+    old: Splits,
+    groups: dict[str, str],
+    source: _Folds,
     requests: Sequence[Request],
     seed: int,
-    groups_file: str | None,
-    ignore_existing_folds: bool,
     overwrite: bool,
 ) -> Written:
-    """From reading the old splits to writing the new ones."""
-    old = stored_splits(base)
-    groups = read_groups(groups_file, cases) if groups_file else _stored_groups(old, cases)
-    existing = os.path.join(base, NNUNET_FOLDS)
-    if os.path.isfile(existing) and not ignore_existing_folds:
-        folds, folds_from, own_folds = read_folds(existing, cases, groups), existing, False
-    else:
-        folds, folds_from = make_folds(cases, groups), "nnU-Net's own function" + (" on the groups" if groups else "")
-        own_folds = os.path.isfile(existing) or folds != make_folds(cases, {})
-    problems = [problem for request in requests if (problem := _count_problem(request, folds))]
+    """From the folds to the written files."""
+    folds = source.folds
+    problems = [problem for request in requests if (problem := request_problem(request, folds))]
     if problems:
-        raise complain("These splits cannot be made:", problems)
+        raise complain("These splits cannot be made:", problems, request_remedy(requests, folds))
     new = {request.name: make_split(request, folds, groups, seed) for request in requests}
-    validation = [fold.val for fold in next(iter(new.values())).folds]
+    validation = [sorted(fold.val) for fold in folds]
+    path = _add_splits(base, old, new, groups, overwrite)
+    if source.to_write:
+        write_folds(base, folds)
     return Written(
-        path=_add_splits(base, old, new, groups, overwrite),
-        folds_from=folds_from,
+        path=path,
+        folds_from=source.source,
+        folds=folds,
         new=new,
         unchanged=[name for name, split in new.items() if old.splits.get(name) == split],
         other_folds=[n for n, s in old.splits.items() if n not in new and [fold.val for fold in s.folds] != validation],
-        own_folds=own_folds,
+        own_folds=source.own,
     )
-
-
-def plan_requests(
-    fractions: Sequence[float] = (),
-    counts: Sequence[int] = (),
-    lists: Mapping[str, list[str]] | None = None,
-    names: Sequence[str] = (),
-    seed: int = 0,
-) -> list[Request]:
-    """Requests with their names: 0.1 -> l10, 0.025 -> l2.5, count 6 -> n6; ``names`` replaces all, in that order.
-
-    Raises:
-        SemiSupervisedError: nothing asked for, values out of range, unusable or repeated names.
-    """
-    lists = lists or {}
-    defaults = [*(f"l{100 * f:g}" for f in fractions), *(f"n{c}" for c in counts), *lists]
-    problems = [f"fraction {f}: must be above 0 and at most 1" for f in fractions if not 0 < f <= 1]
-    problems += [f"count {c}: must be at least 1" for c in counts if c < 1]
-    if not 0 <= seed <= LARGEST_SEED:
-        problems.append(f"seed {seed}: must lie between 0 and {LARGEST_SEED}")
-    if names and len(names) != len(defaults):
-        problems.append(f"{len(names)} names for {len(defaults)} splits ({', '.join(defaults)})")
-    chosen = list(names or defaults)
-    problems += [problem for problem in map(name_problem, chosen) if problem]
-    problems += [f'the name "{n}" is given {chosen.count(n)} times' for n in sorted(set(chosen)) if chosen.count(n) > 1]
-    if not defaults:
-        problems.append("nothing asked for; give --fractions, --counts or --labeled-from")
-    if problems:
-        raise complain("These splits cannot be made:", problems)
-    requests = [Request("", fraction=f) for f in fractions] + [Request("", count=c) for c in counts]
-    requests += [Request("", cases=ids) for ids in lists.values()]
-    return [replace(request, name=name) for name, request in zip(chosen, requests, strict=True)]
 
 
 def make_split(request: Request, folds: Sequence[TrainVal], groups: Mapping[str, str], seed: int) -> Split:
@@ -158,8 +166,8 @@ def make_split(request: Request, folds: Sequence[TrainVal], groups: Mapping[str,
     Raises:
         SemiSupervisedError: a count larger than a fold's training set.
     """
-    if problem := _count_problem(request, folds):
-        raise complain(f"This split cannot be made: {problem}.")
+    if problem := request_problem(request, folds):
+        raise complain(f"This split cannot be made: {problem}.", remedy=request_remedy([request], folds))
     result = []
     for index, fold in enumerate(folds):
         if request.cases is not None:
@@ -175,13 +183,6 @@ def make_split(request: Request, folds: Sequence[TrainVal], groups: Mapping[str,
         folds=result,
         count=request.count,
     )
-
-
-def _count_problem(request: Request, folds: Sequence[TrainVal]) -> str:
-    small = [f"fold {i} ({len(f.train)})" for i, f in enumerate(folds) if len(f.train) < (request.count or 0)]
-    if not small:
-        return ""
-    return f"{request.name}: {request.count} labelled cases are more than the training cases of {', '.join(small)}"
 
 
 def first_cases(train: Iterable[str], groups: Mapping[str, str], seed: int, fold: int, wanted: int) -> set[str]:

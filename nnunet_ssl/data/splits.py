@@ -12,23 +12,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nnunet_ssl.data.folders import write_json
+from nnunet_ssl.data.fold_rules import PARTS, fold_problems, fold_remedy
+from nnunet_ssl.data.folders import dataset_id, write_json
+from nnunet_ssl.data.split_folds import fold_number_problem
+from nnunet_ssl.data.split_requests import splits_command
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
 SPLITS_FILE = "splits_ssl.json"
 LOCK_FILE = ".splits_ssl.lock"
 PATIENCE = 60  # seconds to wait for another writer, who needs fractions of one
 VERSION = 1
-PARTS = ("labeled", "unlabeled", "val")
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,18 @@ def load_fold(
         SemiSupervisedError: no file, edited or damaged file, unknown split, fold or case, a case in two parts,
             a divided group, no labelled case.
     """
-    splits = read_splits(preprocessed_dataset_base)
+    splits = read_splits(preprocessed_dataset_base, [split])
     path = splits_path(preprocessed_dataset_base)
     chosen = find_split(splits, split, path)
-    if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < len(chosen.folds):
-        available = ", ".join(map(str, range(len(chosen.folds))))
-        raise complain(f'Split "{split}" of {path} has no fold {fold!r}. Folds: {available}.')
-    result = chosen.folds[fold]
+    if missing := fold_number_problem(fold, len(chosen.folds)):
+        raise complain(f'Split "{split}" of {path} has {missing}', remedy="Choose one of these.")
+    result = chosen.folds[int(fold)]
     problems = fold_problems(result, splits.groups, known_cases)
     if problems:
         raise complain(
             f'Fold {fold} of split "{split}" in {path} cannot be trained with:',
             problems,
-            f"Preprocess the missing cases, or delete the file and make the splits again:\n{_command(splits.dataset)}",
+            fold_remedy(problems, dataset_id(splits.dataset), [split]),
         )
     return result
 
@@ -116,10 +115,10 @@ def load_fold(
 def find_split(splits: Splits, name: str, path: str) -> Split:
     """The split of that name; the error lists the names there are."""
     if name not in splits.splits:
-        available = ", ".join(splits.splits) or "none"
+        available, choose = ", ".join(splits.splits) or "none", "Use one of these, or add" if splits.splits else "Add"
         raise complain(
             f'{path} has no split "{name}". Available: {available}.',
-            remedy=f"Add it with:\n{_command(splits.dataset)}",
+            remedy=f"{choose} it with:\n{_command(splits.dataset, [name])}",
         )
     return splits.splits[name]
 
@@ -131,16 +130,20 @@ def stored_splits(preprocessed_dataset_base: str) -> Splits:
     return Splits(dataset_name(preprocessed_dataset_base), {}, {})
 
 
-def read_splits(preprocessed_dataset_base: str) -> Splits:
+def read_splits(preprocessed_dataset_base: str, wanted: Collection[str] = ()) -> Splits:
     """Read splits_ssl.json. Verifies version, dataset, hash and structure, not the folds' content.
+
+    Args:
+        preprocessed_dataset_base: nnUNet_preprocessed/DatasetXXX_Name.
+        wanted: names of splits, for the command that the error advises.
 
     Raises:
         SemiSupervisedError: see above, and if the file is absent.
     """
     path, dataset = splits_path(preprocessed_dataset_base), dataset_name(preprocessed_dataset_base)
-    remedy = f"Restore the file that was written, or delete it and make the splits again:\n{_command(dataset)}"
+    remedy = f"Restore the file that was written, or delete it and make the splits again:\n{_command(dataset, wanted)}"
     if not os.path.isfile(path):
-        raise complain(f"There are no splits yet: {path} does not exist.", remedy=f"Run:\n{_command(dataset)}")
+        raise complain(f"There are no splits yet: {path} does not exist.", remedy=f"Run:\n{_command(dataset, wanted)}")
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -216,33 +219,8 @@ def split_to_json(split: Split) -> dict[str, Any]:
     return content
 
 
-def fold_problems(fold: Fold, groups: Mapping[str, str], known_cases: Collection[str] | None = None) -> list[str]:
-    """Everything that makes a fold unusable, one line per kind, each with all its cases."""
-    problems = [] if fold.labeled else ["no labelled case"]
-    for part in PARTS:
-        repeated = [case for case, times in Counter(getattr(fold, part)).items() if times > 1]
-        problems += _line(f"more than once in {part}", repeated)
-    for first, second in combinations(PARTS, 2):
-        one, other = set(getattr(fold, first)), set(getattr(fold, second))
-        problems += _line(f"in both {first} and {second}", one & other)
-        if groups:
-            divided = {groups.get(c, c) for c in one - other} & {groups.get(c, c) for c in other - one}
-            problems += _line(f"groups divided between {first} and {second}", divided)
-    cases = {case for part in PARTS for case in getattr(fold, part)}
-    if groups:
-        problems += _line("in no group", cases - set(groups))
-    if known_cases is not None:
-        problems += _line("unknown, not among the preprocessed labelled cases", cases - set(known_cases))
-    return problems
-
-
-def _line(what: str, cases: Iterable[str]) -> list[str]:
-    ordered = sorted(cases)
-    return [f"{what}: {', '.join(ordered)}"] if ordered else []
-
-
-def _command(dataset: str) -> str:
-    return f"  nnunet_ssl splits -d {dataset} --fractions 0.1"
+def _command(dataset: str, names: Iterable[str] = ()) -> str:
+    return f"  {splits_command(dataset_id(dataset), names)}"
 
 
 def _from_json(content: dict[str, Any], path: str, remedy: str) -> Splits:

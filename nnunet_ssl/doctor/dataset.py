@@ -16,8 +16,8 @@ from nnunet_ssl.data.image_folder import ImageFolder, list_images
 from nnunet_ssl.data.preprocess_case import settings_hash, source_record
 from nnunet_ssl.data.unlabeled import IMAGES
 from nnunet_ssl.data.unlabeled_store import is_up_to_date, unlabeled_folder, unlabeled_identifiers
-from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, some
-from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
+from nnunet_ssl.errors import SemiSupervisedError, some
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from nnunet_ssl.data.folders import load_plans, preprocessed_base
 from nnunet_ssl.data.recipes import check_complete
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS
+from nnunet_ssl.doctor.class_findings import class_findings
 from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.installation import device_findings, installation_findings
 from nnunet_ssl.doctor.lookup import trainer_findings
-from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section
+from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section, from_error
 from nnunet_ssl.doctor.settings_files import plans_findings, split_findings
 from nnunet_ssl.errors import SemiSupervisedError
 
@@ -42,9 +43,9 @@ def examine_dataset(
     try:
         base = preprocessed_base(dataset_name_or_id)
     except SemiSupervisedError as error:
-        return [Section(f"Dataset {dataset_name_or_id}", [_from_error("dataset", error)])]
+        return [Section(f"Dataset {dataset_name_or_id}", [from_error("dataset", error)])]
     name = os.path.basename(base)
-    known: set[str] = set()
+    known, dataset = set[str](), None
     try:
         dataset = Dataset(base, plans_identifier, load_plans(base, plans_identifier), load_dataset_json(base))
         labeled = labeled_ids(dataset)
@@ -52,9 +53,10 @@ def examine_dataset(
         check_complete(dataset.plans, os.path.join(base, f"{plans_identifier}.json"))
         data = data_findings(dataset, labeled, configurations)
     except SemiSupervisedError as error:
-        data = [_from_error(plans_identifier, error)]
+        data = [from_error(plans_identifier, error)]
     data.append(_writable(base, data))
     folds, splits = split_findings(base, known)
+    folds += class_findings(dataset, splits, known) if dataset is not None else []
     return [
         Section(f"Data of {name}, {plans_identifier}", data),
         Section(f"Splits of {name}", folds),
@@ -70,9 +72,3 @@ def _writable(base: str, data: Sequence[Finding]) -> Finding:
     complete = os.path.isfile(os.path.join(base, NNUNET_FOLDS)) and not any(f.mark == WRONG for f in data)
     remedy = "get the right to write there, or copy it to a folder of your own and set nnUNet_preprocessed"
     return Finding(NOTE if complete else WRONG, "folder", text, remedy)
-
-
-def _from_error(item: str, error: SemiSupervisedError) -> Finding:
-    """The last line of our errors says what to do."""
-    lines = str(error).splitlines()
-    return Finding(WRONG, item, "\n".join(lines[:-1]), lines[-1]) if len(lines) > 1 else Finding(WRONG, item, lines[0])

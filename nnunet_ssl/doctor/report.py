@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nnunet_ssl.errors import SemiSupervisedError
+
 OK, NOTE, WRONG = "ok", "note", "WRONG"
-LONGEST = 5  # names of cases in one line
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Finding:
     item: str
     text: str
     remedy: str = ""
+
+
+def from_error(item: str, error: SemiSupervisedError, remedy: str = "") -> Finding:
+    """What an error says, with the remedy given here, or else its own."""
+    steps = "\n".join(line.strip() for line in (remedy or error.remedy).splitlines())
+    return Finding(WRONG, item, error.finding, steps)
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,3 @@ def render(sections: Iterable[Section]) -> str:
     wrong = sum(f.mark == WRONG for s in sections for f in s.findings)
     last = f"{wrong} WRONG, see -> for what to do." if wrong else "Nothing is wrong."
     return "\n".join([*lines[1:], "", last])
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few names and the number of the others."""
-    ordered = sorted(names)
-    more = len(ordered) - LONGEST
-    return ", ".join(ordered[:LONGEST]) + (f" and {more} more" if more > 0 else "")

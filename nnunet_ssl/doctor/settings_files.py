@@ -6,11 +6,14 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from nnunet_ssl.data.folders import load_plans, read_plans
-from nnunet_ssl.data.split_folds import NNUNET_FOLDS, read_folds
-from nnunet_ssl.data.splits import SPLITS_FILE, Split, Splits, find_split, fold_problems, read_splits, splits_path
-from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
-from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.data.fold_rules import fold_problems, fold_remedy
+from nnunet_ssl.data.folders import dataset_id, load_plans, read_plans
+from nnunet_ssl.data.nnunet_folds import nnunet_folds
+from nnunet_ssl.data.split_folds import NNUNET_FOLDS, NNUNET_NUMBER_OF_FOLDS
+from nnunet_ssl.data.split_requests import splits_command
+from nnunet_ssl.data.splits import SPLITS_FILE, Split, Splits, find_split, read_splits, splits_path
+from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, from_error
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.planning.plans_copy import make_plans_copy
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.settings import BLOCK, parse_settings
@@ -24,16 +27,15 @@ def split_findings(base: str, known_cases: Collection[str]) -> tuple[list[Findin
         known_cases: preprocessed labelled cases; none: the splits are not compared with them.
     """
     findings = [_nnunet_folds(base, known_cases)]
-    dataset = os.path.basename(base)
+    dataset = dataset_id(base)
     if not os.path.isfile(splits_path(base)):
         text = "not there, every training label is used"
-        command = f"nnunet_ssl splits -d {dataset} --fractions 0.1   (to withhold labels; optional)"
+        command = f"{splits_command(dataset)}   (to withhold labels; optional)"
         return [*findings, Finding(NOTE, SPLITS_FILE, text, command)], None
     try:
         splits = read_splits(base)
     except SemiSupervisedError as error:
-        text, *remedy = str(error).splitlines()
-        return [*findings, Finding(WRONG, SPLITS_FILE, text, "\n".join(line.strip() for line in remedy))], None
+        return [*findings, from_error(SPLITS_FILE, error)], None
     groups = f", cases grouped by {len(set(splits.groups.values()))} subjects" if splits.groups else ""
     findings.append(Finding(OK, SPLITS_FILE, f"{len(splits.splits)} splits, hash intact{groups}"))
     for name, split in splits.splits.items():
@@ -43,27 +45,31 @@ def split_findings(base: str, known_cases: Collection[str]) -> tuple[list[Findin
 
 def _nnunet_folds(base: str, known_cases: Collection[str]) -> Finding:
     path = os.path.join(base, NNUNET_FOLDS)
-    if not os.path.isfile(path):
-        return Finding(NOTE, NNUNET_FOLDS, "not there yet, nnU-Net makes 5 folds when it first needs them")
+    there = os.path.isfile(path)
     if not known_cases:
         return Finding(NOTE, NNUNET_FOLDS, "not checked, no labelled case is preprocessed")
     try:
-        folds = read_folds(path, sorted(known_cases), {})
+        folds = nnunet_folds(base, sorted(known_cases))
     except SemiSupervisedError as error:
-        remedy = f"correct {path}, or delete it before the first training: nnU-Net makes it again"
-        return Finding(WRONG, NNUNET_FOLDS, str(error), remedy)
+        if not there:
+            return from_error(NNUNET_FOLDS, error)
+        few = len(known_cases) < NNUNET_NUMBER_OF_FOLDS
+        maker = f"nnunet_ssl splits -d {dataset_id(base)} --folds" if few else "nnU-Net"
+        remedy = f"correct {path}, or delete it before the first training: {maker} makes it again"
+        return Finding(WRONG, NNUNET_FOLDS, error.finding, remedy)
+    if not there:
+        return Finding(NOTE, NNUNET_FOLDS, f"not there yet, nnU-Net makes {len(folds)} folds when it first needs them")
     return Finding(OK, NNUNET_FOLDS, f"{len(folds)} folds")
 
 
-def _split(dataset: str, name: str, split: Split, splits: Splits, known_cases: Collection[str] | None) -> Finding:
+def _split(dataset: int, name: str, split: Split, splits: Splits, known_cases: Collection[str] | None) -> Finding:
     problems = [
         f"fold {index}: {problem}"
         for index, fold in enumerate(split.folds)
         for problem in fold_problems(fold, splits.groups, known_cases)
     ]
     if problems:
-        remedy = f"preprocess what is missing, or write other splits: nnunet_ssl splits -d {dataset} --help"
-        return Finding(WRONG, f"split {name}", "\n".join(problems), remedy)
+        return Finding(WRONG, f"split {name}", "\n".join(problems), fold_remedy(problems, dataset, [name]))
     parts = {
         "labelled": [len(fold.labeled) for fold in split.folds],
         "withheld": [len(fold.unlabeled) for fold in split.folds],
@@ -90,31 +96,32 @@ def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
                 findings.append(_block(base, file[:-5], plans, splits))
     if findings:
         return findings
-    command = f"nnunet_ssl plans -d {os.path.basename(base)} --help"
+    command = f"nnunet_ssl plans -d {dataset_id(base)} --help"
     return [Finding(NOTE, "settings", "no plans file carries settings, the defaults hold", f"{command}   (optional)")]
 
 
 def _block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> Finding:
-    remedy = f"correct it in {os.path.join(base, name + '.json')}, or write another: nnunet_ssl plans --help"
     try:
-        problem = _problem_with(base, name, plans, splits)
+        _check_block(base, name, plans, splits)
     except SemiSupervisedError as error:
-        problem = str(error)
-    if problem:
-        return Finding(WRONG, name, problem, remedy)
+        remedy = f"correct it in {os.path.join(base, name + '.json')}, or write another: nnunet_ssl plans --help"
+        return from_error(name, error, f"{error.remedy}\nor {remedy}" if error.remedy else remedy)
     block = plans[BLOCK]
     values = {"training": block.get("training", {}), **block.get("hyperparameters", {})}
     lines = [f"{owner}: " + ", ".join(f"{k} = {v}" for k, v in own.items()) for owner, own in values.items() if own]
     return Finding(OK, name, "\n".join([f"split {block.get('split') or 'none, every label is used'}", *lines]))
 
 
-def _problem_with(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> str:
+def _check_block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> None:
+    """Raise SemiSupervisedError as training would."""
     make_plans_copy(plans, name, None, {}, {})  # says everything that is wrong with the block, all trainers at once
     for trainer in TRAINERS:
         trainer_class: Any = find_trainer(trainer)
         split = parse_settings(plans, trainer, trainer_class.Hyperparameters).split
     if split is not None and splits is None:
-        return f'names split "{split}", but {SPLITS_FILE} is missing or damaged'
+        raise complain(
+            f'names split "{split}", but {SPLITS_FILE} is missing or damaged',
+            remedy=f"restore it, or without it: {splits_command(dataset_id(base), [split])}",
+        )
     if split is not None and splits is not None:
         find_split(splits, split, splits_path(base))
-    return ""

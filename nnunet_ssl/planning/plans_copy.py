@@ -120,7 +120,7 @@ def write_plans_copy(
     plans = make_plans_copy(source, name, split, training or {}, hyperparameters or {})
     split = plans[BLOCK].get("split")  # asked for, or carried by the source
     if split is not None:
-        find_split(read_splits(base), split, splits_path(base))
+        find_split(read_splits(base, [split]), split, splits_path(base))
     path = os.path.join(base, f"{name}.json")
     unchanged = os.path.exists(path) and _check_taken(path, plans, overwrite)
     if not unchanged:

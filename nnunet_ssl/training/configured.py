@@ -14,6 +14,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import dataset_id
+from nnunet_ssl.data.nnunet_folds import check_fold
+from nnunet_ssl.data.shown_classes import unlearnable
 from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.errors import INSTALL, complain
 from nnunet_ssl.training.card import MethodCard
@@ -55,6 +57,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
         self.refuse(plans, configuration, dataset_json)
         check_mirror_axes(settings.training.mirror_axes, plans, configuration)
+        if settings.split is None:
+            check_fold(plans, configuration, fold)
         plans.setdefault("continue_training", False)  # restored init_args lack it
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted with several processes
@@ -156,6 +160,13 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             f"withheld and {len(fold.val)} validation cases."
         )
         return list(fold.labeled), list(fold.val)
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's, with a warning of classes that cannot be learnt; the labels of other cases stay unread."""
+        training, validation = super().get_tr_and_val_datasets()
+        for warning in unlearnable(self.plans_manager, self.dataset_json, training, self.fold):
+            self.print_to_log_file("WARNING:", warning)
+        return training, validation
 
     def on_train_start(self) -> None:
         super().on_train_start()

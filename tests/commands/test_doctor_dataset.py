@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from nnunet_ssl.cli import main
+from nnunet_ssl.data.split_making import create_splits
+from nnunet_ssl.data.splits import load_fold
 from nnunet_ssl.doctor.examine import examine_dataset
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section, is_wrong
+from tests.running import CASES, hide
 
 
 def by_item(sections: list[Section]) -> dict[str, Finding]:
@@ -141,7 +144,7 @@ def test_a_splits_file_that_was_edited(split_dataset):
     found = wrong(examine_dataset(901))
     assert [*found] == ["splits_ssl.json", "nnUNetPlans_n2"]
     assert "was edited by hand or is damaged" in found["splits_ssl.json"].text
-    assert "nnunet_ssl splits -d Dataset901_Tiny --fractions 0.1" in found["splits_ssl.json"].remedy
+    assert "nnunet_ssl splits -d 901 --fractions 0.1" in found["splits_ssl.json"].remedy
     assert found["nnUNetPlans_n2"].text == 'names split "n2", but splits_ssl.json is missing or damaged'
 
 
@@ -161,6 +164,50 @@ def test_nnunets_folds(split_dataset):
     path.write_text(json.dumps([{"train": ["tiny_000"], "val": ["tiny_009"]}]))
     finding = wrong(examine_dataset(901))["splits_final.json"]
     assert "tiny_009" in finding.text
+
+
+def test_fewer_labelled_cases_than_folds(make_dataset):
+    base = make_dataset(labeled=3)
+    (finding,) = wrong(examine_dataset(901)).values()
+    assert finding.item == "splits_final.json" and "3 labelled cases are too few for nnU-Net's 5 folds" in finding.text
+    assert "nnUNetv2_train 901 CONFIGURATION all" in finding.remedy
+    command = "nnunet_ssl splits -d 901 --folds 3"
+    assert command in finding.remedy
+    assert main(command.split()[1:]) == 0
+    assert by_item(examine_dataset(901))["splits_final.json"] == Finding(OK, "splits_final.json", "3 folds")
+    path = base / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["tiny_000"], "val": []}]))
+    finding = wrong(examine_dataset(901))["splits_final.json"]
+    assert "fold 0: no validation case" in finding.text
+    assert finding.remedy.endswith(
+        "or delete it before the first training: nnunet_ssl splits -d 901 --folds makes it again"
+    )
+
+
+def test_a_split_that_is_not_there_is_made_by_the_command_that_is_named(split_dataset):
+    path = split_dataset / "splits_ssl.json"
+    path.unlink()
+    finding = wrong(examine_dataset(901))["nnUNetPlans_n2"]
+    command = "nnunet_ssl splits -d 901 --counts 2"
+    assert command in finding.remedy
+    assert main(command.split()[1:]) == 0
+    assert not is_wrong(examine_dataset(901))
+
+
+def test_a_class_that_no_labelled_case_shows(split_dataset):
+    (split_dataset / "splits_final.json").write_text(json.dumps([{"train": CASES[1:], "val": CASES[:1]}]))
+    create_splits(901, counts=[2], overwrite=True)
+    assert by_item(examine_dataset(901))["classes"].mark == OK
+    labeled = load_fold(str(split_dataset), "n2", 0).labeled
+    (withheld, *_) = load_fold(str(split_dataset), "n2", 0).unlabeled
+    for case in set(CASES) - {withheld}:
+        hide(split_dataset, case, 2)
+    found = by_item(examine_dataset(901))
+    assert found["classes, n2"].mark == NOTE
+    assert found["classes, n2"].text == f"fold 0: no labelled case shows box; withheld cases that have it: {withheld}"
+    assert "classes, splits_final.json" not in found and len(labeled) == 2
+    hide(split_dataset, withheld, 2)
+    assert by_item(examine_dataset(901))["classes"].text == "no labelled case of the dataset shows box"
 
 
 @pytest.mark.parametrize(

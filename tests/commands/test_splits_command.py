@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from nnunet_ssl.cli import main
 from nnunet_ssl.data.splits import load_fold, read_splits
-from tests.helpers_splits import CASES, SUBJECTS, make_planned, write_nnunet_folds
+from tests.helpers_splits import CASES, SUBJECTS, make_planned, show, write_nnunet_folds
 
 
 @pytest.fixture
@@ -65,3 +66,88 @@ def test_errors_are_explained_and_nothing_is_written(base, capsys, arguments, wo
     assert captured.err.startswith("nnunet_ssl splits: ")
     assert word in captured.err
     assert not (base / "splits_ssl.json").exists()
+
+
+class TestFewCases:
+    @pytest.fixture
+    def three(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        return make_planned(tmp_path, monkeypatch, CASES[:3])
+
+    def test_the_advice_cures(self, three, capsys):
+        assert main(["splits", "-d", "4", "--counts", "1"]) == 1
+        assert "3 cases are too few for 5 folds.\nRepeat this command with --folds 3: " in capsys.readouterr().err
+        assert [*three.glob("splits*")] == []
+        assert main(["splits", "-d", "4", "--counts", "1", "--folds", "3"]) == 0
+        output = capsys.readouterr().out
+        assert f"Folds from: {three / 'splits_final.json'}" in output
+        assert "  fold 2: 1 labelled, 1 unlabelled, 1 validation" in output and "NOTE" not in output
+        assert [fold["val"] for fold in json.loads((three / "splits_final.json").read_text())] == [
+            load_fold(str(three), "n1", fold).val for fold in range(3)
+        ]
+
+    def test_folds_alone(self, three, capsys):
+        assert main(["splits", "-d", "4", "--folds"]) == 0
+        output = capsys.readouterr().out
+        assert "  fold 2: 2 training, 1 validation" in output and "nnUNetv2_train 4 CONFIGURATION 0" in output
+        assert len(json.loads((three / "splits_final.json").read_text())) == 3
+        assert not (three / "splits_ssl.json").exists()
+
+    def test_subjects_stay_together(self, three, tmp_path, capsys):
+        groups = tmp_path / "subjects.json"
+        groups.write_text(json.dumps({case: SUBJECTS[case] for case in CASES[:3]}))  # of two subjects
+        arguments = ["splits", "-d", "4", "--counts", "1", "--groups", str(groups)]
+        assert main(arguments) == 1
+        assert "2 groups are too few for 5 folds.\nRepeat this command with --folds 2: " in capsys.readouterr().err
+        assert main([*arguments, "--folds", "2"]) == 0
+        folds = json.loads((three / "splits_final.json").read_text())
+        assert sorted(fold["val"] for fold in folds) == [CASES[:2], CASES[2:3]]
+        assert read_splits(str(three)).groups == {case: SUBJECTS[case] for case in CASES[:3]}
+
+    def test_one_case(self, tmp_path, monkeypatch, capsys):
+        make_planned(tmp_path, monkeypatch, CASES[:1])
+        for arguments in (["--counts", "1"], ["--folds"]):
+            assert main(["splits", "-d", "4", *arguments]) == 1
+            message = capsys.readouterr().err
+            assert "1 case is too few" in message and "nnUNetv2_train 4 CONFIGURATION all" in message
+
+    def test_existing_folds_are_kept(self, three, capsys):
+        path = write_nnunet_folds(three, [(CASES[:2], CASES[2:3])])
+        before = path.read_bytes()
+        assert main(["splits", "-d", "4", "--folds", "3", "--counts", "1"]) == 1
+        assert "with other folds, and is never replaced" in capsys.readouterr().err
+        assert path.read_bytes() == before and not (three / "splits_ssl.json").exists()
+        assert main(["splits", "-d", "4", "--folds", "3", "--counts", "1", "--ignore-existing-folds"]) == 0
+        assert "NOTE: trainings with plans that carry no split" in capsys.readouterr().out
+        assert path.read_bytes() == before and load_fold(str(three), "n1", 2).val
+
+
+def test_a_list_without_a_case_of_a_fold_says_what_to_add(base, tmp_path, capsys):
+    write_nnunet_folds(base, [(CASES[4:], CASES[:4]), (CASES[:10], CASES[10:])])
+    given = tmp_path / "list.json"
+    given.write_text(json.dumps(CASES[:4]))
+    assert main(["splits", "-d", "4", "--labeled-from", str(given)]) == 1
+    message = capsys.readouterr().err
+    assert 'split "list", fold 0: no labelled case' in message
+    assert "Add a training case of each of these folds to the list:\nfold 0 trains on toy_05, toy_06" in message
+    given.write_text(json.dumps(CASES[:5]))
+    assert main(["splits", "-d", "4", "--labeled-from", str(given)]) == 0
+
+
+def test_a_class_that_no_labelled_case_shows(base, capsys):
+    write_nnunet_folds(base, [(CASES[4:], CASES[:4])])
+    assert main(["splits", "-d", "4", "--counts", "2"]) == 0
+    assert "NOTE" not in capsys.readouterr().out
+    labeled = load_fold(str(base), "n2", 0).labeled
+    for case in set(CASES) - {"toy_10"}:
+        show(base / "nnUNetPlans_3d_fullres", case, *([1] if case in [*labeled, "toy_01"] else []))
+    assert main(["splits", "-d", "4", "--counts", "2"]) == 0
+    output = capsys.readouterr().out
+    assert "NOTE: n2, fold 0: no labelled case shows inner; withheld cases that have it: toy_10" in output
+    assert "outer" not in output
+
+
+def test_what_the_labels_show_cannot_be_read(base, capsys):
+    (base / "nnUNetPlans_3d_fullres" / "toy_10.pkl").write_bytes(b"")
+    assert main(["splits", "-d", "4", "--counts", "2"]) == 0
+    output = capsys.readouterr().out
+    assert "NOTE: it was not checked whether the labelled cases show every class: " in output and "toy_10.pkl" in output

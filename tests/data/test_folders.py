@@ -78,10 +78,16 @@ def test_unknown_plans_list_the_others(tmp_path, monkeypatch):
 )
 def test_plans_that_nnunet_could_not_use(tmp_path, configurations, problem):
     plans = {"plans_name": "p", "configurations": configurations}
-    (tmp_path / "p.json").write_text(json.dumps(plans))
+    base = tmp_path / "Dataset004_Toy"
+    base.mkdir()
+    (base / "p.json").write_text(json.dumps(plans))
     with pytest.raises(SemiSupervisedError, match=r"p.json cannot be used:") as caught:
-        load_plans(str(tmp_path), "p")
+        load_plans(str(base), "p")
     assert problem in str(caught.value)
+    assert str(caught.value).endswith("plan again: nnUNetv2_plan_and_preprocess -d 4")
+    (base / "dataset_fingerprint.json").touch()  # nnU-Net would go on from it, whatever images there are now
+    with pytest.raises(SemiSupervisedError, match="plan again: nnUNetv2_plan_and_preprocess -d 4 --clean "):
+        load_plans(str(base), "p")
 
 
 def test_labelled_cases(tmp_path, monkeypatch):

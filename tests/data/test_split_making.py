@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from nnunet_ssl.data import split_making
 from nnunet_ssl.data import splits as splits_module
+from nnunet_ssl.data.fold_rules import fold_problems
 from nnunet_ssl.data.split_folds import TrainVal
 from nnunet_ssl.data.split_making import Request, create_splits, first_cases, make_split, plan_requests
-from nnunet_ssl.data.splits import Split, fold_problems, load_fold, read_splits
+from nnunet_ssl.data.splits import Split, load_fold, read_splits
 from nnunet_ssl.errors import SemiSupervisedError
 from tests.helpers_splits import CASES, REPEATABLE, SUBJECTS, edit, make_planned, write_nnunet_folds
 

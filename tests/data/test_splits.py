@@ -73,7 +73,7 @@ def test_layout_and_order_of_keys_do_not_matter(base):
 def test_missing_file_names_the_command(tmp_path):
     empty = tmp_path / DATASET
     empty.mkdir()
-    fails(empty, str(empty / "splits_ssl.json"), f"nnunet_ssl splits -d {DATASET}")
+    fails(empty, str(empty / "splits_ssl.json"), "nnunet_ssl splits -d 4 --counts 6", split="n6")
 
 
 def test_unknown_split_lists_the_others(base):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +12,18 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.fold_rules import fold_problems, fold_remedy
 from nnunet_ssl.data.folders import dataset_id, existing_part, load_plans, preprocessed_base
 from nnunet_ssl.data.image_folder import list_images
+from nnunet_ssl.data.nnunet_folds import nnunet_folds
 from nnunet_ssl.data.quiet import captured_output
-from nnunet_ssl.data.splits import SPLITS_FILE, Splits, fold_problems, read_splits, splits_path
+from nnunet_ssl.data.split_folds import fold_number_problem
+from nnunet_ssl.data.split_requests import splits_command
+from nnunet_ssl.data.splits import SPLITS_FILE, Splits, read_splits, splits_path
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
-from nnunet_ssl.doctor.report import WRONG, some
-from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.doctor.report import WRONG
+from nnunet_ssl.errors import SemiSupervisedError, some
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
@@ -124,32 +127,47 @@ def _check_data(experiment: Experiment, found: Examined) -> None:
 def _check_splits(experiment: Experiment, found: Examined) -> None:
     path = splits_path(found.base)
     try:
-        found.splits = read_splits(found.base)
+        found.splits = read_splits(found.base, experiment.splits)
     except SemiSupervisedError as error:
         if os.path.isfile(path):
             found.problems.append(one_line(error))
         else:
             command = splits_command(dataset_id(found.base), experiment.splits)
             found.problems.append(f"{found.name}: there is no {SPLITS_FILE} yet -> {command}")
+            _check_nnunet_folds(experiment, found)
         return
     if missing := [name for name in experiment.splits if name not in found.splits.splits]:
         available = ", ".join(found.splits.splits) or "none"
         command = splits_command(dataset_id(found.base), missing)
         found.problems.append(f"{path} has no split {', '.join(missing)} (it has: {available}) -> {command}")
-    cases = {case for configuration in experiment.configurations for case in found.labeled.get(configuration, [])}
+    cases = _labeled(experiment, found)
     for name in experiment.splits:
         split = found.splits.splits.get(name)
         for fold in experiment.folds if split is not None else ():
             assert split is not None
-            if fold >= len(split.folds):
-                last = len(split.folds) - 1
-                found.problems.append(f'{found.name}: split "{name}" has no fold {fold}; its folds are 0 to {last}')
+            if absent := fold_number_problem(fold, len(split.folds)):
+                found.problems.append(f'{found.name}: split "{name}" has {absent}')
                 continue
             problems = fold_problems(split.folds[fold], found.splits.groups, cases or None)
-            found.problems += [f'{found.name}: fold {fold} of split "{name}": {problem}' for problem in problems]
+            if problems:
+                remedy = one_line(Exception(fold_remedy(problems, dataset_id(found.base), [name])))
+                found.problems.append(f'{found.name}: fold {fold} of split "{name}": {"; ".join(problems)} -> {remedy}')
             if not split.folds[fold].unlabeled:
                 _check_pool(experiment, name, fold, found)
-            _check_validation_cases(name, fold, split.folds[fold].val, found)
+            _check_validation_cases(experiment, split.folds[fold].val, found)
+
+
+def _labeled(experiment: Experiment, found: Examined) -> set[str]:
+    return {case for configuration in experiment.configurations for case in found.labeled.get(configuration, [])}
+
+
+def _check_nnunet_folds(experiment: Experiment, found: Examined) -> None:
+    """Whether the splits that are still to be made have folds to be made from."""
+    try:
+        if cases := _labeled(experiment, found):
+            nnunet_folds(found.base, sorted(cases))
+    except SemiSupervisedError as error:
+        found.problems.append(f"{found.name}: {one_line(error)}")
 
 
 def _check_pool(experiment: Experiment, split: str, fold: int, found: Examined) -> None:
@@ -166,30 +184,13 @@ def _check_pool(experiment: Experiment, split: str, fold: int, found: Examined) 
             ]
 
 
-def _check_validation_cases(split: str, fold: int, cases: list[str], found: Examined) -> None:
-    if not cases:
-        found.problems.append(f'{found.name}: fold {fold} of split "{split}" has no validation case to be judged by')
+def _check_validation_cases(experiment: Experiment, cases: list[str], found: Examined) -> None:
     folder, ending = os.path.join(found.base, REFERENCES), found.dataset_json["file_ending"]
     missing = [case for case in cases if not os.path.isfile(os.path.join(folder, case + ending))]
     if missing:
-        found.problems.append(f"{folder} lacks the labels of {some(missing)} -> preprocess again")
-
-
-def splits_command(dataset: int, names: Iterable[str]) -> str:
-    """The command that makes splits of these names: l10 is a fraction of 0.1, n6 are 6 cases, others are lists."""
-    fractions, counts, lists = [], [], []
-    for name in names:
-        if match := re.fullmatch(r"l(\d+(\.\d+)?)", name):
-            fractions.append(f"{float(match[1]) / 100:g}")
-        elif match := re.fullmatch(r"n(\d+)", name):
-            counts.append(match[1])
-        else:
-            lists.append(name)
-    words = ["nnunet_ssl", "splits", "-d", str(dataset)]
-    words += ["--fractions", *fractions] if fractions else []
-    words += ["--counts", *counts] if counts else []
-    words += ["--labeled-from", f"FILE (with {', '.join(lists)})"] if lists else []
-    return " ".join(words)
+        dataset = Dataset(found.base, experiment.plans, found.plans, found.dataset_json)
+        command = dataset.command("nnUNetv2_preprocess", " ".join(experiment.configurations))
+        found.problems.append(f"{folder} lacks the labels of {some(missing)} -> {command}")
 
 
 def _check_test_set(images: str, labels: str, found: Examined) -> None:

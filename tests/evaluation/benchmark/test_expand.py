@@ -12,7 +12,6 @@ import pytest
 
 from nnunet_ssl.data.split_making import create_splits
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.evaluation.benchmark.checks import splits_command
 from nnunet_ssl.evaluation.benchmark.expand import prepare
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment, Manifest
 from tests.evaluation.benchmark.fakes import CONTROL, DATASET, MEAN_TEACHER, SKCDF, Place
@@ -128,7 +127,7 @@ def test_every_fault_at_once_and_nothing_written(place: Place, monkeypatch):
         "3d_fullre: no configuration of nnUNetPlans",
         "has no split n4, l10, own (it has: n2, n3)",
         "nnunet_ssl splits -d 901 --fractions 0.1 --counts 4 --labeled-from FILE (with own)",
-        'split "n2" has no fold 2; its folds are 0 to 1',
+        'split "n2" has no fold 2. Folds: 0, 1.',
         'unknown key "epochs" in "training"',
         "initial_lr = -1 must lie between",
         'unknown key "nope" in "hyperparameters" of nnUNetTrainerMeanTeacher',
@@ -206,10 +205,6 @@ def test_two_entries_for_the_same_jobs(place: Place):
     twice = (EXPERIMENT, replace(EXPERIMENT, training={"num_epochs": 9}))
     with pytest.raises(SemiSupervisedError, match="2 entries of the manifest lead to this job"):
         prepare(Manifest(twice, "cpu"), str(place.out))
-
-
-def test_splits_command():
-    assert splits_command(4, ["l2.5", "n6", "l10"]) == "nnunet_ssl splits -d 4 --fractions 0.025 0.1 --counts 6"
 
 
 def test_a_plans_copy_edited_by_hand_is_not_replaced(place: Place):
