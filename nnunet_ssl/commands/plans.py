@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 
+from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.planning.plans_copy import PlansCopy, parse_settings_of_all, write_plans_copy
 from nnunet_ssl.trainers import CONTROL
 from nnunet_ssl.training.settings import BLOCK, TrainingSettings, describe
@@ -45,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
         hyperparameters=hyperparameters,
         overwrite=args.overwrite,
     )
-    print("\n".join(report(result, args.d, args.p)))
+    print("\n".join(report(result, args.p)))
     return 0
 
 
-def report(result: PlansCopy, dataset: str, source: str) -> list[str]:
+def report(result: PlansCopy, source: str) -> list[str]:
     """What was written, and the training commands that use it."""
+    dataset = dataset_id(os.path.dirname(result.path))
     block, configurations = result.plans[BLOCK], result.plans["configurations"]
     lines = [f"Plans for semi-supervised training: {result.path}{' (unchanged)' if result.unchanged else ''}"]
     if result.merged:

@@ -40,7 +40,8 @@ def class_findings(dataset: Dataset, splits: Splits | None, known_cases: Collect
     for name, own in folds.items():
         if lines := unshown_lines(own, shown):
             findings.append(Finding(NOTE, f"classes, {name}", "\n".join(lines), _remedy(dataset, name)))
-    return findings or [Finding(OK, "classes", "in every fold the labelled cases show every class")]
+    where = "in every fold " if folds else ""
+    return findings or [Finding(OK, "classes", f"{where}the labelled cases show every class")]
 
 
 def _remedy(dataset: Dataset, name: str) -> str:

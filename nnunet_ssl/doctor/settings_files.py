@@ -30,8 +30,9 @@ def split_findings(base: str, known_cases: Collection[str]) -> tuple[list[Findin
     dataset = dataset_id(base)
     if not os.path.isfile(splits_path(base)):
         text = "not there, every training label is used"
-        command = f"{splits_command(dataset)}   (to withhold labels; optional)"
-        return [*findings, Finding(NOTE, SPLITS_FILE, text, command)], None
+        few = len(known_cases) < NNUNET_NUMBER_OF_FOLDS and not os.path.isfile(os.path.join(base, NNUNET_FOLDS))
+        command = f"{splits_command(dataset)}{' --folds' if few else ''}   (to withhold labels; optional)"
+        return [*findings, Finding(NOTE, SPLITS_FILE, text, command if len(known_cases) != 1 else "")], None
     try:
         splits = read_splits(base)
     except SemiSupervisedError as error:

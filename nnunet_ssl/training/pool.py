@@ -9,6 +9,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
+from nnunet_ssl.data.folders import dataset_id
+from nnunet_ssl.data.split_requests import splits_command
 from nnunet_ssl.data.unlabeled import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
 
@@ -45,10 +47,11 @@ def unlabeled_pool(
             f"Run: {command}",
         )
     if not own and not withheld:
+        dataset = dataset_id(Path(labeled_folder).parent.name)
         raise complain(
             f"There is nothing unlabelled to train with: {folder} is empty and the split withholds no label.",
             remedy=f"Put images into imagesUn and run: {command}\n"
-            "Or withhold labels: nnunet_ssl splits, then nnunet_ssl plans --split NAME.",
+            f"Or withhold labels: {splits_command(dataset)}, then: nnunet_ssl plans -d {dataset} --split l10",
         )
     return dict.fromkeys(withheld, labeled_folder) | dict.fromkeys(own, folder)
 

@@ -76,8 +76,9 @@ def test_missing_file_names_the_command(tmp_path):
     fails(empty, str(empty / "splits_ssl.json"), "nnunet_ssl splits -d 4 --counts 6", split="n6")
 
 
-def test_unknown_split_lists_the_others(base):
-    fails(base, '"l10"', "l50, n2", split="l10")
+def test_unknown_split_lists_the_others_and_names_the_command_that_makes_it(base):
+    fails(base, '"l10"', "l50, n2", "nnunet_ssl splits -d 4 --fractions 0.1", split="l10")
+    fails(base, '"n3"', "nnunet_ssl splits -d 4 --counts 3", split="n3")
 
 
 @pytest.mark.parametrize("fold", [2, -1, "all", True])
@@ -128,7 +129,11 @@ def test_edit_by_hand(base, change):
         ),
         (in_first_fold("unlabeled", lambda c: c.append("c1")), ["unlabeled and val: c1"]),
         (in_first_fold("labeled", lambda c: c.append("a1")), ["more than once in labeled: a1"]),
-        (in_first_fold("labeled", lambda c: c.clear()), ["no labelled case"]),
+        (
+            in_first_fold("labeled", lambda c: c.clear()),
+            ["no labelled case", "--fractions 0.5 --overwrite"],
+        ),
+        (in_first_fold("val", lambda c: c.clear()), ["no validation case"]),
         (in_first_fold("labeled", lambda c: c.append(c.pop() and "z")), ["in no group: z"]),
         (lambda c: c["groups"].update(b1="A", b2="C"), ["labeled and unlabeled: A", "unlabeled and val: C"]),
     ],

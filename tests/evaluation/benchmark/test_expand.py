@@ -15,6 +15,8 @@ from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.benchmark.expand import prepare
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment, Manifest
 from tests.evaluation.benchmark.fakes import CONTROL, DATASET, MEAN_TEACHER, SKCDF, Place
+from tests.helpers_splits import edit
+from tests.running import CASES
 
 EXPERIMENT = Experiment("901", ("3d_fullres",), (MEAN_TEACHER, SKCDF), ("n2",), training={"num_epochs": 2})
 
@@ -141,6 +143,22 @@ def test_every_fault_at_once_and_nothing_written(place: Place, monkeypatch):
 def test_without_splits_the_command_is_named(place: Place):
     (place.base / "splits_ssl.json").unlink()
     assert "there is no splits_ssl.json yet -> nnunet_ssl splits -d 901 --counts 2" in faults(place)
+
+
+def test_without_splits_and_with_few_cases_the_folds_are_named_too(place: Place):
+    for name in ("splits_ssl.json", "splits_final.json"):
+        (place.base / name).unlink(missing_ok=True)
+    for case in CASES[3:]:
+        for file in (place.base / "nnUNetPlans_3d_fullres").glob(f"{case}*"):
+            file.unlink()
+    message = faults(place)
+    assert "3 labelled cases are too few for nnU-Net's 5 folds" in message
+    assert "nnunet_ssl splits -d 901 --folds 3" in message and "nnunet_ssl splits -d 901 --counts 2" in message
+
+
+def test_a_fold_without_validation_cases(place: Place):
+    edit(place.base, lambda content: content["splits"]["n2"]["folds"][0].update(val=[]), rehash=True)
+    assert 'fold 0 of split "n2": no validation case -> ' in faults(place)
 
 
 def test_a_dataset_that_is_not_there(place: Place):
