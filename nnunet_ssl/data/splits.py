@@ -4,7 +4,7 @@
      "splits": {"l10": {"fraction": 0.1, "seed": 0, "folds": [{"labeled": [...], "unlabeled": [...], "val": [...]}]}}}
 
 ``sha256`` is the hash of everything else in the file, as JSON with sorted keys and no white space. nnU-Net's own
-splits_final.json is never written.
+splits_final.json is another module's, see nnunet_folds.py.
 """
 
 from __future__ import annotations
