@@ -147,6 +147,9 @@ def test_bad_options_are_refused_all_at_once(
     for word in ("-tr nnUNetTrainerSupervised: choose", "-d 1000", "--epochs 0", "--device cuda"):
         assert word in str(caught.value)
     check_options(options)
+    with pytest.raises(SemiSupervisedError, match="both trainers need the same length"):
+        check_options(dataclasses.replace(options, trainer=f"{options.trainer}_5epochs", epochs=6))
+    check_options(dataclasses.replace(options, trainer=f"{options.trainer}_5epochs", epochs=5))
     assert main(["demo", "-o", str(options.output), "-tr", "nnUNetTrainerNope"]) == 1
     assert "nnUNetTrainerNope" in capsys.readouterr().err
     assert not options.output.exists()
