@@ -7,11 +7,14 @@ import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import KINDS, Resources
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, Job
 from nnunet_ssl.evaluation.benchmark.manifest import DEVICES, EXAMPLE, Manifest, parse_manifest, read_manifest
+from nnunet_ssl.evaluation.benchmark.outcome import outcome, states
 from nnunet_ssl.evaluation.benchmark.run_local import Stopped
 from nnunet_ssl.evaluation.benchmark.start import RUNNERS, run_all, run_single, stored_manifest, write_only
 from nnunet_ssl.planning.plans_copy import parse_settings_of_all
@@ -90,15 +93,36 @@ def run(args: argparse.Namespace) -> int:
         manifest, resources = chosen_manifest(args, output), _resources(args)
         if args.write is not None:
             return write_only(manifest, output, args.write, _for_device(resources, manifest))
-        return run_all(
+        jobs = run_all(
             manifest, output, args.runner, args.processes, _for_device(resources, manifest), not args.no_wait
         )
+        return 0 if jobs is None else finish(output, jobs)
     except Stopped as stopped:
         if stopped.signal_number == signal.SIGINT:
             raise KeyboardInterrupt from None  # explained where all commands explain it
         name = signal.Signals(stopped.signal_number).name
         print(f"nnunet_ssl benchmark: ended by {name}; start it again to continue", file=sys.stderr)
         return 128 + stopped.signal_number
+
+
+def finish(output: str, jobs: Sequence[Job]) -> int:
+    """The table of the jobs, then the report on the results. Returns the exit code: 1 if a job is not complete."""
+    print(f"\n{outcome(output, jobs)}\n", flush=True)
+    found = states(output, jobs)
+    if COMPLETE in found.values():
+        try:
+            print(write_report(output), flush=True)
+        except SemiSupervisedError as error:
+            print(f"No report was written: {error}", file=sys.stderr)
+            return 1
+    return 0 if set(found.values()) == {COMPLETE} else 1
+
+
+def write_report(output: str) -> str:
+    """OUT/report; imported only now, since a cluster's job needs none of it."""
+    from nnunet_ssl.evaluation.report import write
+
+    return write.write_report(output)
 
 
 def chosen_manifest(args: argparse.Namespace, output: str) -> Manifest:

@@ -100,4 +100,4 @@ def report(evaluation: Evaluation, folder: str) -> list[str]:
     """The tables, and where the files are."""
     names = ", ".join(f"{STEM}.{ending}" for ending in ("json", "csv", "md"))
     notes = [f"NOTE: {note}" for note in evaluation.notes]
-    return [*tables(evaluation), "", *notes, f"Per case, with definitions: {names} in {folder}"]
+    return [tables(evaluation.to_json()), "", *notes, f"Per case, with definitions: {names} in {folder}"]

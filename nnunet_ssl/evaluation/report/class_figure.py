@@ -27,7 +27,7 @@ def draw(tables: Sequence[Table], values: pd.DataFrame, metric: str, looks: Mapp
         values: rows of :class:`nnunet_ssl.evaluation.report.load.Benchmark` at the place of these tables.
     """
     classes = list(dict.fromkeys(name for table in tables for name in table.classes))
-    trainers = [name for name in looks if any(row.trainer == name for table in tables for row in table.rows)]
+    trainers = [name for name in looks if any(name in table.trainers for table in tables)]
     width = max(3.4, 0.34 * len(classes) * len(trainers) + 0.9)
     stacked = width * len(tables) > WIDEST
     rows, columns = (len(tables), 1) if stacked else (1, len(tables))

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from nnunet_ssl.evaluation.report.drawing import Style, legend, line_handles, new_figure, tidy, to_png
-from nnunet_ssl.evaluation.report.load import Job
+from nnunet_ssl.evaluation.report.load import Run
 from nnunet_ssl.evaluation.report.training_logs import (
     AGREEMENT,
     FOREGROUND_RATIO,
@@ -26,13 +26,13 @@ LABELS = {
 }
 
 
-def draw(logs: Sequence[tuple[Job, pd.DataFrame]], splits: Sequence[str], looks: Mapping[str, Style]) -> bytes | None:
+def draw(logs: Sequence[tuple[Run, pd.DataFrame]], splits: Sequence[str], looks: Mapping[str, Style]) -> bytes | None:
     """PNG: quantities as rows, splits as columns. None where there is no log.
 
     Args:
         logs: see :func:`nnunet_ssl.evaluation.report.training_logs.read_log`.
     """
-    logs = [(job, log) for job, log in logs if not log.empty]
+    logs = [(run, log) for run, log in logs if not log.empty]
     rows = [name for name in LABELS if any(name in log and log[name].notna().any() for _, log in logs)]
     if not rows:
         return None
@@ -43,8 +43,8 @@ def draw(logs: Sequence[tuple[Job, pd.DataFrame]], splits: Sequence[str], looks:
             for trainer, style in looks.items():
                 curves = [
                     log[quantity]
-                    for job, log in logs
-                    if (job.trainer, job.split) == (trainer, split) and quantity in log
+                    for run, log in logs
+                    if (run.trainer, run.split) == (trainer, split) and quantity in log
                 ]
                 if len(curves) > 1:
                     for curve in curves:
@@ -61,6 +61,6 @@ def draw(logs: Sequence[tuple[Job, pd.DataFrame]], splits: Sequence[str], looks:
     for axis, split in zip(axes[0], splits, strict=True):
         axis.set_title(f"split {split}", loc="left", size=9.5)
     figure.align_ylabels()
-    used = {job.trainer for job, _ in logs}
+    used = {run.trainer for run, _ in logs}
     legend(figure, line_handles([style for name, style in looks.items() if name in used], markers=False))
     return to_png(figure)

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nnunet_ssl.evaluation.report.grids import short_name
+from nnunet_ssl.evaluation.report.quantities import short_name
 
 # Okabe & Ito's palette, told apart with every kind of colour vision (https://jfly.uni-koeln.de/color/). Yellow is left
 # out, which is not seen on white; markers tell apart what comes round again.

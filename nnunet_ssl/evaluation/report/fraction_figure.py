@@ -23,7 +23,7 @@ def draw(tables: Sequence[Table], looks: Mapping[str, Style]) -> bytes | None:
     metrics = known[0].metrics
     figure = new_figure(max(4.6, 4.3 * len(metrics)), 3.7)
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
-    trainers = [name for name in looks if any(row.trainer == name for table in known for row in table.rows)]
+    trainers = [name for name in looks if any(name in table.trainers for table in known)]
     for axis, metric in zip(axes, metrics, strict=True):
         for index, name in enumerate(trainers):
             shift = APART ** (index - (len(trainers) - 1) / 2)
@@ -47,20 +47,17 @@ def position(table: Table) -> float:
 def _line(axis: Axes, tables: Sequence[Table], metric: str, trainer: str, style: Style, shift: float) -> None:
     points = []
     for table in tables:
-        for row in table.rows:
-            cell = row.cells[FOREGROUND, metric]
-            if row.trainer == trainer and cell.spread.mean is not None:
-                mean = cell.spread.mean
-                low, high = cell.interval or (mean, mean)
-                points.append((position(table) * shift, mean, max(mean - low, 0), max(high - mean, 0)))
+        numbers = table.of_class(FOREGROUND).get(trainer, {}).get(metric)
+        if numbers is not None and not np.isnan(numbers["mean"]):
+            low, mean, high = (QUANTITIES[metric].shown(numbers[key]) for key in ("mean_low", "mean", "mean_high"))
+            points.append((position(table) * shift, mean, np.nan_to_num(mean - low), np.nan_to_num(high - mean)))
     if not points:
         return
-    x, mean, below, above = np.array(sorted(points)).T
-    shown = [QUANTITIES[metric].shown(v) for v in (mean, below, above)]
+    x, mean, *sides = np.array(sorted(points)).T
     axis.errorbar(
         x,
-        shown[0],
-        yerr=shown[1:],
+        mean,
+        yerr=np.maximum(sides, 0),
         color=style.color,
         linewidth=style.width,
         marker=style.marker,

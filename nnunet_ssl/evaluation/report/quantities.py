@@ -41,6 +41,11 @@ class Quantity:
         return number(self.shown(value), self.decimals, signed)
 
 
+def short_name(trainer: str) -> str:
+    """Without the nnUNetTrainer in front."""
+    return trainer.removeprefix("nnUNetTrainer") or trainer
+
+
 QUANTITIES = {
     **{key: Quantity(key, TITLES[key], True, 1) for key in OVERLAPS},
     **{key: Quantity(key, TITLES[key], False, 2) for key in DISTANCES},

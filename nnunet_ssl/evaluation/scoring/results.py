@@ -85,7 +85,7 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """Content of evaluation.md."""
-        return render(self, versions())
+        return render(self.to_json())
 
     def write(self, folder: str) -> list[str]:
         """Write the three files, each in one step after all of them are complete. Returns their paths."""

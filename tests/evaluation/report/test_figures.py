@@ -27,7 +27,7 @@ def benchmark(pictured):
 
 
 def job_of(benchmark, trainer, fold="0", seed="0"):
-    return next(j for j in benchmark.jobs if (j.trainer, j.fold, j.seed, j.split) == (trainer, fold, seed, "n6"))
+    return next(j for j in benchmark.runs if (j.trainer, j.fold, j.seed, j.split) == (trainer, fold, seed, "n6"))
 
 
 def color_share(png: bytes, color: str) -> float:
@@ -75,7 +75,7 @@ def test_a_training_without_checkpoint(tmp_path):
 
 def test_what_cannot_be_drawn_is_named(tmp_path):
     benchmark = load_benchmark(str(synthetic.build(tmp_path, splits={"n6": (6, 10)}, trainers=(CONTROL,))))
-    tables = make_tables(benchmark, ("dice",), CONTROL, {synthetic.DATASET: ({}, "")})
+    tables = make_tables(benchmark, ("dice",), CONTROL, {synthetic.DATASET: {}})
     figures, notes = make_figures(benchmark, tables, CONTROL, styles([CONTROL], CONTROL), ["case_0"])
     assert [Path(f.file).stem.split("validation_")[1] for f in figures] == ["labels", "classes_dice"]
     assert sum(note.startswith("No learning curve of ") for note in notes) == 4

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from nnunet_ssl.evaluation.report.grids import published_grid
 from nnunet_ssl.evaluation.report.load import load_benchmark
 from nnunet_ssl.evaluation.report.published import beside, protocol_of, read_published
 from nnunet_ssl.evaluation.report.tables import make_tables
+from nnunet_ssl.evaluation.report.text_tables import published_table
 from tests.evaluation.report import synthetic
 
 
@@ -13,7 +13,7 @@ from tests.evaluation.report import synthetic
 def tables(tmp_path_factory):
     """Splits with 6 of 16 and 4 of 16 labelled cases."""
     folder = synthetic.build(tmp_path_factory.mktemp("p"), splits={"n6": (6, 10), "n4": (4, 12)}, failed=())
-    found = make_tables(load_benchmark(str(folder)), ("dice", "hd95"), synthetic.CONTROL, {synthetic.DATASET: ({}, "")})
+    found = make_tables(load_benchmark(str(folder)), ("dice", "hd95"), synthetic.CONTROL, {synthetic.DATASET: {}})
     return {table.split: table for table in found}
 
 
@@ -45,24 +45,24 @@ def test_why_they_do_not_compare(tables, published):
     assert beside(tables["n6"], rows, "la").rows["caveat"].iloc[0] == "other cases, split and preprocessing"
 
 
-def test_grid(tables, published):
+def test_published_table(tables, published):
     rows = read_published(published)
-    grid = published_grid(tables["n6"], beside(tables["n6"], rows, None))
-    assert grid.title == "Reported by papers, not directly comparable"
-    ours, theirs = grid.rows[0], grid.rows[-1]
+    found = published_table(tables["n6"], beside(tables["n6"], rows, None))
+    assert found.title == "Reported by papers, not directly comparable"
+    ours, theirs = found.rows[0], found.rows[-1]
     assert [c.main for c in ours] == ["this benchmark", "Supervised (control)", "6", "mean", "61.0 %", "3.90 mm", ""]
     assert [c.main for c in theirs[:6]] == ["Doe & Roe", "X_Net", "6 of 80", "mean", "81.25 %", "3.5 voxel"]
     assert theirs[0].detail == "Table 2"
     assert theirs[6].main == "not directly: other cases, split and preprocessing; HD95 in voxel, ours in mm"
     assert theirs[6].detail == "best of <5> epochs"
     rows = rows[rows["metric"] == "dice"]
-    same = published_grid(tables["n6"], beside(tables["n6"], rows, "tiny"))
+    same = published_table(tables["n6"], beside(tables["n6"], rows, "tiny"))
     assert same.title == "Reported by papers" and same.rows[-1][-1].main == "same protocol (tiny)"
 
 
 def test_nothing_is_said_where_nothing_fits(tables, published):
     rows = read_published(published)
-    assert published_grid(tables["n6"], beside(tables["n6"], rows[rows["dataset"] == "LA"], None)) is None
+    assert published_table(tables["n6"], beside(tables["n6"], rows[rows["dataset"] == "LA"], None)) is None
 
 
 @pytest.mark.parametrize(
