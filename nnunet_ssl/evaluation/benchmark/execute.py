@@ -220,10 +220,10 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def last_lines(path: str, number: int = LINES_KEPT) -> str:
+def last_lines(path: str) -> str:
     """The end of a log, without empty lines."""
     with open(path, encoding="utf-8", errors="replace") as file:
-        return "\n".join(deque((line.rstrip() for line in file if line.strip()), maxlen=number))
+        return "\n".join(deque((line.rstrip() for line in file if line.strip()), maxlen=LINES_KEPT))
 
 
 def _larger(first: float | None, second: float | None) -> float | None:

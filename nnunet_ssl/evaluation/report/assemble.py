@@ -23,24 +23,25 @@ TITLE = "Semi-supervised segmentation benchmark"
 COLUMNS = (
     (
         "mean \u00b1 std",
-        "the value of a case is the mean over its foreground classes that have a value, averaged over seeds; mean and "
-        "sample standard deviation are over cases, those of all folds together",
+        "the value of a case is the mean over those foreground classes that have a value, averaged over seeds; mean "
+        "and sample standard deviation are over the cases of all folds",
     ),
     (
         "difference",
-        "mean of the paired differences (trainer minus control, same case, fold and seed); in brackets its 95 % "
-        "percentile bootstrap interval. For overlaps a positive difference is an improvement, for distances a "
-        "negative one",
+        "mean of the paired differences (trainer minus control, same case, fold and seed), with its 95 % percentile "
+        "bootstrap interval in brackets. A positive difference is an improvement in an overlap, a negative one in a "
+        "distance",
     ),
     (
         "p (Holm)",
-        "Wilcoxon's signed-rank test of the paired differences, corrected by Holm for the number of trainers compared "
-        "in the table. Bold, with the direction: below 0.05. Nothing else is bold",
+        "Wilcoxon's signed-rank test of the paired differences, with Holm's correction for the number of trainers "
+        "compared in the table. Below 0.05, p and difference are bold and the direction is named; nothing else is bold",
     ),
     (
         "missed, false positive",
-        "structures in the reference that were not predicted at all, and the reverse. They count with overlap 0 and "
-        "with the image diagonal as distance; absent from both: left out. \u201cok only\u201d is the mean without them",
+        "structures of the reference of which nothing was predicted, and predicted structures that the reference does "
+        "not have. They count with overlap 0 and the image diagonal as distance; what is in neither is left out. "
+        "\u201cok only\u201d is the mean without missed and false-positive structures",
     ),
     (
         "s per step",
@@ -48,7 +49,8 @@ COLUMNS = (
     ),
     (
         "memory",
-        "peak of the training's processes together (RSS) and, on a GPU, of its memory; the highest over trainings",
+        "peak memory (RSS) of all processes of a training run together and, on a GPU, of its memory; the highest of "
+        "all training runs",
     ),
 )
 
@@ -125,10 +127,10 @@ def _provenance(benchmark: Benchmark) -> list[tuple[str, str]]:
     entries.append(("git revision", _all_of(str(run.record.get("git_revision") or "unknown") for run in done)))
     entries.append(("device", _all_of(str(run.record.get("device") or "unknown") for run in done)))
     entries.append(("steps per training run", _all_of(str(run.record.get("steps") or "unknown") for run in done)))
-    for key in ("training", "hyperparameters"):
+    for key, title in (("training", "training settings"), ("hyperparameters", "hyper-parameters")):
         found = [(run.record.get("settings") or {}).get(key) or {} for run in done]
         plain = [json.dumps({k: v for k, v in part.items() if k != "seed"}, sort_keys=True) for part in found]
-        entries.append((f"{key} settings", _all_of(plain)))
+        entries.append((title, _all_of(plain)))
     return entries
 
 

@@ -54,12 +54,9 @@ def draw(tables: Sequence[Table], values: pd.DataFrame, metric: str, looks: Mapp
 
 def case_values(values: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row per trainer, class and case, in the unit that is shown: the mean over seeds (and folds)."""
-    frames = []
-    for (trainer, name), rows in values.groupby(["trainer", "class"], sort=False):
-        cases = per_case(rows.set_index(EVALUATION)[metric].dropna())
-        shown = QUANTITIES[metric].shown(cases.to_numpy())
-        frames.append(pd.DataFrame({"trainer": trainer, "class": name, "case": cases.index, metric: shown}))
-    return pd.concat(frames, ignore_index=True)
+    by_class = values.set_index(EVALUATION).groupby(["trainer", "class"], sort=False)[metric]
+    cases = pd.concat({key: per_case(of_class.dropna()) for key, of_class in by_class}, names=["trainer", "class"])
+    return cases.map(QUANTITIES[metric].shown).rename(metric).reset_index()
 
 
 def _boxes(

@@ -20,7 +20,8 @@ CONTROL_COLOR = "#E69F00"
 COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 MARKERS = ("o", "^", "D", "v", "P", "X", "*")
 DPI = 144
-TEXT, GRID = "#222222", "#DDDDDD"
+TEXT, LINES = "#222222", "#DDDDDD"
+LEGEND_ENTRY = 1.8  # inches of width
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def tidy(axis: Axes) -> None:
         axis.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axis.spines[side].set_color("#888888")
-    axis.grid(axis="y", color=GRID, linewidth=0.7)
+    axis.grid(axis="y", color=LINES, linewidth=0.7)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=8, colors=TEXT)
     for label in (axis.xaxis.label, axis.yaxis.label):
@@ -74,11 +75,10 @@ def tidy(axis: Axes) -> None:
         label.set_color(TEXT)
 
 
-def legend(figure: Figure, handles: Sequence[Any], columns: int = 5) -> None:
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """Below everything, without a frame."""
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(columns, max(1, len(handles))), frameon=False, fontsize=9
-    )
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / LEGEND_ENTRY)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def line_handles(used: Sequence[Style], markers: bool = True) -> list[Line2D]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
@@ -24,11 +24,26 @@ def draw(tables: Sequence[Table], looks: Mapping[str, Style]) -> bytes | None:
     figure = new_figure(max(4.6, 4.3 * len(metrics)), 3.7)
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     trainers = [name for name in looks if any(name in table.trainers for table in known)]
+    numbers = pd.concat([table.numbers.assign(position=position(table)) for table in known])
+    numbers = numbers[numbers["class"] == FOREGROUND].dropna(subset="mean").sort_values("position")
     for axis, metric in zip(axes, metrics, strict=True):
-        for index, name in enumerate(trainers):
-            shift = APART ** (index - (len(trainers) - 1) / 2)
-            _line(axis, known, metric, name, looks[name], shift)
         quantity = QUANTITIES[metric]
+        for index, name in enumerate(trainers):
+            points = numbers[(numbers["metric"] == metric) & (numbers["trainer"] == name)]
+            mean = points["mean"].map(quantity.shown)
+            ends = [points[end].map(quantity.shown).fillna(mean) for end in ("mean_low", "mean_high")]
+            axis.errorbar(
+                points["position"] * APART ** (index - (len(trainers) - 1) / 2),
+                mean,
+                yerr=[abs(end - mean) for end in ends],
+                color=looks[name].color,
+                linewidth=looks[name].width,
+                marker=looks[name].marker,
+                markersize=6,
+                elinewidth=1.2,
+                capsize=2.5,
+                zorder=looks[name].order,
+            )
         direction = "higher is better" if quantity.overlap else "lower is better"
         axis.set_ylabel(f"{quantity.title} [{quantity.unit(known[0].distance_unit)}]")
         axis.set_title(f"{quantity.title}, {direction}", loc="left", fontsize=9.5)
@@ -42,30 +57,6 @@ def position(table: Table) -> float:
     """Number of labelled cases, the middle where folds differ."""
     low, high = table.labeled or (0, 0)
     return (low + high) / 2
-
-
-def _line(axis: Axes, tables: Sequence[Table], metric: str, trainer: str, style: Style, shift: float) -> None:
-    points = []
-    for table in tables:
-        numbers = table.of_class(FOREGROUND).get(trainer, {}).get(metric)
-        if numbers is not None and not np.isnan(numbers["mean"]):
-            low, mean, high = (QUANTITIES[metric].shown(numbers[key]) for key in ("mean_low", "mean", "mean_high"))
-            points.append((position(table) * shift, mean, np.nan_to_num(mean - low), np.nan_to_num(high - mean)))
-    if not points:
-        return
-    x, mean, *sides = np.array(sorted(points)).T
-    axis.errorbar(
-        x,
-        mean,
-        yerr=np.maximum(sides, 0),
-        color=style.color,
-        linewidth=style.width,
-        marker=style.marker,
-        markersize=6,
-        elinewidth=1.2,
-        capsize=2.5,
-        zorder=style.order,
-    )
 
 
 def _x_axis(axis: Axes, tables: Sequence[Table]) -> None:

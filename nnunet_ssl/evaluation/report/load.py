@@ -79,7 +79,6 @@ class Benchmark:
     """Content of a benchmark folder.
 
     Attributes:
-        folder: its path.
         manifest: as resolved by `nnunet_ssl benchmark`.
         runs: complete or not, in the order of their names.
         values: one row per job, scope, case and class: the columns of evaluation.csv and job, scope, dataset,
@@ -87,7 +86,6 @@ class Benchmark:
         left_out: names of jobs that the manifest does not have any more.
     """
 
-    folder: Path
     manifest: dict[str, Any]
     runs: list[Run]
     values: pd.DataFrame
@@ -121,7 +119,7 @@ def load_benchmark(folder: str) -> Benchmark:
     _check_units(runs)
     columns = ["job", "scope", "plans", *JOB_KEYS, *COLUMNS]
     values = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    return Benchmark(root, manifest, runs, values, sorted(records.keys() - planned.keys()) if planned else [])
+    return Benchmark(manifest, runs, values, sorted(records.keys() - planned.keys()) if planned else [])
 
 
 def _read_run(

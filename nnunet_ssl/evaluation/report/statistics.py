@@ -49,21 +49,13 @@ def smallest_p(units: int) -> float:
 
 
 def bootstrap_interval(
-    values: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | None = None,
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None = None
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean.
+    """Percentile bootstrap interval of the mean; the same input gives the same interval.
 
     Args:
         values: one per case, finite.
         groups: the subject of each case. Whole subjects are drawn then, since cases of one subject are not independent.
-        level: coverage.
-        resamples: number of draws.
-        seed: of the draws; the same input gives the same interval.
 
     Returns:
         (low, high), or None for fewer than two cases (subjects).
@@ -77,11 +69,11 @@ def bootstrap_interval(
         lambda s, c, axis: s.sum(axis=axis) / c.sum(axis=axis),
         paired=True,
         vectorized=True,
-        n_resamples=resamples,
+        n_resamples=RESAMPLES,
         batch=1000,
-        confidence_level=level,
+        confidence_level=LEVEL,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 

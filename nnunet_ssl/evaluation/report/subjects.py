@@ -24,5 +24,5 @@ def read_subjects(dataset: str) -> Subjects:
     try:
         subjects = read_splits(preprocessed_base(dataset)).groups
     except (SemiSupervisedError, OSError) as error:
-        return Subjects({}, f"splits_ssl.json could not be read ({str(error).splitlines()[0]})")
+        return Subjects({}, f"splits_ssl.json could not be read ({str(error).splitlines()[0].rstrip('.')})")
     return Subjects(subjects, "" if subjects else "splits_ssl.json names no subjects")

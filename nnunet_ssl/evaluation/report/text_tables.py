@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -59,12 +59,14 @@ class TextTable:
 
 def main_table(table: Table) -> TextTable:
     """What a reader looks at first: means, differences to the control, misses and costs."""
-    compared, gpu = table.has_control, table.numbers["peak_gpu_memory_mb"].notna().any()
-    memory = Column("memory", "GB", "cost", cell=_gigabytes("peak_memory_mb"))
-    memory_of_gpu = Column("GPU memory", "GB", "cost", cell=_gigabytes("peak_gpu_memory_mb"))
-    columns = [TRAINER, *_of_metrics(table, tested=True), *STRUCTURES]
-    columns.append(Column("s per step", "\u00d7 control" if compared else "", "cost", cell=_seconds))
-    columns += [memory, *([memory_of_gpu] if gpu else []), Column("cases", cell=_cases)]
+    gpu = [("GPU memory", "peak_gpu_memory_mb")] if table.numbers["peak_gpu_memory_mb"].notna().any() else []
+    ratio = "\u00d7 control" if table.has_control else ""
+    time = Column("s per step", ratio, "cost", cell=_shown("seconds_per_step", "{:.3g}", "time_ratio", "\u00d7 {:.2f}"))
+    memory = [
+        Column(title, "GB", "cost", cell=_shown(key, "{:.1f}", scale=1 / 1024))
+        for title, key in [("memory", "peak_memory_mb"), *gpu]
+    ]
+    columns = [TRAINER, *_of_metrics(table, tested=True), *STRUCTURES, time, *memory, Column("cases", cell=_cases)]
     return _fill(table_title(table), columns, table.of_class(FOREGROUND).values())
 
 
@@ -88,9 +90,9 @@ def spread_table(table: Table) -> TextTable:
         *(Column("std", f"over {what}", cell=value(f"std_{what}")) for what in ("cases", "folds", "seeds")),
         Column("mean", "ok only", cell=value("mean_ok")),
         Column("p", "uncorrected", cell=lambda row: Text(p_text(_any(row)["p"]))),
-        Column("compared", "cases", cell=_count_of("compared_cases")),
-        Column("cases", cell=_count_of("cases")),
-        Column("training runs", cell=_count_of("trainings")),
+        Column("compared", "cases", cell=_shown("compared_cases")),
+        Column("cases", cell=_shown("cases")),
+        Column("training runs", cell=_shown("trainings")),
     ]
     rows = [{metric: row[metric]} for row in table.of_class(FOREGROUND).values() for metric in table.metrics]
     return _fill("Spread, mean without empty masks", columns, rows)
@@ -99,7 +101,7 @@ def spread_table(table: Table) -> TextTable:
 def class_table(table: Table) -> TextTable:
     """Every class by itself; described with intervals, not tested."""
     name = Column("class", kind=TEXT, cell=lambda row: Text(_any(row)["class"]))
-    cases = Column("cases", "with a value", cell=_count_of("cases"))
+    cases = Column("cases", "with a value", cell=_shown("cases"))
     rows = [row for name in table.classes for row in table.of_class(name).values()]
     return _fill("Per class", [name, TRAINER, *_of_metrics(table, tested=False), *STRUCTURES, cases], rows)
 
@@ -111,25 +113,25 @@ def published_table(table: Table, published: Published) -> TextTable | None:
     metrics = [m for m in table.metrics if m in set(published.rows["metric"])]
     columns = [Column(title, kind=TEXT) for title in ("source", "method", "labelled", "class")]
     columns += [*(Column(QUANTITIES[m].title) for m in metrics), Column("comparable?", kind=REMARK)]
-    rows = []
-    ours = table.of_class(FOREGROUND).values()
-    for row in ours:
+    rows, control = [], []
+    for row in table.of_class(FOREGROUND).values():
         means = [f"{QUANTITIES[m].text(row[m]['mean'])} {QUANTITIES[m].unit(table.distance_unit)}" for m in metrics]
         what = ["this benchmark", _name(row), _span(table.labeled or (0, 0)), FOREGROUND]
         rows.append([*map(Text, [*what, *means, ""])])
+        control.append(bool(_any(row)["control"]))
     keys = ["paper", "method", "labeled", "total", "class"]
     for (paper, method, labeled, total, name), found in published.rows.groupby(keys, sort=False):
         labels = number(labeled, 0) + (f" of {number(total, 0)}" if total == total else "")
         values = found.assign(text=[f"{v:g} {u}" for v, u in zip(found["value"], found["unit"], strict=True)])
         texts = values.groupby("metric")["text"].agg(", ".join)
-        caveats = _together([reason for caveat in found["caveat"] for reason in caveat.split("; ")], "; ")
+        caveats = _together((reason for caveat in found["caveat"] for reason in caveat.split("; ")), "; ")
         verdict = f"not directly: {caveats}" if caveats else f"same protocol ({published.protocol})"
         cells = [Text(paper, _together(found["source"], ", ")), *map(Text, (method, labels, name))]
         cells += [Text(texts.get(metric, MISSING)) for metric in metrics]
         rows.append([*cells, Text(verdict, _together(found["note"], "; "))])
+        control.append(False)
     title = "Reported by papers" + (", not directly comparable" if all(published.rows["caveat"]) else "")
-    control = [bool(_any(row)["control"]) for row in ours]
-    return TextTable(title, columns, rows, control + [False] * (len(rows) - len(control)))
+    return TextTable(title, columns, rows, control)
 
 
 def p_text(p: float) -> str:
@@ -139,22 +141,18 @@ def p_text(p: float) -> str:
     return f"<{SHORTEST_P}" if p < SHORTEST_P else f"{p:.3f}"
 
 
-def _fill(title: str, columns: Sequence[Column], rows: Sequence[Row] | Any) -> TextTable:
-    cells = [[column.cell(row) for column in columns] for row in rows]
-    return TextTable(title, columns, cells, [bool(_any(row)["control"]) for row in rows])
+def _fill(title: str, columns: Sequence[Column], rows: Iterable[Row]) -> TextTable:
+    filled = [(bool(_any(row)["control"]), [column.cell(row) for column in columns]) for row in rows]
+    return TextTable(title, columns, [cells for _, cells in filled], [control for control, _ in filled])
 
 
 def _of_metrics(table: Table, tested: bool) -> Iterator[Column]:
+    kinds = [("mean", "\u00b1 std", _mean)]
+    kinds += [("difference", "95 % interval", _difference)] if table.has_control else []
+    kinds += [("p", "Holm", _p)] if table.has_control and tested else []
     for metric in table.metrics:
-        yield _at(metric, "mean", "\u00b1 std", table, _mean)
-        if table.has_control:
-            yield _at(metric, "difference", "95 % interval", table, _difference)
-        if table.has_control and tested:
-            yield _at(metric, "p", "Holm", table, _p)
-
-
-def _at(metric: str, title: str, detail: str, table: Table, cell: Callable[[Numbers], Text]) -> Column:
-    return Column(title, detail, _heading(metric, table), cell=lambda row: cell(row[metric]))
+        for title, detail, cell in kinds:
+            yield Column(title, detail, _heading(metric, table), cell=lambda row, m=metric, c=cell: c(row[m]))  # type: ignore[misc]
 
 
 def _heading(metric: str, table: Table) -> str:
@@ -176,12 +174,11 @@ def _mean(numbers: Numbers) -> Text:
 
 
 def _difference(numbers: Numbers) -> Text:
-    quantity = QUANTITIES[numbers["metric"]]
-    if pd.isna(numbers["difference"]):
-        return Text(MISSING)
-    low, high = (quantity.text(numbers[f"difference_{end}"], signed=True) for end in ("low", "high"))
-    interval = "" if pd.isna(numbers["difference_low"]) else f"[{low}, {high}]"
-    return Text(quantity.text(numbers["difference"], signed=True), interval, bold=numbers["p_holm"] < ALPHA)
+    difference, low, high = (
+        QUANTITIES[numbers["metric"]].text(numbers[key], signed=True)
+        for key in ("difference", "difference_low", "difference_high")
+    )
+    return Text(difference, "" if low == MISSING else f"[{low}, {high}]", bold=numbers["p_holm"] < ALPHA)
 
 
 def _p(numbers: Numbers) -> Text:
@@ -191,13 +188,16 @@ def _p(numbers: Numbers) -> Text:
     return Text(p_text(numbers["p_holm"]), "better" if better else "worse", bold=True)
 
 
-def _seconds(row: Row) -> Text:
-    seconds, ratio = _any(row)["seconds_per_step"], _any(row)["time_ratio"]
-    return Text(MISSING if pd.isna(seconds) else f"{seconds:.3g}", "" if pd.isna(ratio) else f"\u00d7 {ratio:.2f}")
+def _shown(key: str, form: str = "{:.0f}", detail: str = "", detail_form: str = "", scale: float = 1) -> Any:
+    """Fills a column with a number that does not depend on the metric; another one may be the detail."""
 
+    def cell(row: Row) -> Text:
+        value, more = _any(row)[key], _any(row).get(detail)
+        return Text(
+            MISSING if pd.isna(value) else form.format(value * scale), "" if pd.isna(more) else detail_form.format(more)
+        )
 
-def _gigabytes(key: str) -> Callable[[Row], Text]:
-    return lambda row: Text(MISSING if pd.isna(_any(row)[key]) else f"{_any(row)[key] / 1024:.1f}")
+    return cell
 
 
 def _cases(row: Row) -> Text:
@@ -206,26 +206,18 @@ def _cases(row: Row) -> Text:
     return Text(str(cases), f"{runs} training run{'s' if runs != 1 else ''}")
 
 
-def _count_of(key: str) -> Callable[[Row], Text]:
-    return lambda row: Text(MISSING if pd.isna(_any(row)[key]) else f"{_any(row)[key]:.0f}")
-
-
-def _share_of_evaluations(key: str) -> Callable[[Row], Text]:
-    return lambda row: Text(str(_any(row)[key]), f"of {_any(row)['evaluations']}")
-
-
 def _span(low_high: tuple[int, int]) -> str:
     low, high = low_high
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _together(texts: Sequence[str] | pd.Series, separator: str) -> str:
+def _together(texts: Iterable[str], separator: str) -> str:
     """Each once, without empty ones."""
     return separator.join(dict.fromkeys(text for text in texts if text))
 
 
 TRAINER = Column("trainer", kind=TEXT, cell=lambda row: Text(_name(row)))
 STRUCTURES = (
-    Column("missed", "", "structures", cell=_share_of_evaluations("missed")),
-    Column("false", "positive", "structures", cell=_share_of_evaluations("false_positives")),
+    Column("missed", "", "structures", cell=_shown("missed", "{:.0f}", "evaluations", "of {:.0f}")),
+    Column("false", "positive", "structures", cell=_shown("false_positives", "{:.0f}", "evaluations", "of {:.0f}")),
 )

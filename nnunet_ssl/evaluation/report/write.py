@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from nnunet_ssl.evaluation.report.assemble import assemble
 from nnunet_ssl.evaluation.report.drawing import styles
 from nnunet_ssl.evaluation.report.figures import FOLDER
 from nnunet_ssl.evaluation.report.load import Benchmark, load_benchmark
-from nnunet_ssl.evaluation.report.published import PATH, read_published
+from nnunet_ssl.evaluation.report.published import read_published
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.subjects import read_subjects
 from nnunet_ssl.evaluation.report.tables import NUMBERS, make_tables
@@ -32,7 +31,6 @@ def write_report(
     metrics: Sequence[str] = METRICS,
     cases: Sequence[str] | None = None,
     control: str = CONTROL,
-    published: str | os.PathLike[str] = PATH,
 ) -> str:
     """Read a benchmark folder and write index.html, report.md, report.csv, report.tex and figures/*.png.
 
@@ -42,7 +40,6 @@ def write_report(
         metrics: columns of evaluation.csv to show, the first of them first.
         cases: ids of the cases to show as pictures; by default the control's median and worst one.
         control: trainer with which all others are compared.
-        published: file of the numbers that papers report.
 
     Returns:
         The output folder.
@@ -59,7 +56,7 @@ def write_report(
     tables = make_tables(benchmark, tuple(dict.fromkeys(metrics)), control, groups)
     # of all trainers, finished or not, so that colours stay when one more finishes
     looks = styles(sorted({run.trainer for run in benchmark.runs}), control)
-    report = assemble(benchmark, tables, read_published(Path(published)), control, subjects, looks, cases)
+    report = assemble(benchmark, tables, read_published(), control, subjects, looks, cases)
     numbers = pd.concat([pd.DataFrame(columns=NUMBERS), *(table.numbers for table in tables)])
     contents: dict[str, bytes] = {f.file: f.png for section in report.sections for f in section.figures}
     contents["report.csv"] = numbers.to_csv(index=False, lineterminator="\n").encode()
