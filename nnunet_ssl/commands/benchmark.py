@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train semi-supervised trainers on the same splits, folds and seeds with the stock commands, evaluate them\n"
         "and write one table. nnUNetTrainerSupervised, the control, is always among them. Everything is checked\n"
-        "before any work. Given again, the command skips finished jobs and continues those that were cut off; with\n"
+        "before any work. Run again, the command skips finished jobs and continues those that were cut off; with\n"
         "-o alone it continues the benchmark in that folder."
     )
     parser.epilog = "a manifest file (YAML or JSON), instead of -d and so on:\n" + EXAMPLE
@@ -52,14 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to compare")
-    what.add_argument("--manifest", metavar="FILE", help="a file that says all of this, see below")
+    what.add_argument("--manifest", metavar="FILE", help="a file with all of this, see below")
     what.add_argument("-d", metavar="DATASET", help="dataset id or name")
     what.add_argument("-c", nargs="+", metavar="CONFIGURATION", help="configurations")
     what.add_argument("-p", metavar="PLANS", help="plans to start from (default: nnUNetPlans)")
     what.add_argument("-tr", nargs="+", metavar="TRAINER", help="trainers")
     what.add_argument("--splits", nargs="+", metavar="SPLIT", help="names of splits made by `nnunet_ssl splits`")
     what.add_argument("-f", nargs="+", type=int, metavar="FOLD", help="folds of the splits (default: 0)")
-    what.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="of the trainings (default: 0)")
+    what.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="of the training runs (default: 0)")
     what.add_argument("--training", nargs="+", metavar="KEY=VALUE", help="as for `nnunet_ssl plans`")
     what.add_argument("--hyperparameters", nargs="+", metavar="TRAINER:KEY=VALUE", help="as for `nnunet_ssl plans`")
     what.add_argument("--test-images", metavar="FOLDER", help="images of a test set to predict and evaluate as well")
@@ -136,7 +136,7 @@ def chosen_manifest(args: argparse.Namespace, output: str) -> Manifest:
     given = {name: value for name, value in options.items() if value is not None}
     if args.manifest is not None:
         if given or args.device is not None:
-            raise complain("--manifest says all of what the other options say.", remedy="Give one or the other.")
+            raise complain("--manifest takes the place of the other options.", remedy="Give one or the other.")
         return read_manifest(args.manifest)
     if not given:
         stored = stored_manifest(output)

@@ -26,7 +26,7 @@ def split_findings(base: str, known_cases: Collection[str]) -> tuple[list[Findin
     findings = [_nnunet_folds(base, known_cases)]
     dataset = os.path.basename(base)
     if not os.path.isfile(splits_path(base)):
-        text = "not there, every training label is used"
+        text = "does not exist, every training label is used"
         command = f"nnunet_ssl splits -d {dataset} --fractions 0.1   (to withhold labels; optional)"
         return [*findings, Finding(NOTE, SPLITS_FILE, text, command)], None
     try:
@@ -44,13 +44,13 @@ def split_findings(base: str, known_cases: Collection[str]) -> tuple[list[Findin
 def _nnunet_folds(base: str, known_cases: Collection[str]) -> Finding:
     path = os.path.join(base, NNUNET_FOLDS)
     if not os.path.isfile(path):
-        return Finding(NOTE, NNUNET_FOLDS, "not there yet, nnU-Net makes 5 folds when it first needs them")
+        return Finding(NOTE, NNUNET_FOLDS, "does not exist yet, nnU-Net makes 5 folds when it first needs them")
     if not known_cases:
         return Finding(NOTE, NNUNET_FOLDS, "not checked, no labelled case is preprocessed")
     try:
         folds = read_folds(path, sorted(known_cases), {})
     except SemiSupervisedError as error:
-        remedy = f"correct {path}, or delete it before the first training: nnU-Net makes it again"
+        remedy = f"correct {path}, or delete it before the first training run: nnU-Net makes it again"
         return Finding(WRONG, NNUNET_FOLDS, str(error), remedy)
     return Finding(OK, NNUNET_FOLDS, f"{len(folds)} folds")
 
@@ -84,14 +84,14 @@ def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
                 if BLOCK in (
                     read_plans(os.path.join(base, file)) or {}
                 ):  # else another JSON file, or plans that are not ours
-                    findings.append(Finding(WRONG, file[:-5], str(error), "nnunet_ssl plans --help, for new ones"))
+                    findings.append(Finding(WRONG, file[:-5], str(error), "for new plans: nnunet_ssl plans --help"))
                 continue
             if BLOCK in plans:
                 findings.append(_block(base, file[:-5], plans, splits))
     if findings:
         return findings
     command = f"nnunet_ssl plans -d {os.path.basename(base)} --help"
-    return [Finding(NOTE, "settings", "no plans file carries settings, the defaults hold", f"{command}   (optional)")]
+    return [Finding(NOTE, "settings", "no plans file carries settings, the defaults apply", f"{command}   (optional)")]
 
 
 def _block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> Finding:

@@ -232,7 +232,7 @@ def test_a_finished_demo_runs_nothing_again_and_shows_the_result(
 ) -> None:
     run_demo(finished)
     printed = capsys.readouterr().out
-    assert printed.count("done before") == 9
+    assert printed.count("already done") == 9
     assert "semi-supervised" in printed.splitlines()[0].lower()
     assert "$ nnUNetv2_train 999 3d_fullres all -tr nnUNetTrainerSKCDF -p nnUNetPlans_demo -device cpu" in printed
     assert "higher; it is higher in 2 of 2 test cases" in printed

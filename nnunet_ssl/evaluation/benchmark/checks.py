@@ -168,7 +168,7 @@ def _check_pool(experiment: Experiment, split: str, fold: int, found: Examined) 
 
 def _check_validation_cases(split: str, fold: int, cases: list[str], found: Examined) -> None:
     if not cases:
-        found.problems.append(f'{found.name}: fold {fold} of split "{split}" has no validation case to be judged by')
+        found.problems.append(f'{found.name}: fold {fold} of split "{split}" has no validation case to evaluate')
     folder, ending = os.path.join(found.base, REFERENCES), found.dataset_json["file_ending"]
     missing = [case for case in cases if not os.path.isfile(os.path.join(folder, case + ending))]
     if missing:
@@ -227,5 +227,5 @@ def _not_writable(folder: str) -> str:
     """Why nothing can be written to a folder that may not exist yet; empty if it can."""
     existing = existing_part(folder)
     if not os.path.isdir(existing):
-        return f"cannot be made, for {existing} is a file"
+        return f"cannot be made, because {existing} is a file"
     return "" if os.access(existing, os.W_OK | os.X_OK) else f"cannot be written to ({existing})"

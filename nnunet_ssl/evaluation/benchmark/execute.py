@@ -101,7 +101,7 @@ class Execution:
             shutil.rmtree(os.path.join(job_folder(self.output, job.id), "test"), ignore_errors=True)  # of another model
             self._command("train", [*words, "--c"])
         if not is_trained(job):
-            self._note(f"The training ended without error but without result in {fold_folder(job)}")
+            self._note(f"Training ended without an error but left no result in {fold_folder(job)}")
             raise StageFailed
         figures = training_figures(job)
         self.record.steps, self.record.seconds_per_step = figures.steps, figures.seconds_per_step

@@ -47,7 +47,7 @@ def prepare(manifest: Manifest, output: str) -> tuple[Manifest, list[Job]]:
         problems += more
         experiments.append(dataclasses.replace(experiment, dataset=found.name or experiment.dataset))
     problems += [
-        f"{job_id}: {times} entries of the manifest lead to this job; put them into benchmarks of their own"
+        f"{job_id}: {times} entries of the manifest lead to this job; put them into separate benchmarks"
         for job_id, times in Counter(job.id for job in jobs).items()
         if times > 1
     ]

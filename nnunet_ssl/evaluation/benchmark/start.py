@@ -57,7 +57,7 @@ def run_all(
     """Run the benchmark to its end. Returns its jobs, or None where nobody waits for that end."""
     manifest, jobs = begin(manifest, output)
     complete = sum(is_complete(output, job) for job in jobs)
-    print(f"Semi-supervised benchmark in {output}: {len(jobs)} jobs, {complete} of them complete before.", flush=True)
+    print(f"Semi-supervised benchmark in {output}: {len(jobs)} jobs, {complete} of them already complete.", flush=True)
     if runner == "local":
         run_local(output, jobs, manifest.device, processes)
     elif not run_submitted(output, jobs, resources, SLURM if runner == "slurm" else LOCAL, wait):

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 
 from nnunet_ssl.evaluation.report.quantities import short_name
 
-# Okabe & Ito's palette, told apart with every kind of colour vision (https://jfly.uni-koeln.de/color/). Yellow is left
-# out, which is not seen on white; markers tell apart what comes round again.
+# Okabe & Ito's palette, whose colours differ in every kind of colour vision (https://jfly.uni-koeln.de/color/). Yellow
+# is left out because it is hard to see on white. Where a colour is used again, the marker is another one.
 CONTROL_COLOR = "#E69F00"
 COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 MARKERS = ("o", "^", "D", "v", "P", "X", "*")
@@ -36,7 +36,7 @@ class Style:
 
 
 def styles(trainers: Sequence[str], control: str) -> dict[str, Style]:
-    """The style of every trainer, in this order; the control is thicker, in front and always of the same colour."""
+    """The style of every trainer; the control is thicker, in front and always of the same colour."""
     result = {}
     others = [name for name in trainers if name != control]
     if control in trainers:
@@ -48,7 +48,7 @@ def styles(trainers: Sequence[str], control: str) -> dict[str, Style]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that no window or global state knows of."""
+    """An empty figure of this size in inches, unknown to pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure

@@ -56,8 +56,8 @@ def make_figures(
     for metric in tables[0].metrics:
         title = f"{QUANTITIES[metric].title} per class"
         caption = (
-            f"{title}. One value per case (mean over seeds), a dot where there are few. Box: quartiles and median; "
-            "whiskers: the last value within 1.5 times the height of the box."
+            f"{title}. One value per case (mean over seeds), shown as a dot where there are few. The box shows median "
+            "and quartiles, the whiskers reach to the last value within 1.5 times the height of the box."
         )
         add(f"classes_{metric}", title, caption, class_figure.draw(tables, values, metric, looks))
     if place.scope == VALIDATION:
@@ -65,8 +65,9 @@ def make_figures(
         notes += [f"No learning curve of {run.name}: {why}." for run, _, why in logs if why]
         png = curve_figure.draw([log[:2] for log in logs], [table.split for table in tables], looks)
         caption = (
-            "Learning curves: thin, one training each; thick, their mean. nnU-Net looks at patches of the validation "
-            "cases after every epoch; the reported numbers come from the network at the end, never from the best epoch."
+            "Learning curves. Thin lines are single training runs, thick lines their means. nnU-Net looks at patches "
+            "of the validation cases after every epoch; the reported numbers come from the final network, never from "
+            "the best epoch."
         )
         add("curves", "Learning curves", caption, png)
     for case, why in choose_cases(values, control, cases).items():
@@ -95,7 +96,7 @@ def _panels(
             try:
                 volumes = read_volumes(run, table.place.scope, case)
             except (OSError, ValueError, RuntimeError) as error:
-                problems[f"No picture of {case}, {run.name}: {error}."] = None
+                problems[f"No picture of {case} by {run.name}: {error}."] = None
                 continue
             dice = foreground(found[found["job"] == run.name], "dice")
             panels[trainer] = Panel(volumes, float(dice.iloc[0]) if len(dice) else None)

@@ -176,15 +176,18 @@ def _state(record: dict[str, Any] | None, planned: dict[str, Any] | None) -> tup
     if not isinstance(state, str) or not isinstance(record.get("job"), dict):
         return INCOMPLETE, "its record.json is not readable; start the benchmark again"
     if planned is not None and planned.get("settings_sha256") != record.get("settings_sha256"):
-        return INCOMPLETE, "its result was made with other settings than the manifest's; start the benchmark again"
+        return (
+            INCOMPLETE,
+            "its result was made with settings other than the manifest's; start the benchmark again",
+        )
     if state == COMPLETE:
         return state, ""
     failed = [s["name"] for s in record.get("stages", []) if s.get("exit_code")]
     lines = [line.strip() for line in str(record.get("error") or "").splitlines() if line.strip()]
     words = [f"in stage {failed[-1]}"] if failed else []
     if state == RUNNING:
-        words.append("still running, or ended without a word; start the benchmark again")
-    return state, ": ".join([*words, *lines[-1:]]) or "no reason is on record; see its log.txt"
+        words.append("still running, or killed before it could say so; start the benchmark again")
+    return state, ": ".join([*words, *lines[-1:]]) or "no reason was recorded; see its log.txt"
 
 
 def _check_units(runs: Iterable[Run]) -> None:
@@ -201,7 +204,7 @@ def _check_units(runs: Iterable[Run]) -> None:
     ]
     if problems:
         raise complain(
-            "Jobs were evaluated differently and cannot stand in one table:",
+            "Jobs were evaluated in different ways and cannot share a table:",
             problems,
             "Delete the evaluation.* files of one kind and start the benchmark again.",
         )

@@ -91,7 +91,7 @@ def _about_matching(table: Table) -> list[str]:
     ]
     devices = sorted({str(run.record["device"]) for run in table.done if run.record.get("device")})
     if len(devices) > 1:
-        notes.append(f"The training runs used different devices ({', '.join(devices)}): do not compare their times.")
+        notes.append(f"The devices of the training runs differ ({', '.join(devices)}): do not compare times or memory.")
     return notes
 
 

@@ -93,5 +93,6 @@ def _find(what: str, folders: Sequence[str], name: str) -> Path:
     for folder in folders:
         if os.path.isfile(os.path.join(folder, name)):
             return Path(folder, name)
-    where = ", ".join(folder for folder in folders if folder) or "nowhere, for nnUNet_raw is not set"
-    raise FileNotFoundError(f"the {what} {name} was not found in {where}")
+    if not folders:
+        raise FileNotFoundError(f"no folder is known for the {what} {name}, and nnUNet_raw is not set")
+    raise FileNotFoundError(f"the {what} {name} was not found in {', '.join(folders)}")

@@ -1,4 +1,4 @@
-"""A small dataset with splits, and a benchmark on it whose trainings are played by fake_nnunet.py."""
+"""A small dataset with splits, and a benchmark on it whose training runs are played by fake_nnunet.py."""
 
 from __future__ import annotations
 

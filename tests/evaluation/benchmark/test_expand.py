@@ -203,7 +203,7 @@ def test_a_test_set_with_a_label_too_few(place: Place):
 
 def test_an_output_folder_that_cannot_be(place: Place):
     place.out.write_text("a file")
-    assert f"{place.out} cannot be made, for {place.out} is a file" in faults(place)
+    assert f"{place.out} cannot be made, because {place.out} is a file" in faults(place)
 
 
 def test_a_preprocessed_folder_that_cannot_be_written_to(place: Place, monkeypatch):

@@ -73,7 +73,7 @@ def test_a_damaged_record_without_manifest_is_known_by_its_name(folder):
 def test_a_result_of_other_settings_is_not_shown(folder):
     change(folder, settings_sha256="other")
     job = the_job(folder)
-    assert job.state == "incomplete" and "other settings" in job.reason
+    assert job.state == "incomplete" and "settings other than" in job.reason
     assert FIRST not in set(load_benchmark(str(folder)).values["job"])
 
 
@@ -105,6 +105,6 @@ def test_jobs_that_the_manifest_no_longer_has_are_left_out(folder):
 
 def test_units_are_not_mixed(folder):
     write_evaluation(folder / "jobs" / FIRST, [row("case_0", "ball", 0.5)], unit="voxel")
-    with pytest.raises(SemiSupervisedError, match="evaluated differently") as error:
+    with pytest.raises(SemiSupervisedError, match="evaluated in different ways") as error:
         load_benchmark(str(folder))
     assert FIRST in str(error.value) and "unit voxel" in str(error.value) and "unit mm" in str(error.value)

@@ -258,7 +258,7 @@ def test_unmatched_trainings_are_named(tmp_path):
     notes = " ".join(notes_below(tables["n6", "validation"]))
     assert 'WARNING: the training runs differ in training settings ({"num_epochs": 2}; {"num_epochs": 4}), so' in notes
     assert "number of steps (100; 200)" in notes
-    assert "different devices (cpu, cuda: X)" in notes
+    assert "devices of the training runs differ (cpu, cuda: X)" in notes
     assert "differ" not in " ".join(notes_below(tables["n12", "validation"]))
 
 
