@@ -50,7 +50,8 @@ def make_figures(
         if png is not None:
             figures.append(FigureFile(title, caption, f"{FOLDER}/{stem}_{kind}.png", png))
 
-    names = " and ".join(QUANTITIES[m].title for m in tables[0].metrics)
+    *first, last = (QUANTITIES[m].title for m in tables[0].metrics)
+    names = f"{', '.join(first)} and {last}" if first else last
     caption = f"{names} against the number of labelled cases: mean over cases, 95 % bootstrap interval."
     add("labels", f"{names} against labelled cases", caption, fraction_figure.draw(tables, looks))
     for metric in tables[0].metrics:

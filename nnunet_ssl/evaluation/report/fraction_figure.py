@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -12,6 +13,7 @@ from nnunet_ssl.evaluation.report.drawing import Style, legend, line_handles, ne
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import FOREGROUND, Table
 
+PANELS = 3  # side by side
 APART = 1.025  # factor between trainers at the same number of cases, so that intervals do not hide each other
 
 
@@ -21,12 +23,16 @@ def draw(tables: Sequence[Table], looks: Mapping[str, Style]) -> bytes | None:
     if not known:
         return None
     metrics = known[0].metrics
-    figure = new_figure(max(4.6, 4.3 * len(metrics)), 3.7)
-    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    columns = min(len(metrics), PANELS)
+    lines = math.ceil(len(metrics) / columns)
+    figure = new_figure(max(4.6, 4.3 * columns), 3.7 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in axes[len(metrics) :]:
+        axis.set_axis_off()
     trainers = [name for name in looks if any(name in table.trainers for table in known)]
     numbers = pd.concat([table.numbers.assign(position=position(table)) for table in known])
     numbers = numbers[numbers["class"] == FOREGROUND].dropna(subset="mean").sort_values("position")
-    for axis, metric in zip(axes, metrics, strict=True):
+    for axis, metric in zip(axes, metrics, strict=False):
         quantity = QUANTITIES[metric]
         for index, name in enumerate(trainers):
             points = numbers[(numbers["metric"] == metric) & (numbers["trainer"] == name)]
