@@ -10,7 +10,7 @@ from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.settings import describe, settings_name
 
-HEADER = ("trainer", "paper", "predicts", "2D/3D", "extra memory", "time per step")
+HEADER = ("trainer", "paper", "predicts", "2D/3D", "epochs", "extra memory", "time per step")
 
 
 def method_table() -> str:
@@ -19,10 +19,12 @@ def method_table() -> str:
     for name in TRAINERS:
         trainer: Any = find_trainer(name)
         card: MethodCard = trainer.card
-        rows.append((name, card.paper, card.predicts, card.dimensions, card.extra_memory, card.extra_time))
+        what = (name, card.paper, card.predicts, card.dimensions, str(trainer.default_epochs))
+        rows.append((*what, card.extra_memory, card.extra_time))
     notes = (
         "Memory and time per step: beyond, and as a ratio to, nnU-Net on the same number of patches.",
-        "Any length: <trainer>_<N>epochs. Hyper-parameters: nnunet_ssl methods -tr TRAINER",
+        "Another length: <trainer>_<N>epochs, or num_epochs in nnunet_ssl plans. Hyper-parameters of one trainer: "
+        "nnunet_ssl methods -tr TRAINER",
     )
     return "\n".join([*align(rows), "", *notes])
 

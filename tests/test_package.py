@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {name for name in names if name.startswith("nnunet_ssl/")}
     python = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
-    assert shipped == python | {"nnunet_ssl/py.typed", "nnunet_ssl/evaluation/report/published.csv"}
+    templates = {path.relative_to(ROOT).as_posix() for path in (PACKAGE / "evaluation" / "templates").iterdir()}
+    assert shipped == python | templates | {"nnunet_ssl/py.typed", "nnunet_ssl/evaluation/report/published.csv"}
     assert "nnunet_ssl/external/nnunet_ssl_trainers.py" in shipped
     information = f"nnunet_ssl-{__version__}.dist-info/"
     assert {name.split("/")[0] + "/" for name in names} == {"nnunet_ssl/", information}
@@ -92,6 +95,15 @@ MAY_KNOW = {
     "training": {"data", "losses", "errors"},
     "trainers": {"training", "losses", "architectures", "data", "errors"},
 }
+# folders within evaluation
+SIDE_BY_SIDE: dict[str, set[str]] = {
+    "pages": set(),
+    "scoring": {"pages"},
+    "benchmark": {"scoring"},
+    "report": {"benchmark", "scoring", "pages"},
+}
+# trainers and their length variants look each other up by name, when asked for one
+LOOK_UP = {("nnunet_ssl.trainers", "nnunet_ssl.trainers.variants")}
 ON_TOP = {
     "planning",
     "evaluation",
@@ -117,6 +129,11 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
 def imports(source: str, module: str, is_package: bool) -> Iterator[str]:
     """Every module of ours that the source imports, at any depth, relative imports resolved."""
     for node in ast.walk(ast.parse(source)):
@@ -126,21 +143,37 @@ def imports(source: str, module: str, is_package: bool) -> Iterator[str]:
             package = module.split(".") if is_package else module.split(".")[:-1]
             base = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
-            # `from nnunet_ssl import data` imports a part, `from nnunet_ssl import __version__` does not
-            names = [f"{origin}.{alias.name}" for alias in node.names] if origin == "nnunet_ssl" else [origin]
+            # `from nnunet_ssl import data` imports a module, `from nnunet_ssl import __version__` does not
+            names = [name if is_module(name := f"{origin}.{alias.name}") else origin for alias in node.names]
         else:
             continue
         yield from (name for name in names if name.split(".")[0] == "nnunet_ssl")
 
 
+@cache
+def known_to() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, also late or for its types, for the whole package."""
+    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    return {
+        module: {*imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")} - {module}
+        for module, path in files.items()
+    }
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """What leads back to itself, each circle once, as the nodes on it."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found = error.args[1]
+        rest = {node: after - {found[0]} if node == found[1] else after for node, after in graph.items()}
+        return [found, *circles(rest)]
+    return []
+
+
 def edges() -> set[tuple[str, str, str]]:
     """(module, part it belongs to, part it imports) of the whole package."""
-    result = set()
-    for path in PACKAGE.rglob("*.py"):
-        module = module_name(path)
-        for name in imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"):
-            result.add((module, part_of(module), part_of(name)))
-    return result
+    return {(module, part_of(module), part_of(name)) for module, names in known_to().items() for name in names}
 
 
 def test_every_part_has_its_place():
@@ -155,6 +188,36 @@ def test_no_import_runs_upwards():
         if part in MAY_KNOW and target != part and target not in MAY_KNOW[part]
     )
     assert forbidden == []
+
+
+def test_no_imports_run_in_a_circle():
+    graph = {m: {n for n in names if (m, n) not in LOOK_UP} for m, names in known_to().items()}
+    assert circles(graph) == []
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    found = circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"e"}, "e": {"d"}})
+    assert sorted(map(sorted, map(set, found))) == [["a", "b", "c"], ["d", "e"]]
+
+
+def test_the_parts_on_top_know_each_other_in_one_direction():
+    graph: dict[str, set[str]] = {}
+    for _, part, target in edges():
+        graph.setdefault(part, set()).update({target} - {part, "__init__"})
+    assert circles(graph) == []
+
+
+def test_folders_of_the_evaluation_know_each_other_in_one_direction():
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in known_to().items()
+        for name in names
+        if part_of(module) == part_of(name) == "evaluation"
+        and (folder := module.split(".")[2]) != (other := name.split(".")[2])
+        and other not in SIDE_BY_SIDE[folder]
+    ]
+    assert wrong == []
 
 
 def test_strings_of_module_names_lead_to_no_detour():
@@ -179,8 +242,8 @@ def test_strings_of_module_names_lead_to_no_detour():
         ("import nnunet_ssl.training.ema", {"nnunet_ssl.training.ema"}),
         ("def f():\n    from nnunet_ssl.data.splits import Fold", {"nnunet_ssl.data.splits"}),
         ("from nnunet_ssl import data", {"nnunet_ssl.data"}),
-        ("from . import ema", {"nnunet_ssl.training"}),
-        ("from ..data import splits", {"nnunet_ssl.data"}),
+        ("from . import ema", {"nnunet_ssl.training.ema"}),
+        ("from ..data import splits", {"nnunet_ssl.data.splits"}),
         ("from .. import cli", {"nnunet_ssl.cli"}),
         ("import torch\nfrom nnunetv2.paths import nnUNet_raw", set()),
     ],

@@ -7,11 +7,14 @@ import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import KINDS, Resources
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, Job
 from nnunet_ssl.evaluation.benchmark.manifest import DEVICES, EXAMPLE, Manifest, parse_manifest, read_manifest
+from nnunet_ssl.evaluation.benchmark.outcome import outcome, states
 from nnunet_ssl.evaluation.benchmark.run_local import Stopped
 from nnunet_ssl.evaluation.benchmark.start import RUNNERS, run_all, run_single, stored_manifest, write_only
 from nnunet_ssl.planning.plans_copy import parse_settings_of_all
@@ -24,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train semi-supervised trainers on the same splits, folds and seeds with the stock commands, evaluate them\n"
         "and write one table. nnUNetTrainerSupervised, the control, is always among them. Everything is checked\n"
-        "before any work. Given again, the command skips finished jobs and continues those that were cut off; with\n"
+        "before any work. Run again, the command skips finished jobs and continues those that were cut off; with\n"
         "-o alone it continues the benchmark in that folder."
     )
     parser.epilog = "a manifest file (YAML or JSON), instead of -d and so on:\n" + EXAMPLE
@@ -49,14 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to compare")
-    what.add_argument("--manifest", metavar="FILE", help="a file that says all of this, see below")
+    what.add_argument("--manifest", metavar="FILE", help="a file with all of this, see below")
     what.add_argument("-d", metavar="DATASET", help="dataset id or name")
     what.add_argument("-c", nargs="+", metavar="CONFIGURATION", help="configurations")
     what.add_argument("-p", metavar="PLANS", help="plans to start from (default: nnUNetPlans)")
     what.add_argument("-tr", nargs="+", metavar="TRAINER", help="trainers")
     what.add_argument("--splits", nargs="+", metavar="SPLIT", help="names of splits made by `nnunet_ssl splits`")
     what.add_argument("-f", nargs="+", type=int, metavar="FOLD", help="folds of the splits (default: 0)")
-    what.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="of the trainings (default: 0)")
+    what.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="of the training runs (default: 0)")
     what.add_argument("--training", nargs="+", metavar="KEY=VALUE", help="as for `nnunet_ssl plans`")
     what.add_argument("--hyperparameters", nargs="+", metavar="TRAINER:KEY=VALUE", help="as for `nnunet_ssl plans`")
     what.add_argument("--test-images", metavar="FOLDER", help="images of a test set to predict and evaluate as well")
@@ -90,15 +93,36 @@ def run(args: argparse.Namespace) -> int:
         manifest, resources = chosen_manifest(args, output), _resources(args)
         if args.write is not None:
             return write_only(manifest, output, args.write, _for_device(resources, manifest))
-        return run_all(
+        jobs = run_all(
             manifest, output, args.runner, args.processes, _for_device(resources, manifest), not args.no_wait
         )
+        return 0 if jobs is None else finish(output, jobs)
     except Stopped as stopped:
         if stopped.signal_number == signal.SIGINT:
             raise KeyboardInterrupt from None  # explained where all commands explain it
         name = signal.Signals(stopped.signal_number).name
         print(f"nnunet_ssl benchmark: ended by {name}; start it again to continue", file=sys.stderr)
         return 128 + stopped.signal_number
+
+
+def finish(output: str, jobs: Sequence[Job]) -> int:
+    """The table of the jobs, then the report on the results. Returns the exit code: 1 if a job is not complete."""
+    print(f"\n{outcome(output, jobs)}\n", flush=True)
+    found = states(output, jobs)
+    if COMPLETE in found.values():
+        try:
+            print(write_report(output), flush=True)
+        except SemiSupervisedError as error:
+            print(f"No report was written: {error}", file=sys.stderr)
+            return 1
+    return 0 if set(found.values()) == {COMPLETE} else 1
+
+
+def write_report(output: str) -> str:
+    """OUT/report; imported only now, since a cluster's job needs none of it."""
+    from nnunet_ssl.evaluation.report import write
+
+    return write.write_report(output)
 
 
 def chosen_manifest(args: argparse.Namespace, output: str) -> Manifest:
@@ -112,7 +136,7 @@ def chosen_manifest(args: argparse.Namespace, output: str) -> Manifest:
     given = {name: value for name, value in options.items() if value is not None}
     if args.manifest is not None:
         if given or args.device is not None:
-            raise complain("--manifest says all of what the other options say.", remedy="Give one or the other.")
+            raise complain("--manifest takes the place of the other options.", remedy="Give one or the other.")
         return read_manifest(args.manifest)
     if not given:
         stored = stored_manifest(output)

@@ -11,7 +11,7 @@ from nnunet_ssl.demo.options import EPOCHS, Options, check_options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Semi-supervised training on a small synthetic dataset, with the commands you would type yourself: preprocess, "
-        "train the control on 3 labelled cases and a semi-supervised trainer with 12 unlabelled ones besides, "
+        "train the control on 3 labelled cases and a semi-supervised trainer with 12 unlabelled ones in addition, "
         "predict 4 test cases, evaluate. Shows a table and writes a picture. Less than ten minutes on two CPU cores."
     )
     parser.add_argument("-o", default="demo_output", metavar="FOLDER", help="output folder (default: demo_output)")
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: cpu")
     parser.add_argument(
-        "--epochs", type=int, default=EPOCHS, metavar="N", help=f"length of both trainings (default: {EPOCHS})"
+        "--epochs", type=int, default=EPOCHS, metavar="N", help=f"length of both training runs (default: {EPOCHS})"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic patients (default: 0)")
     parser.add_argument(

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Compare predictions (of semi-supervised or any other training) with reference labels: Dice, Jaccard, HD95, "
         "ASD, ASSD and NSD per case and class, by MONAI, in mm on the original grid. Reads the folders of "
-        "nnUNetv2_predict and the validation folders of trained folds. A structure that was missed or made up counts "
-        "with the worst value, and such cases are counted. Writes evaluation.json, evaluation.csv and evaluation.md."
+        "nnUNetv2_predict and the validation folders of trained folds. Missed and false-positive structures count "
+        "with the worst value, and their number is given. Writes evaluation.json, evaluation.csv and evaluation.md."
     )
     parser.add_argument("-ref", required=True, metavar="LABELS", help="folder of the reference labels (labelsTr)")
     parser.add_argument("-pred", required=True, metavar="PREDICTIONS", help="folder of the predictions")
@@ -100,4 +100,4 @@ def report(evaluation: Evaluation, folder: str) -> list[str]:
     """The tables, and where the files are."""
     names = ", ".join(f"{STEM}.{ending}" for ending in ("json", "csv", "md"))
     notes = [f"NOTE: {note}" for note in evaluation.notes]
-    return [*tables(evaluation), "", *notes, f"Per case, with definitions: {names} in {folder}"]
+    return [tables(evaluation.to_json()), "", *notes, f"Per case, with definitions: {names} in {folder}"]

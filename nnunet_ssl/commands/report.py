@@ -12,8 +12,8 @@ from nnunet_ssl.evaluation.report.write import CONTROL, METRICS, write_report
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Read a benchmark of semi-supervised trainers and write index.html (one page, opens without network), the "
-        "tables as report.md, report.csv and report.tex, and the figures as PNG. Trainings that are not complete are "
-        "named with the reason."
+        "tables as report.md, report.csv and report.tex, and the figures as PNG. Training runs that are not "
+        "complete are named with the reason."
     )
     parser.add_argument("folder", metavar="OUT", help="the folder that `nnunet_ssl benchmark ... -o OUT` wrote")
     parser.add_argument("-o", metavar="FOLDER", help="where to write (default: OUT/report)")

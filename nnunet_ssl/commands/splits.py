@@ -105,7 +105,7 @@ def report(written: Written, notes: Sequence[str] = ()) -> list[str]:
         lines.append(f"NOTE: {names} in the same file validate on other cases; do not compare with them.")
     if written.own_folds:
         lines.append(
-            "NOTE: trainings with plans that carry no split use nnU-Net's own folds (splits_final.json), not these; "
+            "NOTE: training runs whose plans carry no split use nnU-Net's own folds (splits_final.json), not these; "
             "do not compare the two."
         )
     lines += notes

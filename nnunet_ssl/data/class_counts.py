@@ -20,8 +20,8 @@ def count_labels(preprocessed_folder: str, cases: Sequence[str]) -> dict[int, in
     """Voxels of each label value over whole preprocessed segmentations, as nnU-Net trains on them.
 
     The counts of every case are kept beside the splits, in class_counts_ssl.json, and counted again only when the
-    case's file has changed. No case but those named is opened. Concurrent trainings take turns. Where that file cannot
-    be written, every training counts anew.
+    case's file has changed. No case but those named is opened. Concurrent training runs take turns. Where that file
+    cannot be written, every training run counts anew.
 
     Args:
         preprocessed_folder: nnU-Net's folder of a configuration.

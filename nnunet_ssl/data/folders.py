@@ -35,7 +35,7 @@ def preprocessed_base(dataset_name_or_id: str | int) -> str:
     except (RuntimeError, ValueError) as error:
         raise complain(f"There is no dataset {asked}. nnU-Net says: {error}") from error
     if not DATASET_NAME.fullmatch(name):
-        raise _no_dataset(f'"{name}" is no name of a dataset. Names are like Dataset004_Hippocampus.')
+        raise _no_dataset(f'"{name}" is not the name of a dataset. Names look like Dataset004_Hippocampus.')
     base = os.path.join(nnUNet_preprocessed, name)
     if os.path.isdir(base):
         return base
@@ -85,7 +85,7 @@ def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
         files = sorted(os.listdir(base)) if os.path.isdir(base) else []
         available = [f[:-5] for f in files if f.endswith(".json") and read_plans(os.path.join(base, f)) is not None]
         raise complain(
-            f"{path} does not exist or is no plans file. Plans of this dataset: {', '.join(available) or 'none'}.",
+            f"{path} does not exist or is not a plans file. Plans of this dataset: {', '.join(available) or 'none'}.",
             remedy="Name one of these with -p." if available else f"Run: {planning_command(base)}",
         )
     problems = _plans_problems(content)
@@ -102,7 +102,7 @@ def _plans_problems(plans: dict[str, Any]) -> list[str]:
     configurations = plans["configurations"]
     broken = [name for name, content in configurations.items() if not isinstance(content, dict)]
     if broken:
-        return [*problems, f"configurations that are no dictionaries: {', '.join(broken)}"]
+        return [*problems, f"configurations that are not dictionaries: {', '.join(broken)}"]
     for name in configurations:
         seen, current = [name], name
         while (parent := configurations[current].get("inherits_from")) is not None:
@@ -181,7 +181,7 @@ def write_json(path: str, content: Mapping[str, Any], indent: int = 2) -> None:
     """
     problems = [f"{where}: {value}" for where, value in _not_finite(content)]
     if problems:
-        raise complain(f"{path} was not written, for JSON has no such numbers:", problems, "Correct these values.")
+        raise complain(f"{path} was not written, because JSON has no such numbers:", problems, "Correct these values.")
     write_whole(path, json.dumps(content, indent=indent, allow_nan=False).encode())
 
 

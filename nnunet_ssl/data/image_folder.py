@@ -79,7 +79,7 @@ def _looks_like_an_image(name: str) -> bool:
 
 def _numbering_problem(case: str, channels: list[int], file_ending: str) -> str:
     if case.endswith("_seg"):
-        return f'{case}: a case id may not end in "_seg", nnU-Net names segmentations so'
+        return f'{case}: a case id may not end in "_seg", which nnU-Net uses for segmentations'
     missing = [f"{case}_{c:04d}{file_ending}" for c in range(channels[-1]) if c not in channels]
     if missing:
         return f"{case}: wrong number of channels, missing {', '.join(missing)}"

@@ -130,5 +130,5 @@ def _check_agreement(
         raise complain(
             "Configurations share one data identifier but differ in how images are preprocessed:",
             problems,
-            "Give them data identifiers of their own, or name one configuration with -c.",
+            "Give each its own data identifier, or name one configuration with -c.",
         )

@@ -36,7 +36,7 @@ NOT_COMPARED = "spacing and size are not compared with those of the labelled cas
 
 
 @dataclass(frozen=True)
-class Job:
+class Remaining:
     """What one preprocessed folder still needs.
 
     Attributes:
@@ -85,8 +85,8 @@ def preprocess_unlabeled(
     _say(f"Semi-supervised training: preprocessing the images without labels of {os.path.basename(base)}")
     recipes = find_recipes(base, plans_identifier, configurations, dataset_json)
     images = list_images(_image_folder(raw, input_folder), dataset_json["file_ending"])
-    jobs = [_job(recipe, images, overwrite) for recipe in recipes]
-    pending = [case for case in images.cases if any(case in job.pending for job in jobs)]
+    todo = [_remaining(recipe, images, overwrite) for recipe in recipes]
+    pending = [case for case in images.cases if any(case in remaining.pending for remaining in todo)]
     _say(f"{len(images.cases)} cases in {images.path}")
     with Workers(min(num_processes, max(1, len(pending)))) as workers:
         known = [*images.problems, *_labeled_too(images, base, raw, recipes, dataset_json)]
@@ -95,8 +95,8 @@ def preprocess_unlabeled(
         unread = {case: images.cases[case] for case in pending}
         reports = check_images(images.path, unread, needs, workers, known)
         _warn_about(reports, base)
-        for job in jobs:
-            _run(job, images, workers)
+        for remaining in todo:
+            _run(remaining, images, workers)
     _mention_others(recipes, images, raw, dataset_json)
     return [recipe.folder for recipe in recipes]
 
@@ -135,13 +135,13 @@ def _image_folder(raw: str | None, input_folder: str | None) -> str:
         return os.path.abspath(input_folder)
     if raw is None:
         raise complain(
-            f"The environment variable nnUNet_raw is not set, so that {IMAGES} cannot be found.",
+            f"The environment variable nnUNet_raw is not set, so {IMAGES} cannot be found.",
             remedy="Set nnU-Net's paths, or name the folder of the images with -i.",
         )
     return os.path.join(raw, IMAGES)
 
 
-def _job(recipe: Recipe, images: ImageFolder, overwrite: bool) -> Job:
+def _remaining(recipe: Recipe, images: ImageFolder, overwrite: bool) -> Remaining:
     settings = settings_hash(recipe.plans, recipe.configurations[0], recipe.dataset_json)
     records = {case: source_record(files, settings) for case, files in images.cases.items()}
     finished = set(unlabeled_identifiers(recipe.folder))
@@ -151,7 +151,7 @@ def _job(recipe: Recipe, images: ImageFolder, overwrite: bool) -> Job:
         if overwrite or case not in finished or not is_up_to_date(recipe.folder, case, record)
     ]
     reason = "--overwrite" if overwrite else "the image or the settings changed"
-    return Job(recipe, records, pending, [case for case in pending if case in finished], reason)
+    return Remaining(recipe, records, pending, [case for case in pending if case in finished], reason)
 
 
 def _labeled_too(
@@ -185,7 +185,7 @@ def _warn_about(reports: Sequence[CaseReport], base: str) -> None:
     else:
         _warn_of_cases(f"spacing or size differs from the labelled cases by more than a factor of {TOLERANCE}", unusual)
     remarks = [f"{report.case}: {remark}" for report in reports for remark in report.remarks]
-    _warn_of_cases("the images can be used, but have a look", remarks)
+    _warn_of_cases("these images can be used, but look at them", remarks)
 
 
 def _warn_of_cases(what: str, lines: Sequence[str]) -> None:
@@ -201,16 +201,17 @@ def _warn(text: str) -> None:
     print(f"Warning: {text}", file=sys.stderr)
 
 
-def _run(job: Job, images: ImageFolder, workers: Workers) -> None:
-    recipe, total = job.recipe, len(images.cases)
+def _run(remaining: Remaining, images: ImageFolder, workers: Workers) -> None:
+    recipe, pending = remaining.recipe, remaining.pending
     names = ", ".join(recipe.configurations)
-    again = f" ({', '.join(job.outdated)} again: {job.reason})" if job.outdated else ""
-    _say(f"{names}: {total - len(job.pending)} finished before, {len(job.pending)} to do{again} -> {recipe.folder}")
-    if not job.pending:
+    again = f" ({', '.join(remaining.outdated)} again: {remaining.reason})" if remaining.outdated else ""
+    finished = len(images.cases) - len(pending)
+    _say(f"{names}: {finished} finished before, {len(pending)} to do{again} -> {recipe.folder}")
+    if not pending:
         tidy(recipe.folder)
         return
     with open_for_writing(recipe.folder) as scratch:
-        tasks = {case: (recipe, scratch, case, images.cases[case], job.records[case]) for case in job.pending}
+        tasks = {case: (recipe, scratch, case, images.cases[case], remaining.records[case]) for case in pending}
         outcomes = workers.map(preprocess_case, tasks, f"Preprocessing {names}")
     failed = [f"{case}: {reason}" for case, reason in outcomes.items() if reason]
     if failed:

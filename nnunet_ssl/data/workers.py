@@ -82,8 +82,7 @@ class Workers:
             except BrokenProcessPool as error:
                 bar.close()
                 raise complain(
-                    f"{description}: a worker process died without a Python error, most likely for lack of memory. "
-                    "Not done:",
+                    f"{description}: a worker process died, most likely because memory ran out. Cases not done:",
                     [name for name in tasks if name not in results],
                     "Finished cases are kept. Run the command again with fewer processes (-np).",
                 ) from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnunet_ssl.errors import complain
-from nnunet_ssl.trainers import CONTROL, TRAINERS
+from nnunet_ssl.trainers import CONTROL, TRAINERS, find_trainer
 from nnunet_ssl.training.settings import settings_name
 
 CONFIGURATION = "3d_fullres"
@@ -27,7 +28,7 @@ class Options:
         dataset_id: three digits.
         trainer: the semi-supervised trainer.
         device: as nnU-Net's -device.
-        epochs: length of both trainings.
+        epochs: length of both training runs.
         seed: of the synthetic patients.
     """
 
@@ -63,6 +64,12 @@ class Options:
         return self.output / "predictions" / trainer
 
 
+def _epochs_in_name(trainer: str) -> int | None:
+    kind: Any = find_trainer(trainer)
+    epochs: int | None = kind.length_variant_epochs
+    return epochs
+
+
 def check_options(options: Options) -> None:
     """Refuse what would fail minutes later.
 
@@ -73,6 +80,8 @@ def check_options(options: Options) -> None:
     semi_supervised = [t for t in TRAINERS if t != CONTROL]
     if settings_name(options.trainer) not in semi_supervised:
         problems.append(f"-tr {options.trainer}: choose one of {', '.join(semi_supervised)}")
+    elif _epochs_in_name(options.trainer) not in (None, options.epochs):
+        problems.append(f"-tr {options.trainer} with --epochs {options.epochs}: both trainers need the same length")
     if not 1 <= options.dataset_id <= 999:
         problems.append(f"-d {options.dataset_id}: a dataset id lies between 1 and 999")
     if options.epochs < 1:

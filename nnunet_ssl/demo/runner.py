@@ -183,7 +183,7 @@ def _run_step(step: Step, position: str, log: Path, variables: dict[str, str], p
     print(f"{position} {step.purpose}\n  $ {shlex.join(step.command)}", flush=True)
     seconds = progress.seconds(step.name, list(step.command))
     if seconds is not None:
-        print("  done before")
+        print("  already done")
         return
     seconds = run_command(step, log, variables)
     progress.finish(step.name, list(step.command), seconds)

@@ -30,7 +30,7 @@ def _folder(name: str, value: str | None) -> Finding:
     if not os.access(value, os.W_OK):
         text = f"{value} cannot be written to; {NEEDED_FOR[name]} will fail"
         if name == "nnUNet_results":
-            return Finding(WRONG, name, text, "get the right to write there, or set nnUNet_results to another folder")
+            return Finding(WRONG, name, text, "get write permission there, or set nnUNet_results to another folder")
         return Finding(NOTE, name, text)
     return Finding(OK, name, value)
 

@@ -70,5 +70,5 @@ def _writable(base: str, data: Sequence[Finding]) -> Finding:
         return Finding(OK, "folder", base)
     text = f"{base} cannot be written to; preprocessing, splits and plans will fail"
     complete = os.path.isfile(os.path.join(base, NNUNET_FOLDS)) and not any(f.mark == WRONG for f in data)
-    remedy = "get the right to write there, or copy it to a folder of your own and set nnUNet_preprocessed"
+    remedy = "get write permission there, or copy the folder to your own space and set nnUNet_preprocessed"
     return Finding(NOTE if complete else WRONG, "folder", text, remedy)

@@ -48,13 +48,13 @@ def _device(device: str) -> Finding:
     if device == "cuda":
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         return Finding(OK, "device", "cuda: " + ", ".join(f"{c.name} {c.total_memory / 2**30:.0f} GiB" for c in cards))
-    text = f"{device}: PyTorch sees no CUDA device; nnU-Net's commands take cuda unless told otherwise"
+    text = f"{device}: PyTorch sees no CUDA device; nnU-Net's commands use cuda unless told otherwise"
     return Finding(NOTE, "device", text, f"nnUNetv2_train ... -device {device}")
 
 
 def _mixed_precision(device: str) -> Finding:
     on = "on (float16 in the networks, float32 in the losses of this package)"
-    return Finding(OK, "mixed precision", on if device == "cuda" else "off, nnU-Net has it on CUDA only")
+    return Finding(OK, "mixed precision", on if device == "cuda" else "off, nnU-Net uses it on CUDA only")
 
 
 def _compilation(device: str) -> Finding:

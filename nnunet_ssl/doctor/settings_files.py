@@ -29,7 +29,7 @@ def split_findings(base: str, known_cases: Collection[str]) -> tuple[list[Findin
     findings = [_nnunet_folds(base, known_cases)]
     dataset = dataset_id(base)
     if not os.path.isfile(splits_path(base)):
-        text = "not there, every training label is used"
+        text = "does not exist, every training label is used"
         few = len(known_cases) < NNUNET_NUMBER_OF_FOLDS and not os.path.isfile(os.path.join(base, NNUNET_FOLDS))
         command = f"{splits_command(dataset)}{' --folds' if few else ''}   (to withhold labels; optional)"
         return [*findings, Finding(NOTE, SPLITS_FILE, text, command if len(known_cases) != 1 else "")], None
@@ -56,10 +56,12 @@ def _nnunet_folds(base: str, known_cases: Collection[str]) -> Finding:
             return from_error(NNUNET_FOLDS, error)
         few = len(known_cases) < NNUNET_NUMBER_OF_FOLDS
         maker = f"nnunet_ssl splits -d {dataset_id(base)} --folds" if few else "nnU-Net"
-        remedy = f"correct {path}, or delete it before the first training: {maker} makes it again"
+        remedy = f"correct {path}, or delete it before the first training run: {maker} makes it again"
         return Finding(WRONG, NNUNET_FOLDS, error.finding, remedy)
     if not there:
-        return Finding(NOTE, NNUNET_FOLDS, f"not there yet, nnU-Net makes {len(folds)} folds when it first needs them")
+        return Finding(
+            NOTE, NNUNET_FOLDS, f"does not exist yet, nnU-Net makes {len(folds)} folds when it first needs them"
+        )
     return Finding(OK, NNUNET_FOLDS, f"{len(folds)} folds")
 
 
@@ -91,14 +93,14 @@ def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
                 if BLOCK in (
                     read_plans(os.path.join(base, file)) or {}
                 ):  # else another JSON file, or plans that are not ours
-                    findings.append(Finding(WRONG, file[:-5], str(error), "nnunet_ssl plans --help, for new ones"))
+                    findings.append(Finding(WRONG, file[:-5], str(error), "for new plans: nnunet_ssl plans --help"))
                 continue
             if BLOCK in plans:
                 findings.append(_block(base, file[:-5], plans, splits))
     if findings:
         return findings
     command = f"nnunet_ssl plans -d {dataset_id(base)} --help"
-    return [Finding(NOTE, "settings", "no plans file carries settings, the defaults hold", f"{command}   (optional)")]
+    return [Finding(NOTE, "settings", "no plans file carries settings, the defaults apply", f"{command}   (optional)")]
 
 
 def _block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> Finding:

@@ -45,13 +45,12 @@ class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
 
     Hyperparameters: ClassVar[type] = DKUXNetPaperHyperparameters
     hyperparameters: DKUXNetPaperHyperparameters
+    default_epochs = EPOCHS
 
     def set_up(self) -> None:
         super().set_up()
         self.oversample_foreground_percent = 0.0
         self.grad_scaler = None
-        if self.settings.training.num_epochs is None and self.length_variant_epochs is None:
-            self.num_epochs = EPOCHS
 
     @staticmethod
     def default_group_sizes(queries: int, groups: int) -> list[int]:

@@ -55,11 +55,10 @@ class nnUNetTrainerDualNetworks_released(nnUNetTrainerPublished, nnUNetTrainerDu
     Hyperparameters: ClassVar[type] = DualNetworksReleasedHyperparameters
     hyperparameters: DualNetworksReleasedHyperparameters
     labeled_patches = BATCH_SIZE
+    default_epochs = EPOCHS
 
     def set_up(self) -> None:
         super().set_up()
-        if self.settings.training.num_epochs is None and self.length_variant_epochs is None:
-            self.num_epochs = EPOCHS
         if self.settings.training.weight_decay is None:
             self.weight_decay = 1e-4
 

@@ -37,11 +37,10 @@ class nnUNetTrainerSKCDF_paper(nnUNetTrainerPublished, nnUNetTrainerSKCDF):
     Hyperparameters: ClassVar[type] = SKCDFPaperHyperparameters
     hyperparameters: SKCDFPaperHyperparameters
     labeled_patches = BATCH_SIZE
+    default_epochs = EPOCHS
 
     def set_up(self) -> None:
         super().set_up()
-        if self.settings.training.num_epochs is None and self.length_variant_epochs is None:
-            self.num_epochs = EPOCHS
         training = self.settings.training
         if training.initial_lr is None and training.optimizer is None:  # another optimiser keeps nnU-Net's rate
             self.initial_lr = 0.3  # Sec. 4.1; the release uses 0.1 for AMOS

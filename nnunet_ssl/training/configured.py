@@ -21,7 +21,7 @@ from nnunet_ssl.errors import INSTALL, complain
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import random_state, seed_everything, set_random_state, write_atomically
 from nnunet_ssl.training.network import freeze_unused_heads
-from nnunet_ssl.training.settings import BLOCK, Settings, parse_settings
+from nnunet_ssl.training.settings import BLOCK, Settings, TrainingSettings, parse_settings
 
 CHECKPOINT_VERSION = 1
 
@@ -41,6 +41,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     card: ClassVar[MethodCard]
     Hyperparameters: ClassVar[type] = NoHyperparameters
     length_variant_epochs: ClassVar[int | None] = None
+    default_epochs: ClassVar[int] = 1000  # nnU-Net's; a trainer with another length says so here
     default_optimizer: ClassVar[str] = "sgd"  # without one in the settings
     has_deep_supervision: ClassVar[bool] = True  # the network has outputs at several resolutions
     mirror_axes: list[int] | None = None
@@ -71,8 +72,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         for name, value in asdict(settings.training).items():
             if value is not None and name != "optimizer":
                 setattr(self, name, value)
-        if self.length_variant_epochs is not None:
-            self.num_epochs = self.length_variant_epochs
+        self.num_epochs = self.epochs_with(settings.training)
         if not self.has_deep_supervision:
             self.enable_deep_supervision = False
         self.set_up()
@@ -91,6 +91,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def settings_of(cls, plans: dict[str, Any]) -> Settings:
         """The settings of this trainer in a plans dictionary; also for ``build_network_architecture``."""
         return parse_settings(plans, cls.__name__, cls.Hyperparameters)
+
+    @classmethod
+    def epochs_with(cls, training: TrainingSettings) -> int:
+        """Length of a training run, for all who need it without a trainer: its name, the settings, its own default."""
+        return cls.length_variant_epochs or training.num_epochs or cls.default_epochs
 
     def initialize(self) -> None:
         folder = self.preprocessed_dataset_folder

@@ -27,7 +27,7 @@ def test_fractions_counts_and_subjects(base, tmp_path, capsys):
     assert splits.splits["l10"].seed == 3
     output = capsys.readouterr().out
     assert "  fold 0: 6 labelled, 12 unlabelled, 6 validation" in output
-    assert "NOTE: trainings with plans that carry no split use nnU-Net's own folds" in output
+    assert "NOTE: training runs whose plans carry no split use nnU-Net's own folds" in output
     assert "nnunet_ssl plans -d 4 --split l10" in output
 
 

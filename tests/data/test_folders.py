@@ -34,7 +34,7 @@ def test_no_name_of_a_dataset(tmp_path, monkeypatch, name):
     make_planned(tmp_path, monkeypatch)
     with pytest.raises(SemiSupervisedError) as caught:
         preprocessed_base(name)
-    assert str(caught.value).startswith(f'"{name}" is no name of a dataset')
+    assert str(caught.value).startswith(f'"{name}" is not the name of a dataset')
     assert str(caught.value).endswith(f"Datasets there: {DATASET}. Give a name or an id.")
 
 
@@ -73,7 +73,7 @@ def test_unknown_plans_list_the_others(tmp_path, monkeypatch):
             "configuration a inherits from itself: a -> b -> a",
         ),
         ({"a": {"inherits_from": ["a"]}}, "which is not there"),
-        ({"a": 3}, "configurations that are no dictionaries: a"),
+        ({"a": 3}, "configurations that are not dictionaries: a"),
     ],
 )
 def test_plans_that_nnunet_could_not_use(tmp_path, configurations, problem):

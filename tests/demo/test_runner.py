@@ -147,6 +147,9 @@ def test_bad_options_are_refused_all_at_once(
     for word in ("-tr nnUNetTrainerSupervised: choose", "-d 1000", "--epochs 0", "--device cuda"):
         assert word in str(caught.value)
     check_options(options)
+    with pytest.raises(SemiSupervisedError, match="both trainers need the same length"):
+        check_options(dataclasses.replace(options, trainer=f"{options.trainer}_5epochs", epochs=6))
+    check_options(dataclasses.replace(options, trainer=f"{options.trainer}_5epochs", epochs=5))
     assert main(["demo", "-o", str(options.output), "-tr", "nnUNetTrainerNope"]) == 1
     assert "nnUNetTrainerNope" in capsys.readouterr().err
     assert not options.output.exists()
@@ -229,7 +232,7 @@ def test_a_finished_demo_runs_nothing_again_and_shows_the_result(
 ) -> None:
     run_demo(finished)
     printed = capsys.readouterr().out
-    assert printed.count("done before") == 9
+    assert printed.count("already done") == 9
     assert "semi-supervised" in printed.splitlines()[0].lower()
     assert "$ nnUNetv2_train 999 3d_fullres all -tr nnUNetTrainerSKCDF -p nnUNetPlans_demo -device cpu" in printed
     assert "higher; it is higher in 2 of 2 test cases" in printed

@@ -121,7 +121,7 @@ def test_twelve_jobs_killed_in_the_middle_with_one_that_fails(project: Project):
     Path(records(project)[TO_FAIL]["results_folder"]).unlink()
     eleven = complete(project)
     output = project.run("nnunet_ssl", "benchmark", "-o", project.root / "out", **ONE_PROCESS)
-    assert "12 jobs, 11 of them complete before." in output and "12 jobs: 12 complete." in output
+    assert "12 jobs, 11 of them already complete." in output and "12 jobs: 12 complete." in output
     assert {name: records(project)[name] for name in eleven} == eleven
     assert len(table(output)) == 12
     assert [row for row in table(output) if row not in first_table] == [table(output)[0]]

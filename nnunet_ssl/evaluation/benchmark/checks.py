@@ -228,5 +228,5 @@ def _not_writable(folder: str) -> str:
     """Why nothing can be written to a folder that may not exist yet; empty if it can."""
     existing = existing_part(folder)
     if not os.path.isdir(existing):
-        return f"cannot be made, for {existing} is a file"
+        return f"cannot be made, because {existing} is a file"
     return "" if os.access(existing, os.W_OK | os.X_OK) else f"cannot be written to ({existing})"

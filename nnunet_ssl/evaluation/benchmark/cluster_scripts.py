@@ -157,7 +157,10 @@ trap 'stop; exit 143' TERM"""
     return text, "Submit: sbatch {path}\nWatch: squeue --me; a task at its time limit goes back to the queue by itself."
 
 
-ROUNDS = "Trainings longer than the time limit continue in a second round, a third, ...; finished jobs take no time:"
+ROUNDS = (
+    "Training runs longer than the time limit continue in a second round, a third, and so on; finished jobs take no "
+    "time:"
+)
 
 
 def _pbs(output: str, number: int, resources: Resources) -> tuple[str, str]:

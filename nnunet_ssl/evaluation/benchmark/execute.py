@@ -101,7 +101,7 @@ class Execution:
             shutil.rmtree(os.path.join(job_folder(self.output, job.id), "test"), ignore_errors=True)  # of another model
             self._command("train", [*words, "--c"])
         if not is_trained(job):
-            self._note(f"The training ended without error but without result in {fold_folder(job)}")
+            self._note(f"Training ended without an error but left no result in {fold_folder(job)}")
             raise StageFailed
         figures = training_figures(job)
         self.record.steps, self.record.seconds_per_step = figures.steps, figures.seconds_per_step
@@ -220,10 +220,10 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def last_lines(path: str, number: int = LINES_KEPT) -> str:
+def last_lines(path: str) -> str:
     """The end of a log, without empty lines."""
     with open(path, encoding="utf-8", errors="replace") as file:
-        return "\n".join(deque((line.rstrip() for line in file if line.strip()), maxlen=number))
+        return "\n".join(deque((line.rstrip() for line in file if line.strip()), maxlen=LINES_KEPT))
 
 
 def _larger(first: float | None, second: float | None) -> float | None:

@@ -47,7 +47,7 @@ def prepare(manifest: Manifest, output: str) -> tuple[Manifest, list[Job]]:
         problems += more
         experiments.append(dataclasses.replace(experiment, dataset=found.name or experiment.dataset))
     problems += [
-        f"{job_id}: {times} entries of the manifest lead to this job; put them into benchmarks of their own"
+        f"{job_id}: {times} entries of the manifest lead to this job; put them into separate benchmarks"
         for job_id, times in Counter(job.id for job in jobs).items()
         if times > 1
     ]
@@ -83,7 +83,7 @@ def _jobs_of(experiment: Experiment, found: Examined) -> tuple[list[Job], list[s
                     problems += entries(error)
                     continue
                 problems += _refusals(found, trainer, plans, experiment.configurations)
-                if entry is not None:
+                if entry is not None and trainer in found.trainers:
                     named[trainer] = _job(experiment, found, trainer, split, seed, plans, entry)
             for fold in [f for f in experiment.folds if entry is not None and f < len(entry.folds)]:
                 assert entry is not None
@@ -125,6 +125,7 @@ def _job(
     lead to another name and so to other results folders, which neither overwrites nor continues the old ones.
     """
     content = json.dumps([{**plans, "plans_name": ""}, split_to_json(entry)], sort_keys=True)
+    kind = found.trainers[trainer]
     digest = hashlib.sha256(content.encode()).hexdigest()
     return Job(
         dataset=found.name,
@@ -141,6 +142,7 @@ def _job(
         settings_sha256=digest,
         test_images=experiment.test_images,
         test_labels=experiment.test_labels,
+        epochs=kind.epochs_with(kind.settings_of(plans).training),
     )
 
 

@@ -4,7 +4,7 @@
 
 Its standard input is a pipe that nobody writes to. When the benchmark closes it, or is killed, the command and all that
 it has started get SIGTERM, and SIGKILL after GRACE seconds; so do the workers of a command that fails. Without this, a
-benchmark that is killed leaves its trainings behind, and the next start would train in the same folder beside them.
+benchmark that is killed leaves its training runs behind, and the next start would train in the same folder beside them.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class Job:
         settings: the settings block of the plans copy.
         settings_sha256: hash of base plans, split and settings.
         test_images, test_labels: folders of the test set, or None.
+        epochs: length of the training run; None in manifests of earlier versions.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class Job:
     settings_sha256: str
     test_images: str | None = None
     test_labels: str | None = None
+    epochs: int | None = None
 
     @property
     def id(self) -> str:

@@ -135,7 +135,7 @@ def _problems(values: dict[str, Any]) -> list[str]:
     if not isinstance(training, dict):
         problems.append('"training" must be a dictionary {setting: value}')
     elif "seed" in training:
-        problems.append('the seed stands under "seeds", not under "training"')
+        problems.append('the seed belongs under "seeds", not under "training"')
     if not isinstance(hyperparameters, dict) or not all(isinstance(own, dict) for own in hyperparameters.values()):
         problems.append('"hyperparameters" must be a dictionary {trainer: {setting: value}}')
     if (values.get("test_images") is None) != (values.get("test_labels") is None):

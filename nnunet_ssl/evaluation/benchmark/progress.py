@@ -23,7 +23,7 @@ from nnunet_ssl.evaluation.benchmark.jobs import (
     Record,
     log_path,
 )
-from nnunet_ssl.evaluation.benchmark.training_log import TrainingLog, number_of_epochs
+from nnunet_ssl.evaluation.benchmark.training_log import TrainingLog
 
 COLORS = {RUNNING: "cyan", COMPLETE: "green", FAILED: "red", INTERRUPTED: "yellow", WAITING: "dim"}
 ORDER = (RUNNING, FAILED, INTERRUPTED, WAITING, COMPLETE)  # what needs attention stands on top
@@ -45,9 +45,7 @@ class Board:
         self._stages = {job.id: "" for job in jobs}
         self._seconds: dict[str, float] = {}  # of the jobs that this start has finished
         self._began: dict[str, float] = {}
-        self._logs = {
-            job.id: TrainingLog(log_path(output, job.id), number_of_epochs(job.trainer, job.settings)) for job in jobs
-        }
+        self._logs = {job.id: TrainingLog(log_path(output, job.id), job.epochs) for job in jobs}
 
     def found(self, job_id: str) -> None:
         """The job was complete before."""
@@ -71,7 +69,7 @@ class Board:
         stage, left = self._stages[job_id], log.seconds_left
         if stage == "train":
             stage = "validate" if log.validating else stage
-            return stage, f"{log.done}/{log.epochs}", "" if left is None or log.validating else duration(left)
+            return stage, f"{log.done}/{log.epochs or '?'}", "" if left is None or log.validating else duration(left)
         return stage, "", ""
 
     def summary(self) -> str:

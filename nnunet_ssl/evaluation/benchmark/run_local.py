@@ -183,7 +183,7 @@ def run_local(output: str, jobs: Sequence[Job], device: str, processes: int | No
                     stop.wait(0.0 if done else REFRESH)
                 shown.refresh()
         except BaseException:
-            stop.set()  # else the pool waits for trainings of days
+            stop.set()  # else the pool waits for training runs of days
             raise
 
 

@@ -34,7 +34,9 @@ def make_executor(output: str, resources: Resources, cluster: str) -> Any:
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=RESTARTS)
     except RuntimeError as error:
-        raise complain(f"The jobs cannot be submitted: {error}", remedy="Run this where sbatch is.") from error
+        raise complain(
+            f"The jobs cannot be submitted: {error}", remedy="Run this where sbatch is installed."
+        ) from error
     executor.update_parameters(timeout_min=resources.minutes, cpus_per_task=resources.cpus, mem_gb=resources.memory)
     if resources.gpus:
         executor.update_parameters(gpus_per_node=resources.gpus)

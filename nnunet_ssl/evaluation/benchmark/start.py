@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from nnunet_ssl import discovery
 from nnunet_ssl.data.workers import usable_cores
-from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources, write_script
 from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
 from nnunet_ssl.evaluation.benchmark.expand import prepare
@@ -23,7 +22,6 @@ from nnunet_ssl.evaluation.benchmark.jobs import (
     write_manifest,
 )
 from nnunet_ssl.evaluation.benchmark.manifest import Manifest, parse_manifest, to_json
-from nnunet_ssl.evaluation.benchmark.outcome import outcome, states
 from nnunet_ssl.evaluation.benchmark.progress import Board
 from nnunet_ssl.evaluation.benchmark.run_local import Here, retire, run_local, run_one, stopped_by_signals
 from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
@@ -55,37 +53,17 @@ def begin(manifest: Manifest, output: str) -> tuple[Manifest, list[Job]]:
 
 def run_all(
     manifest: Manifest, output: str, runner: str, processes: int | None, resources: Resources, wait: bool = True
-) -> int:
-    """Run the benchmark to its table. Returns the exit code: 1 if a job is not complete in the end."""
+) -> list[Job] | None:
+    """Run the benchmark to its end. Returns its jobs, or None where nobody waits for that end."""
     manifest, jobs = begin(manifest, output)
     complete = sum(is_complete(output, job) for job in jobs)
-    print(f"Semi-supervised benchmark in {output}: {len(jobs)} jobs, {complete} of them complete before.", flush=True)
+    print(f"Semi-supervised benchmark in {output}: {len(jobs)} jobs, {complete} of them already complete.", flush=True)
     if runner == "local":
         run_local(output, jobs, manifest.device, processes)
     elif not run_submitted(output, jobs, resources, SLURM if runner == "slurm" else LOCAL, wait):
         print(f"When they are done: nnunet_ssl benchmark -o {output}   (runs what failed, and writes the report)")
-        return 0
-    return finish(output, jobs)
-
-
-def finish(output: str, jobs: Sequence[Job]) -> int:
-    """The table of the jobs, then the report on the results. Returns the exit code."""
-    print(f"\n{outcome(output, jobs)}\n", flush=True)
-    found = states(output, jobs)
-    if COMPLETE in found.values():
-        try:
-            print(write_report(output), flush=True)
-        except SemiSupervisedError as error:
-            print(f"No report was written: {error}", file=sys.stderr)
-            return 1
-    return 0 if set(found.values()) == {COMPLETE} else 1
-
-
-def write_report(output: str) -> str:
-    """OUT/report; imported only now, since a cluster's job needs none of it."""
-    from nnunet_ssl.evaluation.report import write
-
-    return write.write_report(output)
+        return None
+    return jobs
 
 
 def write_only(manifest: Manifest, output: str, kind: str, resources: Resources) -> int:

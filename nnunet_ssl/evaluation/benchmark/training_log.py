@@ -7,20 +7,10 @@ import re
 import statistics
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
 
-from nnunet_ssl.training.settings import LENGTH_VARIANT
-
-NNUNET_EPOCHS = 1000
 EPOCH = re.compile(r": Epoch (\d+)\s*$")
 EPOCH_TIME = re.compile(r"Epoch time: ([\d.]+) s")
 VALIDATION = re.compile(r": predicting \S+\s*$")
-
-
-def number_of_epochs(trainer: str, settings: dict[str, Any]) -> int:
-    """Length of a training: the trainer's name, the settings, or nnU-Net's own."""
-    match = LENGTH_VARIANT.match(trainer)
-    return int(match["epochs"] if match else settings.get("training", {}).get("num_epochs") or NNUNET_EPOCHS)
 
 
 @dataclass
@@ -29,13 +19,13 @@ class TrainingLog:
 
     Attributes:
         path: of the file.
-        epochs: length of the training.
+        epochs: length of the training run; None where the manifest of an earlier version does not say.
         done: finished epochs.
         validating: whether the final validation has begun.
     """
 
     path: str
-    epochs: int
+    epochs: int | None
     done: int = 0
     validating: bool = False
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=20))
@@ -64,5 +54,7 @@ class TrainingLog:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the training, without the final validation; None before the first epoch is over."""
-        return (self.epochs - self.done) * statistics.median(self._times) if self._times else None
+        """Of the training, without the final validation; None before the first epoch is over, or without length."""
+        if self.epochs is None or not self._times:
+            return None
+        return (self.epochs - self.done) * statistics.median(self._times)

@@ -27,7 +27,7 @@ def draw(tables: Sequence[Table], values: pd.DataFrame, metric: str, looks: Mapp
         values: rows of :class:`nnunet_ssl.evaluation.report.load.Benchmark` at the place of these tables.
     """
     classes = list(dict.fromkeys(name for table in tables for name in table.classes))
-    trainers = [name for name in looks if any(row.trainer == name for table in tables for row in table.rows)]
+    trainers = [name for name in looks if any(name in table.trainers for table in tables)]
     width = max(3.4, 0.34 * len(classes) * len(trainers) + 0.9)
     stacked = width * len(tables) > WIDEST
     rows, columns = (len(tables), 1) if stacked else (1, len(tables))
@@ -54,12 +54,9 @@ def draw(tables: Sequence[Table], values: pd.DataFrame, metric: str, looks: Mapp
 
 def case_values(values: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row per trainer, class and case, in the unit that is shown: the mean over seeds (and folds)."""
-    frames = []
-    for (trainer, name), rows in values.groupby(["trainer", "class"], sort=False):
-        cases = per_case(rows.set_index(EVALUATION)[metric].dropna())
-        shown = QUANTITIES[metric].shown(cases.to_numpy())
-        frames.append(pd.DataFrame({"trainer": trainer, "class": name, "case": cases.index, metric: shown}))
-    return pd.concat(frames, ignore_index=True)
+    by_class = values.set_index(EVALUATION).groupby(["trainer", "class"], sort=False)[metric]
+    cases = pd.concat({key: per_case(of_class.dropna()) for key, of_class in by_class}, names=["trainer", "class"])
+    return cases.map(QUANTITIES[metric].shown).rename(metric).reset_index()
 
 
 def _boxes(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 
-from nnunet_ssl.evaluation.report.grids import Grid
+from nnunet_ssl.evaluation.report.drawing import DPI
+from nnunet_ssl.evaluation.report.text_tables import TextTable
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,24 @@ class FigureFile:
     file: str
     png: bytes
 
+    @property
+    def width(self) -> int:
+        """CSS pixels, from PNG's header, at which the text is as large as it was drawn."""
+        return round(int.from_bytes(self.png[16:20], "big") * 96 / DPI)
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.png).decode()
+
 
 @dataclass(frozen=True)
 class Part:
     """One split: the table, what stands below it, and further tables."""
 
-    grid: Grid
+    table: TextTable
     notes: list[str]
     incomplete: list[str]
-    more: list[Grid]
+    more: list[TextTable]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Learning curves: one thin line per training, one thick line per trainer."""
+"""Learning curves: one thin line per training run, one thick line per trainer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from nnunet_ssl.evaluation.report.drawing import Style, legend, line_handles, new_figure, tidy, to_png
-from nnunet_ssl.evaluation.report.load import Job
+from nnunet_ssl.evaluation.report.load import Run
 from nnunet_ssl.evaluation.report.training_logs import (
     AGREEMENT,
     FOREGROUND_RATIO,
@@ -26,13 +26,13 @@ LABELS = {
 }
 
 
-def draw(logs: Sequence[tuple[Job, pd.DataFrame]], splits: Sequence[str], looks: Mapping[str, Style]) -> bytes | None:
+def draw(logs: Sequence[tuple[Run, pd.DataFrame]], splits: Sequence[str], looks: Mapping[str, Style]) -> bytes | None:
     """PNG: quantities as rows, splits as columns. None where there is no log.
 
     Args:
         logs: see :func:`nnunet_ssl.evaluation.report.training_logs.read_log`.
     """
-    logs = [(job, log) for job, log in logs if not log.empty]
+    logs = [(run, log) for run, log in logs if not log.empty]
     rows = [name for name in LABELS if any(name in log and log[name].notna().any() for _, log in logs)]
     if not rows:
         return None
@@ -41,26 +41,19 @@ def draw(logs: Sequence[tuple[Job, pd.DataFrame]], splits: Sequence[str], looks:
     for line, quantity in zip(axes, rows, strict=True):
         for axis, split in zip(line, splits, strict=True):
             for trainer, style in looks.items():
-                curves = [
-                    log[quantity]
-                    for job, log in logs
-                    if (job.trainer, job.split) == (trainer, split) and quantity in log
-                ]
-                if len(curves) > 1:
-                    for curve in curves:
-                        axis.plot(curve.index, curve, color=style.color, linewidth=0.6, alpha=0.45, zorder=style.order)
-                if curves:
-                    mean = pd.concat(curves, axis=1).mean(axis=1)
-                    mark = style.marker if len(mean) < 3 else None
-                    axis.plot(mean, color=style.color, linewidth=style.width, zorder=style.order + 5, marker=mark)
+                of_trainer = [log for run, log in logs if (run.trainer, run.split) == (trainer, split)]
+                curves = pd.DataFrame({index: log[quantity] for index, log in enumerate(of_trainer) if quantity in log})
+                if curves.shape[1] > 1:
+                    axis.plot(curves, color=style.color, linewidth=0.6, alpha=0.45, zorder=style.order)
+                mark = style.marker if len(curves) < 3 else None
+                axis.plot(curves.mean(axis=1), color=style.color, lw=style.width, zorder=style.order + 5, marker=mark)
             tidy(axis)
-            axis.set_ylabel(LABELS[quantity])
-            axis.set_xlabel("epoch")
+            axis.set(xlabel="epoch", ylabel=LABELS[quantity])
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.label_outer()
     for axis, split in zip(axes[0], splits, strict=True):
         axis.set_title(f"split {split}", loc="left", size=9.5)
     figure.align_ylabels()
-    used = {job.trainer for job, _ in logs}
+    used = {run.trainer for run, _ in logs}
     legend(figure, line_handles([style for name, style in looks.items() if name in used], markers=False))
     return to_png(figure)

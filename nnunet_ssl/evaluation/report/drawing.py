@@ -12,15 +12,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nnunet_ssl.evaluation.report.grids import short_name
+from nnunet_ssl.evaluation.report.quantities import short_name
 
-# Okabe & Ito's palette, told apart with every kind of colour vision (https://jfly.uni-koeln.de/color/). Yellow is left
-# out, which is not seen on white; markers tell apart what comes round again.
+# Okabe & Ito's palette, whose colours differ in every kind of colour vision (https://jfly.uni-koeln.de/color/). Yellow
+# is left out because it is hard to see on white. Where a colour is used again, the marker is another one.
 CONTROL_COLOR = "#E69F00"
 COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 MARKERS = ("o", "^", "D", "v", "P", "X", "*")
 DPI = 144
-TEXT, GRID = "#222222", "#DDDDDD"
+TEXT, LINES = "#222222", "#DDDDDD"
+LEGEND_ENTRY = 1.8  # inches of width
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Style:
 
 
 def styles(trainers: Sequence[str], control: str) -> dict[str, Style]:
-    """The style of every trainer, in this order; the control is thicker, in front and always of the same colour."""
+    """The style of every trainer; the control is thicker, in front and always of the same colour."""
     result = {}
     others = [name for name in trainers if name != control]
     if control in trainers:
@@ -47,7 +48,7 @@ def styles(trainers: Sequence[str], control: str) -> dict[str, Style]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that no window or global state knows of."""
+    """An empty figure of this size in inches, unknown to pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -66,7 +67,7 @@ def tidy(axis: Axes) -> None:
         axis.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axis.spines[side].set_color("#888888")
-    axis.grid(axis="y", color=GRID, linewidth=0.7)
+    axis.grid(axis="y", color=LINES, linewidth=0.7)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=8, colors=TEXT)
     for label in (axis.xaxis.label, axis.yaxis.label):
@@ -74,11 +75,10 @@ def tidy(axis: Axes) -> None:
         label.set_color(TEXT)
 
 
-def legend(figure: Figure, handles: Sequence[Any], columns: int = 5) -> None:
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """Below everything, without a frame."""
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(columns, max(1, len(handles))), frameon=False, fontsize=9
-    )
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / LEGEND_ENTRY)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def line_handles(used: Sequence[Style], markers: bool = True) -> list[Line2D]:

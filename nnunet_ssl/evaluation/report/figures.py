@@ -13,7 +13,7 @@ from nnunet_ssl.evaluation.report.aggregate import foreground
 from nnunet_ssl.evaluation.report.content import FigureFile
 from nnunet_ssl.evaluation.report.drawing import Style
 from nnunet_ssl.evaluation.report.example_cases import choose_cases
-from nnunet_ssl.evaluation.report.load import VALIDATION, Benchmark, Job
+from nnunet_ssl.evaluation.report.load import VALIDATION, Benchmark, Run
 from nnunet_ssl.evaluation.report.overlay_figure import Panel
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import Table
@@ -38,10 +38,10 @@ def make_figures(
     """
     place = tables[0].place
     values = benchmark.values[(benchmark.values[list(place._fields)] == list(place)).all(axis=1)]
-    jobs = [
-        job
-        for job in benchmark.jobs
-        if job.state == COMPLETE and (job.dataset, job.configuration, job.plans) == place[:3]
+    runs = [
+        run
+        for run in benchmark.runs
+        if run.state == COMPLETE and (run.dataset, run.configuration, run.plans) == place[:3]
     ]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(place))
     figures, notes = [], list[str]()
@@ -50,27 +50,29 @@ def make_figures(
         if png is not None:
             figures.append(FigureFile(title, caption, f"{FOLDER}/{stem}_{kind}.png", png))
 
-    names = " and ".join(QUANTITIES[m].title for m in tables[0].metrics)
+    *first, last = (QUANTITIES[m].title for m in tables[0].metrics)
+    names = f"{', '.join(first)} and {last}" if first else last
     caption = f"{names} against the number of labelled cases: mean over cases, 95 % bootstrap interval."
     add("labels", f"{names} against labelled cases", caption, fraction_figure.draw(tables, looks))
     for metric in tables[0].metrics:
         title = f"{QUANTITIES[metric].title} per class"
         caption = (
-            f"{title}. One value per case (mean over seeds), a dot where there are few. Box: quartiles and median; "
-            "whiskers: the last value within 1.5 times the height of the box."
+            f"{title}. One value per case (mean over seeds), shown as a dot where there are few. The box shows median "
+            "and quartiles, the whiskers reach to the last value within 1.5 times the height of the box."
         )
         add(f"classes_{metric}", title, caption, class_figure.draw(tables, values, metric, looks))
     if place.scope == VALIDATION:
-        logs = [(job, *read_log(job)) for job in jobs]
-        notes += [f"No learning curve of {job.name}: {why}." for job, _, why in logs if why]
+        logs = [(run, *read_log(run)) for run in runs]
+        notes += [f"No learning curve of {run.name}: {why}." for run, _, why in logs if why]
         png = curve_figure.draw([log[:2] for log in logs], [table.split for table in tables], looks)
         caption = (
-            "Learning curves: thin, one training each; thick, their mean. nnU-Net looks at patches of the validation "
-            "cases after every epoch; the reported numbers come from the network at the end, never from the best epoch."
+            "Learning curves. Thin lines are single training runs, thick lines their means. nnU-Net looks at patches "
+            "of the validation cases after every epoch; the reported numbers come from the final network, never from "
+            "the best epoch."
         )
         add("curves", "Learning curves", caption, png)
     for case, why in choose_cases(values, control, cases).items():
-        rows, problems = _panels(case, tables, values, jobs)
+        rows, problems = _panels(case, tables, values, runs)
         notes += problems
         if rows:
             labels = list(dict.fromkeys(values["label"]))
@@ -81,23 +83,23 @@ def make_figures(
 
 
 def _panels(
-    case: str, tables: Sequence[Table], values: pd.DataFrame, jobs: Sequence[Job]
+    case: str, tables: Sequence[Table], values: pd.DataFrame, runs: Sequence[Run]
 ) -> tuple[list[tuple[str, dict[str, Panel]]], list[str]]:
     """Splits with a prediction of the case, each trainer's from its first fold and seed; and what is not there."""
     rows, problems = [], dict[str, None]()
     for table in tables:
         panels = {}
-        for trainer in (row.trainer for row in table.rows):
+        for trainer in table.trainers:
             found = values[(values["case"] == case) & (values["trainer"] == trainer) & (values["split"] == table.split)]
-            job = next((j for j in jobs if j.name in set(found["job"])), None)
-            if job is None:
+            run = next((r for r in runs if r.name in set(found["job"])), None)
+            if run is None:
                 continue
             try:
-                volumes = read_volumes(job, table.place.scope, case)
+                volumes = read_volumes(run, table.place.scope, case)
             except (OSError, ValueError, RuntimeError) as error:
-                problems[f"No picture of {case}, {job.name}: {error}."] = None
+                problems[f"No picture of {case} by {run.name}: {error}."] = None
                 continue
-            dice = foreground(found[found["job"] == job.name], "dice")
+            dice = foreground(found[found["job"] == run.name], "dice")
             panels[trainer] = Panel(volumes, float(dice.iloc[0]) if len(dice) else None)
         if panels:
             rows.append((table.split, panels))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
@@ -12,6 +13,7 @@ from nnunet_ssl.evaluation.report.drawing import Style, legend, line_handles, ne
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import FOREGROUND, Table
 
+PANELS = 3  # side by side
 APART = 1.025  # factor between trainers at the same number of cases, so that intervals do not hide each other
 
 
@@ -21,14 +23,33 @@ def draw(tables: Sequence[Table], looks: Mapping[str, Style]) -> bytes | None:
     if not known:
         return None
     metrics = known[0].metrics
-    figure = new_figure(max(4.6, 4.3 * len(metrics)), 3.7)
-    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
-    trainers = [name for name in looks if any(row.trainer == name for table in known for row in table.rows)]
-    for axis, metric in zip(axes, metrics, strict=True):
-        for index, name in enumerate(trainers):
-            shift = APART ** (index - (len(trainers) - 1) / 2)
-            _line(axis, known, metric, name, looks[name], shift)
+    columns = min(len(metrics), PANELS)
+    lines = math.ceil(len(metrics) / columns)
+    figure = new_figure(max(4.6, 4.3 * columns), 3.7 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in axes[len(metrics) :]:
+        axis.set_axis_off()
+    trainers = [name for name in looks if any(name in table.trainers for table in known)]
+    numbers = pd.concat([table.numbers.assign(position=position(table)) for table in known])
+    numbers = numbers[numbers["class"] == FOREGROUND].dropna(subset="mean").sort_values("position")
+    for axis, metric in zip(axes, metrics, strict=False):
         quantity = QUANTITIES[metric]
+        for index, name in enumerate(trainers):
+            points = numbers[(numbers["metric"] == metric) & (numbers["trainer"] == name)]
+            mean = points["mean"].map(quantity.shown)
+            ends = [points[end].map(quantity.shown).fillna(mean) for end in ("mean_low", "mean_high")]
+            axis.errorbar(
+                points["position"] * APART ** (index - (len(trainers) - 1) / 2),
+                mean,
+                yerr=[abs(end - mean) for end in ends],
+                color=looks[name].color,
+                linewidth=looks[name].width,
+                marker=looks[name].marker,
+                markersize=6,
+                elinewidth=1.2,
+                capsize=2.5,
+                zorder=looks[name].order,
+            )
         direction = "higher is better" if quantity.overlap else "lower is better"
         axis.set_ylabel(f"{quantity.title} [{quantity.unit(known[0].distance_unit)}]")
         axis.set_title(f"{quantity.title}, {direction}", loc="left", fontsize=9.5)
@@ -42,33 +63,6 @@ def position(table: Table) -> float:
     """Number of labelled cases, the middle where folds differ."""
     low, high = table.labeled or (0, 0)
     return (low + high) / 2
-
-
-def _line(axis: Axes, tables: Sequence[Table], metric: str, trainer: str, style: Style, shift: float) -> None:
-    points = []
-    for table in tables:
-        for row in table.rows:
-            cell = row.cells[FOREGROUND, metric]
-            if row.trainer == trainer and cell.spread.mean is not None:
-                mean = cell.spread.mean
-                low, high = cell.interval or (mean, mean)
-                points.append((position(table) * shift, mean, max(mean - low, 0), max(high - mean, 0)))
-    if not points:
-        return
-    x, mean, below, above = np.array(sorted(points)).T
-    shown = [QUANTITIES[metric].shown(v) for v in (mean, below, above)]
-    axis.errorbar(
-        x,
-        shown[0],
-        yerr=shown[1:],
-        color=style.color,
-        linewidth=style.width,
-        marker=style.marker,
-        markersize=6,
-        elinewidth=1.2,
-        capsize=2.5,
-        zorder=style.order,
-    )
 
 
 def _x_axis(axis: Axes, tables: Sequence[Table]) -> None:

@@ -30,8 +30,8 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training with its evaluations.
+class Run:
+    """One training run with its evaluations: a job of the benchmark.
 
     Attributes:
         name: the job's id.
@@ -59,6 +59,11 @@ class Job:
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def problem(self) -> str:
+        """Name, state and reason, where it is not complete."""
+        return f"{self.name}: {self.state}, {self.reason}"
+
+    @property
     def results_folder(self) -> Path | None:
         folder = self.record.get("results_folder")
         return Path(folder) if isinstance(folder, str) else None
@@ -74,17 +79,15 @@ class Benchmark:
     """Content of a benchmark folder.
 
     Attributes:
-        folder: its path.
         manifest: as resolved by `nnunet_ssl benchmark`.
-        jobs: complete or not, in the order of their names.
+        runs: complete or not, in the order of their names.
         values: one row per job, scope, case and class: the columns of evaluation.csv and job, scope, dataset,
             configuration, plans, trainer, split, fold, seed.
         left_out: names of jobs that the manifest does not have any more.
     """
 
-    folder: Path
     manifest: dict[str, Any]
-    jobs: list[Job]
+    runs: list[Run]
     values: pd.DataFrame
     left_out: list[str]
 
@@ -108,21 +111,21 @@ def load_benchmark(folder: str) -> Benchmark:
             f"{folder} holds no benchmark: there is no job in its manifest.json, and no jobs/*/record.json.",
             remedy="Give the folder that `nnunet_ssl benchmark ... -o FOLDER` wrote.",
         )
-    jobs, tables = [], []
+    runs, tables = [], []
     for name in sorted(planned or records):
-        job, rows = _read_job(root / "jobs" / name, records.get(name), planned.get(name))
-        jobs.append(job)
+        run, rows = _read_run(root / "jobs" / name, records.get(name), planned.get(name))
+        runs.append(run)
         tables += rows
-    _check_units(jobs)
+    _check_units(runs)
     columns = ["job", "scope", "plans", *JOB_KEYS, *COLUMNS]
     values = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    return Benchmark(root, manifest, jobs, values, sorted(records.keys() - planned.keys()) if planned else [])
+    return Benchmark(manifest, runs, values, sorted(records.keys() - planned.keys()) if planned else [])
 
 
-def _read_job(
+def _read_run(
     folder: Path, record: dict[str, Any] | None, planned: dict[str, Any] | None
-) -> tuple[Job, list[pd.DataFrame]]:
-    """A job and its evaluations, which are empty unless it is complete.
+) -> tuple[Run, list[pd.DataFrame]]:
+    """A training run and its evaluations, which are empty unless it is complete.
 
     Args:
         record: None where there is none, empty where it is not readable.
@@ -145,7 +148,7 @@ def _read_job(
                 break
             evaluations[scope] = {k: v for k, v in read_json(file.with_suffix(".json")).items() if k != "cases"}
             tables.append(rows.assign(job=folder.name, scope=scope, **identity))
-    job = Job(
+    run = Run(
         name=folder.name,
         **identity,
         labeled=what.get("labeled"),
@@ -155,7 +158,7 @@ def _read_job(
         record=record or {},
         evaluations=evaluations,
     )
-    return job, tables
+    return run, tables
 
 
 def _what_the_name_says(name: str) -> dict[str, Any]:
@@ -173,23 +176,26 @@ def _state(record: dict[str, Any] | None, planned: dict[str, Any] | None) -> tup
     if not isinstance(state, str) or not isinstance(record.get("job"), dict):
         return INCOMPLETE, "its record.json is not readable; start the benchmark again"
     if planned is not None and planned.get("settings_sha256") != record.get("settings_sha256"):
-        return INCOMPLETE, "its result was made with other settings than the manifest's; start the benchmark again"
+        return (
+            INCOMPLETE,
+            "its result was made with settings other than the manifest's; start the benchmark again",
+        )
     if state == COMPLETE:
         return state, ""
     failed = [s["name"] for s in record.get("stages", []) if s.get("exit_code")]
     lines = [line.strip() for line in str(record.get("error") or "").splitlines() if line.strip()]
     words = [f"in stage {failed[-1]}"] if failed else []
     if state == RUNNING:
-        words.append("still running, or ended without a word; start the benchmark again")
-    return state, ": ".join([*words, *lines[-1:]]) or "no reason is on record; see its log.txt"
+        words.append("still running, or killed before it could say so; start the benchmark again")
+    return state, ": ".join([*words, *lines[-1:]]) or "no reason was recorded; see its log.txt"
 
 
-def _check_units(jobs: Iterable[Job]) -> None:
+def _check_units(runs: Iterable[Run]) -> None:
     found: dict[tuple[str, str, Any, Any], list[str]] = {}
-    for job in jobs:
-        for scope, evaluation in job.evaluations.items():
-            key = (job.dataset, scope, evaluation.get("unit"), evaluation.get("tolerance"))
-            found.setdefault(key, []).append(job.name)
+    for run in runs:
+        for scope, evaluation in run.evaluations.items():
+            key = (run.dataset, scope, evaluation.get("unit"), evaluation.get("tolerance"))
+            found.setdefault(key, []).append(run.name)
     places = [key[:2] for key in found]
     problems = [
         f"{dataset}, {scope} cases: unit {unit}, tolerance {tolerance}: {', '.join(names)}"
@@ -198,7 +204,7 @@ def _check_units(jobs: Iterable[Job]) -> None:
     ]
     if problems:
         raise complain(
-            "Jobs were evaluated differently and cannot stand in one table:",
+            "Jobs were evaluated in different ways and cannot share a table:",
             problems,
             "Delete the evaluation.* files of one kind and start the benchmark again.",
         )

@@ -32,15 +32,9 @@ class Published:
     protocol: str | None
 
 
-def read_published(path: Path = PATH) -> pd.DataFrame:
-    """All reported numbers, text but for labeled, total and value.
-
-    Raises:
-        OSError, ValueError: not readable, or other columns.
-    """
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(rows.columns) != COLUMNS:
-        raise ValueError(f"{path} has the columns {', '.join(rows.columns)}")
+def read_published() -> pd.DataFrame:
+    """All reported numbers, the columns COLUMNS; text but for labeled, total and value."""
+    rows = pd.read_csv(PATH, dtype=str, keep_default_na=False)
     for column in ("labeled", "total", "value"):
         rows[column] = pd.to_numeric(rows[column])
     return rows

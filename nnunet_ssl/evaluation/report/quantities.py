@@ -15,13 +15,11 @@ class Quantity:
     """How one column of evaluation.csv is shown.
 
     Attributes:
-        key: the column.
         title: heading.
         overlap: an overlap in [0, 1], shown in percent, where higher is better; else a distance, where lower is.
         decimals: shown.
     """
 
-    key: str
     title: str
     overlap: bool
     decimals: int
@@ -41,9 +39,14 @@ class Quantity:
         return number(self.shown(value), self.decimals, signed)
 
 
+def short_name(trainer: str) -> str:
+    """Without the nnUNetTrainer in front."""
+    return trainer.removeprefix("nnUNetTrainer") or trainer
+
+
 QUANTITIES = {
-    **{key: Quantity(key, TITLES[key], True, 1) for key in OVERLAPS},
-    **{key: Quantity(key, TITLES[key], False, 2) for key in DISTANCES},
+    **{key: Quantity(TITLES[key], True, 1) for key in OVERLAPS},
+    **{key: Quantity(TITLES[key], False, 2) for key in DISTANCES},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95
@@ -32,18 +33,14 @@ def wilcoxon_p(differences: Sequence[float] | np.ndarray) -> float | None:
     return float(stats.wilcoxon(values).pvalue) if len(values) else 1.0
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p corrected for the number of comparisons (Holm, Scand. J. Statist. 6, 1979, 65-70). None stays None, uncounted.
+def holm(p_values: pd.Series) -> pd.Series:
+    """p corrected for the number of comparisons (Holm, Scand. J. Statist. 6, 1979, 65-70). NaN stays NaN, uncounted.
 
     The i-th smallest of m is multiplied by m - i + 1; none becomes smaller than one before it, or larger than 1.
     """
-    known = [(p, index) for index, p in enumerate(p_values) if p is not None]
-    corrected: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, index) in enumerate(sorted(known)):
-        highest = max(highest, min(1.0, (len(known) - rank) * p))
-        corrected[index] = highest
-    return corrected
+    known = p_values.dropna().sort_values()
+    corrected = (known * np.arange(len(known), 0, -1)).clip(upper=1.0).cummax()
+    return corrected.reindex(p_values.index)
 
 
 def smallest_p(units: int) -> float:
@@ -52,21 +49,13 @@ def smallest_p(units: int) -> float:
 
 
 def bootstrap_interval(
-    values: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | None = None,
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None = None
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean.
+    """Percentile bootstrap interval of the mean; the same input gives the same interval.
 
     Args:
         values: one per case, finite.
         groups: the subject of each case. Whole subjects are drawn then, since cases of one subject are not independent.
-        level: coverage.
-        resamples: number of draws.
-        seed: of the draws; the same input gives the same interval.
 
     Returns:
         (low, high), or None for fewer than two cases (subjects).
@@ -80,11 +69,11 @@ def bootstrap_interval(
         lambda s, c, axis: s.sum(axis=axis) / c.sum(axis=axis),
         paired=True,
         vectorized=True,
-        n_resamples=resamples,
+        n_resamples=RESAMPLES,
         batch=1000,
-        confidence_level=level,
+        confidence_level=LEVEL,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 

@@ -8,19 +8,19 @@ import pandas as pd
 import torch
 
 from nnunet_ssl.evaluation.benchmark.results import CHECKPOINT
-from nnunet_ssl.evaluation.report.load import Job
+from nnunet_ssl.evaluation.report.load import Run
 
 CSV = "semi_supervised.csv"
 PSEUDO_DICE, VALIDATION_LOSS = "ema_fg_dice", "val_losses"  # nnU-Net's names
 FOREGROUND_RATIO, AGREEMENT, TRUE_DICE = "foreground_ratio", "agreement", "true_dice"
 
 
-def read_log(job: Job) -> tuple[pd.DataFrame, str]:
+def read_log(run: Run) -> tuple[pd.DataFrame, str]:
     """One row per epoch and the columns above as far as they are there; and why it is empty.
 
     Only results of one's own are to be read: a checkpoint can run code when it is opened.
     """
-    folder = job.results_folder
+    folder = run.results_folder
     if folder is None or not (folder / CHECKPOINT).is_file():
         return pd.DataFrame(), f"there is no {CHECKPOINT} in its results folder"
     try:

@@ -13,7 +13,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_ssl.data.quiet import captured_output
-from nnunet_ssl.evaluation.report.load import TEST, Job, read_json
+from nnunet_ssl.evaluation.report.load import TEST, Run, read_json
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Volumes:
     spacing: tuple[float, float, float]
 
 
-def read_volumes(job: Job, scope: str, case: str) -> Volumes:
+def read_volumes(run: Run, scope: str, case: str) -> Volumes:
     """Read a case with the reader that nnU-Net uses for this dataset.
 
     Raises:
         FileNotFoundError: image, reference or prediction is not where it was; the message says what and where.
         ValueError: they are not on one grid.
     """
-    evaluation = job.evaluations[scope]
-    prediction = _existing([str(evaluation.get("prediction", "")), *_own_predictions(job, scope)])
-    content = {"file_ending": ".nii.gz", **_dataset_json(job, prediction)}
+    evaluation = run.evaluations[scope]
+    prediction = _existing([str(evaluation.get("prediction", "")), *_own_predictions(run, scope)])
+    content = {"file_ending": ".nii.gz", **_dataset_json(run, prediction)}
     ending = str(content["file_ending"])
-    image = _find("image", image_folders(job, scope), f"{case}_0000{ending}")
+    image = _find("image", image_folders(run, scope), f"{case}_0000{ending}")
     files = [
         _find("reference", [str(evaluation.get("reference", ""))], f"{case}{ending}"),
         _find("prediction", [prediction], f"{case}{ending}"),
@@ -59,33 +59,33 @@ def read_volumes(job: Job, scope: str, case: str) -> Volumes:
     return Volumes(pixels[0], reference, predicted, (z, y, x))
 
 
-def image_folders(job: Job, scope: str) -> list[str]:
+def image_folders(run: Run, scope: str) -> list[str]:
     """Where the images of the evaluated cases may be, the likeliest first."""
     folders = []
-    test = job.record.get("test")
+    test = run.record.get("test")
     if scope == TEST and isinstance(test, dict):
         folders.append(str(test.get("images", "")))
-    reference = Path(str(job.evaluations[scope].get("reference", "")))
+    reference = Path(str(run.evaluations[scope].get("reference", "")))
     if reference.name.startswith("labels"):
         folders.append(str(reference.with_name(reference.name.replace("labels", "images", 1))))
     raw = os.environ.get("nnUNet_raw")
     if raw:
-        folders += [os.path.join(raw, job.dataset, name) for name in ("imagesTr", "imagesTs")]
+        folders += [os.path.join(raw, run.dataset, name) for name in ("imagesTr", "imagesTs")]
     return list(dict.fromkeys(folder for folder in folders if folder))
 
 
-def _own_predictions(job: Job, scope: str) -> list[str]:
-    return [str(job.results_folder / "validation")] if job.results_folder is not None and scope != TEST else []
+def _own_predictions(run: Run, scope: str) -> list[str]:
+    return [str(run.results_folder / "validation")] if run.results_folder is not None and scope != TEST else []
 
 
 def _existing(folders: Sequence[str]) -> str:
     return next((folder for folder in folders if folder and os.path.isdir(folder)), folders[0])
 
 
-def _dataset_json(job: Job, prediction: str) -> dict[str, Any]:
+def _dataset_json(run: Run, prediction: str) -> dict[str, Any]:
     """nnU-Net puts a copy beside predictions and into the folder of the model."""
     places = [Path(prediction)]
-    places += [job.results_folder.parent] if job.results_folder is not None else []
+    places += [run.results_folder.parent] if run.results_folder is not None else []
     return next((content for place in places if (content := read_json(place / "dataset.json"))), {})
 
 
@@ -93,5 +93,6 @@ def _find(what: str, folders: Sequence[str], name: str) -> Path:
     for folder in folders:
         if os.path.isfile(os.path.join(folder, name)):
             return Path(folder, name)
-    where = ", ".join(folder for folder in folders if folder) or "nowhere, for nnUNet_raw is not set"
-    raise FileNotFoundError(f"the {what} {name} was not found in {where}")
+    if not folders:
+        raise FileNotFoundError(f"no folder is known for the {what} {name}, and nnUNet_raw is not set")
+    raise FileNotFoundError(f"the {what} {name} was not found in {', '.join(folders)}")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from nnunet_ssl.data.folders import write_whole
 from nnunet_ssl.errors import complain
-from nnunet_ssl.evaluation.report import html, latex, markdown, records
+from nnunet_ssl.evaluation.pages import markdown_table, render
 from nnunet_ssl.evaluation.report.assemble import assemble
 from nnunet_ssl.evaluation.report.drawing import styles
 from nnunet_ssl.evaluation.report.figures import FOLDER
 from nnunet_ssl.evaluation.report.load import Benchmark, load_benchmark
-from nnunet_ssl.evaluation.report.published import PATH, read_published
+from nnunet_ssl.evaluation.report.published import read_published
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.subjects import read_subjects
-from nnunet_ssl.evaluation.report.tables import make_tables
+from nnunet_ssl.evaluation.report.tables import NUMBERS, make_tables
+from nnunet_ssl.evaluation.report.text_tables import NUMBER, TextTable
 from nnunet_ssl.trainers import CONTROL
 
 METRICS = ("dice", "hd95")
@@ -29,7 +31,6 @@ def write_report(
     metrics: Sequence[str] = METRICS,
     cases: Sequence[str] | None = None,
     control: str = CONTROL,
-    published: str | os.PathLike[str] = PATH,
 ) -> str:
     """Read a benchmark folder and write index.html, report.md, report.csv, report.tex and figures/*.png.
 
@@ -39,7 +40,6 @@ def write_report(
         metrics: columns of evaluation.csv to show, the first of them first.
         cases: ids of the cases to show as pictures; by default the control's median and worst one.
         control: trainer with which all others are compared.
-        published: file of the numbers that papers report.
 
     Returns:
         The output folder.
@@ -51,15 +51,18 @@ def write_report(
         raise complain("Unknown metrics:", unknown, f"There are: {', '.join(QUANTITIES)}.")
     benchmark = load_benchmark(folder)
     _check_cases(benchmark, cases)
-    subjects = {dataset: read_subjects(dataset) for dataset in sorted({job.dataset for job in benchmark.jobs})}
-    tables = make_tables(benchmark, tuple(dict.fromkeys(metrics)), control, subjects)
-    looks = styles(_trainers(benchmark), control)
-    report = assemble(benchmark, tables, read_published(Path(published)), control, looks, cases)
+    subjects = {dataset: read_subjects(dataset) for dataset in sorted({run.dataset for run in benchmark.runs})}
+    groups = {dataset: found.groups for dataset, found in subjects.items()}
+    tables = make_tables(benchmark, tuple(dict.fromkeys(metrics)), control, groups)
+    # of all trainers, finished or not, so that colours stay when one more finishes
+    looks = styles(sorted({run.trainer for run in benchmark.runs}), control)
+    report = assemble(benchmark, tables, read_published(), control, subjects, looks, cases)
+    numbers = pd.concat([pd.DataFrame(columns=NUMBERS), *(table.numbers for table in tables)])
     contents: dict[str, bytes] = {f.file: f.png for section in report.sections for f in section.figures}
-    contents["report.csv"] = records.to_frame(tables).to_csv(index=False, lineterminator="\n").encode()
-    contents["report.md"] = markdown.render(report).encode()
-    contents["report.tex"] = latex.render(report).encode()
-    contents["index.html"] = html.render(report).encode()
+    contents["report.csv"] = numbers.to_csv(index=False, lineterminator="\n").encode()
+    contents["report.md"] = render("report.md", report=report, markdown=to_markdown).encode()
+    contents["report.tex"] = render("report.tex", report=report).encode()
+    contents["index.html"] = render("report.html", report=report).encode()
     target = Path(output) if output is not None else Path(folder, "report")
     (target / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
@@ -67,9 +70,15 @@ def write_report(
     return str(target)
 
 
-def _trainers(benchmark: Benchmark) -> list[str]:
-    """All that the benchmark has, finished or not, so that colours stay when one more finishes."""
-    return sorted({job.trainer for job in benchmark.jobs})
+def to_markdown(table: TextTable) -> str:
+    """The headings above groups of columns go into the columns."""
+    head = [" ".join(filter(None, (c.group, c.title, c.detail and f"({c.detail})"))) for c in table.columns]
+    texts = [[f"{cell.main} {cell.detail}".strip() for cell in row] for row in table.rows]
+    cells = [
+        [f"**{text}**" if cell.bold else text for text, cell in zip(*both, strict=True)]
+        for both in zip(texts, table.rows, strict=True)
+    ]
+    return markdown_table(head, cells, [column.kind != NUMBER for column in table.columns])
 
 
 def _check_cases(benchmark: Benchmark, cases: Sequence[str] | None) -> None:

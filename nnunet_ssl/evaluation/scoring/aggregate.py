@@ -1,4 +1,4 @@
-"""Means over cases and classes, and how often a class was missed or made up."""
+"""Means over cases and classes, and how often a class was missed or a false positive."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def pair_cases(reference: str, prediction: str, dataset: Dataset, cases: Sequenc
     else:
         expected, chosen = _expected(prediction, dataset, sorted(references))
         if not expected:
-            raise complain(f"No case is to be evaluated; cases: {chosen}.", remedy="Name the cases with --cases.")
+            raise complain(f"There is no case to evaluate (cases: {chosen}).", remedy="Name the cases with --cases.")
         surplus = predictions - set(expected)
     problems = []
     for case in expected:
@@ -73,7 +73,7 @@ def pair_cases(reference: str, prediction: str, dataset: Dataset, cases: Sequenc
         if case not in predictions:
             problems.append(f"{case}: no prediction {case}{dataset.file_ending}{_other_ending(prediction, case)}")
     for case in sorted(surplus):
-        why = "it is none of the expected cases" if case in references else "there is no reference label"
+        why = "it is not one of the expected cases" if case in references else "there is no reference label"
         problems.append(f"{case}: unexpected prediction {case}{dataset.file_ending}, {why}")
     folders = (reference, prediction)
     files = {
@@ -148,7 +148,7 @@ def _cases_of_split(prediction: str, dataset: Dataset, fold: str) -> tuple[list[
             if int(fold) < len(folds):
                 return sorted(folds[int(fold)]["val"]), f"fold {fold} of splits_final.json"
     raise complain(
-        f"Which cases should be in {prediction} is not known: the validation has not finished (there is no "
+        f"It is not known which cases should be in {prediction}: the validation has not finished (there is no "
         "summary.json), and there is no split for this fold in nnUNet_preprocessed.",
         remedy="Finish it with nnUNetv2_train ... --val, or name the cases with --cases.",
     )

@@ -64,7 +64,9 @@ def find_dataset(reference: str, prediction: str, dataset_json: str | None = Non
         paths = [os.path.normpath(os.path.join(f, "dataset.json")) for f in [*folders, *beside]]
         candidates = [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
         if not candidates:
-            raise complain("No dataset.json was found, which names the classes. Looked for:", paths, "Give it: -djfile")
+            raise complain(
+                "No dataset.json, which names the classes, was found. Looked for:", paths, "Give it with -djfile."
+            )
     contents = {path: _read(path) for path in candidates}
     path, content = next(iter(contents.items()))
     different = [p for p, other in contents.items() if any(other.get(k) != content.get(k) for k in COMPARED)]
@@ -73,7 +75,7 @@ def find_dataset(reference: str, prediction: str, dataset_json: str | None = Non
             "Predictions and reference labels come with different datasets: labels, regions_class_order or file_ending "
             f"of {path} differ from",
             different,
-            "Say with -djfile which one holds for both.",
+            "Choose the one that is right for both with -djfile.",
         )
     ending = content.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
@@ -96,7 +98,7 @@ def _read(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise complain(f"{path} is not readable JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise complain(f"{path} is no dataset.json: it holds no dictionary.")
+        raise complain(f"{path} is not a dataset.json: it does not hold a dictionary.")
     return content
 
 
@@ -126,10 +128,10 @@ def read_labels(dataset_json: Mapping[str, Any], plans: Mapping[str, Any] | None
         raise complain(
             f"The labels in {source} cannot be used.",
             [text],
-            'They are needed as nnU-Net v2 writes them: "labels": {"background": 0, "name": 1, ...}',
+            'They must be as nnU-Net v2 writes them: "labels": {"background": 0, "name": 1, ...}',
         ) from error
     if not classes:
-        raise complain(f"{source} names no class beside the background; there is nothing to evaluate.")
+        raise complain(f"{source} names no class besides the background; there is nothing to evaluate.")
     return Labels(classes, known, ignore)
 
 

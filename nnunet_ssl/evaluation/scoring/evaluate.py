@@ -74,14 +74,14 @@ def evaluate_folder(
 
 
 def _check_arguments(reference: str, prediction: str, output: str, tolerance: float, processes: int) -> None:
-    problems = [f"{folder} is no folder" for folder in (reference, prediction) if not os.path.isdir(folder)]
+    problems = [f"{folder} is not a folder" for folder in (reference, prediction) if not os.path.isdir(folder)]
     if not (math.isfinite(tolerance) and tolerance >= 0):
         problems.append(f"the tolerance must be a number of at least 0, got {tolerance}")
     if processes < 1:
         problems.append(f"the number of processes must be at least 1, got {processes}")
     above = existing_part(output)
     if not os.path.isdir(above):
-        problems.append(f"the results cannot be written to {output}: {above} is no folder")
+        problems.append(f"the results cannot be written to {output}: {above} is not a folder")
     elif not os.access(above, os.W_OK):
         problems.append(f"the results cannot be written to {output}: {above} is not writable; give a folder with -o")
     if problems:
@@ -94,6 +94,6 @@ def _unit(results: dict[str, CaseResult], voxel: bool) -> tuple[str, list[str]]:
     if voxel or not unknown:
         return "voxel" if voxel else "mm", []
     if len(unknown) == len(results):
-        return "voxel", ["The reference files tell no spacing, so distances and tolerance are in voxels."]
+        return "voxel", ["The reference files do not state a spacing, so distances and tolerance are in voxels."]
     named = ", ".join(unknown[:SHOWN]) + (f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else "")
     return "mm", [f"No spacing is known for {named}; 1 mm was assumed, as nnU-Net does."]

@@ -55,7 +55,7 @@ def grid_of(reader: BaseReaderWriter, path: str, shape: tuple[int, ...], propert
     elif isinstance(reader, Tiff3DIO):
         has_spacing = os.path.isfile(os.path.splitext(path)[0] + ".json")
     flat = isinstance(reader, NaturalImage2DIO) or (affine is not None and len(affine) == 3)
-    if flat:  # readers put an axis of one voxel and a made-up spacing in front of a 2D image
+    if flat:  # readers put an axis of one voxel and an invented spacing in front of a 2D image
         shape, spacing = shape[1:], spacing[1:]
     return Grid(shape, spacing, affine, has_spacing)
 

@@ -37,7 +37,7 @@ def read_label_file(path: str, reader: BaseReaderWriter) -> LabelFile | str:
         with captured_output() as printed:
             values, properties = reader.read_seg(path)
         if values.ndim != 4 or len(values) != 1:
-            return f"is no label file: it has {len(values)} channels"
+            return f"is not a label file: it has {len(values)} channels"
         grid = grid_of(reader, path, values.shape[1:], properties)
     except Exception as error:
         return f"cannot be read: {describe_failure(error, printed.text)}"
@@ -46,7 +46,7 @@ def read_label_file(path: str, reader: BaseReaderWriter) -> LabelFile | str:
     with np.errstate(invalid="ignore"):  # NaN becomes some number, and differs from it
         labels = values.astype(np.int32)
     if different := int(np.count_nonzero(labels != values)):
-        return f"is no label file: {different} voxels are no whole numbers"
+        return f"is not a label file: {different} voxels are not whole numbers"
     return LabelFile(labels.reshape(grid.shape), grid)
 
 

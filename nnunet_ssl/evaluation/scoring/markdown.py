@@ -1,101 +1,61 @@
-"""evaluation.md: the table of an evaluation, with everything needed to understand it."""
+"""evaluation.md: the table of an evaluation, with everything needed to understand it. Made from evaluation.json."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
-from nnunet_ssl.evaluation.scoring.definitions import DISTANCES, METRICS, STATUSES, TITLES, definitions
-
-if TYPE_CHECKING:
-    from nnunet_ssl.evaluation.scoring.results import Evaluation
-
-OF_PAPERS = (
-    "Distances are in **voxels** (unit spacing), the convention of many tables of papers on semi-supervised "
-    "segmentation. They are comparable with such tables only, not with millimetres."
-)
+from nnunet_ssl.evaluation import pages
+from nnunet_ssl.evaluation.scoring.definitions import DISTANCES, METRICS, STATUSES, TITLES
 
 
-def render(evaluation: Evaluation, versions: Mapping[str, str]) -> str:
-    """The whole page."""
-    cases = len({row["case"] for row in evaluation.rows})
-    explained = definitions(evaluation.unit, evaluation.tolerance)
-    lines = [
-        "# Evaluation by nnunet_ssl, semi-supervised training for nnU-Net v2",
-        "",
-        f"{cases} case{'s' if cases != 1 else ''}, prediction against reference:",
-        "",
-        f"- prediction: `{evaluation.prediction}`",
-        f"- reference: `{evaluation.reference}`",
-        "",
-        *([OF_PAPERS, ""] if evaluation.unit == "voxel" else []),
-        *tables(evaluation),
-        "",
-        *_exceptions(evaluation),
-        *[line for note in evaluation.notes for line in (f"NOTE: {note}", "")],
-        "## Definitions",
-        "",
-        *(f"- {TITLES.get(name, name.replace('_', ' '))}: {text}" for name, text in explained.items()),
-        "",
-        "Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
-    ]
-    return "\n".join(lines) + "\n"
+def render(content: Mapping[str, Any]) -> str:
+    """The whole page. ``content``: that of evaluation.json, with None where there is no value."""
+    cases = content["cases"]
+    exceptions = {
+        title: [f"{row['case']} ({row['class']})" for row in cases if row["status"] == status]
+        for status, title in (("missed", "Missed"), ("false_positive", "False positive"))
+    }
+    page = {"titles": TITLES, "tables": tables(content), "exceptions": exceptions}
+    return pages.render("evaluation.md", **{**content, **page, "number_of_cases": len({row["case"] for row in cases})})
 
 
-def tables(evaluation: Evaluation) -> list[str]:
-    """Mean and standard deviation per class with the counts, and beside it the means over the ok cases."""
-    heads = [_head(metric, evaluation) for metric in METRICS]
+def tables(content: Mapping[str, Any]) -> str:
+    """Mean and standard deviation per class with the counts, and below it the means over the ok cases."""
+    classes, heads = content["classes"], [_head(metric, content) for metric in METRICS]
     rows = [
-        [name, *(_pair(**entry[metric], digits=_digits(metric)) for metric in METRICS)]
-        + [str(entry["counts"][status]) for status in STATUSES]
-        for name, entry in evaluation.classes.items()
+        [name, *(_pair(metric, **entry[metric]) for metric in METRICS), *(str(entry["counts"][s]) for s in STATUSES)]
+        for name, entry in classes.items()
     ]
-    left_out = [n for n, entry in evaluation.classes.items() if math.isnan(entry["dice"]["mean"])]
-    rows.append(["**mean over classes**", *(_number(evaluation.mean[m], _digits(m)) for m in METRICS), *[""] * 4])
+    rows.append(["**mean over classes**", *(_number(m, content["mean"][m]) for m in METRICS), *[""] * len(STATUSES)])
     ok = [
-        [name, *(_number(entry["ok"][m], _digits(m)) for m in METRICS), str(entry["counts"]["ok"])]
-        for name, entry in evaluation.classes.items()
+        [name, *(_number(metric, entry["ok"][metric]) for metric in METRICS), str(entry["counts"]["ok"])]
+        for name, entry in classes.items()
     ]
-    lines = ["Mean ± standard deviation over cases; missed and false structures count with the worst value:", ""]
-    lines += _table(["class", *heads, *(status.replace("_", " ") for status in STATUSES)], rows)
-    if left_out:
-        lines += ["", f"Without any value, and so not in the mean over classes: {', '.join(left_out)}."]
-    lines += ["", "Mean over the ok cases alone, which hides what was missed or made up:", ""]
-    return lines + _table(["class", *heads, "ok"], ok)
+    left_out = [name for name, entry in classes.items() if entry["dice"]["mean"] is None]
+    parts = [
+        "Mean ± standard deviation over cases; missed and false-positive structures count with the worst value:",
+        _table(["class", *heads, *(status.replace("_", " ") for status in STATUSES)], rows),
+        *([f"Without any value, and so not in the mean over classes: {', '.join(left_out)}."] if left_out else []),
+        "Mean over the ok cases alone, which hides missed and false-positive structures:",
+        _table(["class", *heads, "ok"], ok),
+    ]
+    return "\n\n".join(parts)
 
 
-def _head(metric: str, evaluation: Evaluation) -> str:
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return pages.markdown_table(head, rows, [True, *[False] * (len(head) - 1)])
+
+
+def _head(metric: str, content: Mapping[str, Any]) -> str:
     if metric == "nsd":
-        return f"NSD at {evaluation.tolerance:g} {evaluation.unit}"
-    return f"{TITLES[metric]} [{evaluation.unit}]" if metric in DISTANCES else TITLES[metric]
+        return f"NSD at {content['tolerance']:g} {content['unit']}"
+    return f"{TITLES[metric]} [{content['unit']}]" if metric in DISTANCES else TITLES[metric]
 
 
-def _exceptions(evaluation: Evaluation) -> list[str]:
-    """Which cases missed or made up which class."""
-    lines = []
-    for status in ("missed", "false_positive"):
-        found = [f"{row['case']} ({row['class']})" for row in evaluation.rows if row["status"] == status]
-        if found:
-            lines += [f"{status.replace('_', ' ').capitalize()}: {', '.join(found)}", ""]
-    return lines
+def _number(metric: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.{3 if metric in DISTANCES else 4}f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    body = [[cell.replace("|", "\\|") for cell in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in body) for i in range(len(head))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in body]
-    rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
-    return [lines[0], rule, *lines[1:]]
-
-
-def _digits(metric: str) -> int:
-    return 3 if metric in DISTANCES else 4
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _pair(mean: float, std: float, digits: int) -> str:
-    return _number(mean, digits) + ("" if math.isnan(std) else f" ± {_number(std, digits)}")
+def _pair(metric: str, mean: float | None, std: float | None) -> str:
+    return _number(metric, mean) + ("" if std is None else f" ± {_number(metric, std)}")

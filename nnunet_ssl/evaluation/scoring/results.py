@@ -85,7 +85,7 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """Content of evaluation.md."""
-        return render(self, versions())
+        return render(self.to_json())
 
     def write(self, folder: str) -> list[str]:
         """Write the three files, each in one step after all of them are complete. Returns their paths."""
@@ -135,10 +135,10 @@ def read_rows(path_csv: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path_csv, dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas' errors of empty and of ragged files are ValueErrors
-        raise complain(f"{path_csv} is no evaluation.csv: {error}") from error
+        raise complain(f"{path_csv} is not an evaluation.csv: {error}") from error
     if (header := tuple(table.columns)) != COLUMNS:
         raise complain(
-            f"{path_csv} is no evaluation.csv of this version.",
+            f"{path_csv} is not an evaluation.csv of this version.",
             [f"its header is {','.join(header)}", f"expected was {','.join(COLUMNS)}"],
             "Run `nnunet_ssl evaluate` again.",
         )

@@ -86,7 +86,7 @@ def score_pair(
         prediction: bool, the same shape.
         spacing: per axis.
         tolerance: of the NSD, in the unit of the spacing.
-        diagonal: of the whole image in the same unit, the distance of what was missed or made up.
+        diagonal: of the whole image in the same unit, the distance of missed and false-positive structures.
     """
     present, predicted = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     if present and predicted:

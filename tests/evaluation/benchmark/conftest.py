@@ -1,4 +1,4 @@
-"""A benchmark on a tiny dataset, with the trainings played by a script."""
+"""A benchmark on a tiny dataset, with the training runs played by a script."""
 
 from __future__ import annotations
 

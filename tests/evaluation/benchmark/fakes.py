@@ -1,4 +1,4 @@
-"""A small dataset with splits, and a benchmark on it whose trainings are played by fake_nnunet.py."""
+"""A small dataset with splits, and a benchmark on it whose training runs are played by fake_nnunet.py."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def write_checkpoint(path: Path) -> None:
 
 def install(folder: str | Path, patch: Callable[[object, str, object], None] = setattr) -> None:
     """Put the fake commands, a quick evaluation and an empty report in place of the real ones."""
-    from nnunet_ssl.evaluation.benchmark import evaluator, execute, start
+    from nnunet_ssl.evaluation.benchmark import evaluator, execute
 
     patch(execute, "find_command", lambda name: str(Path(folder) / name))
     patch(evaluator.Evaluator, "evaluate", lambda self, task, log, stop: quick_evaluation(task))
-    patch(start, "write_report", lambda output: f"report: {output}")
+    patch(benchmark, "write_report", lambda output: f"report: {output}")
 
 
 def quick_evaluation(task: ToEvaluate) -> None:

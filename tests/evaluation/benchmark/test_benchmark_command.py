@@ -62,11 +62,11 @@ def test_defaults():
     ("words", "text"),
     [
         (("-d", "4", "-tr", "T"), "Missing: -c, --splits."),
-        (("--manifest", "x", "-d", "4"), "--manifest says all"),
-        (("--manifest", "x", "-device", "cpu"), "--manifest says all"),
+        (("--manifest", "x", "-d", "4"), "--manifest takes the place"),
+        (("--manifest", "x", "-device", "cpu"), "--manifest takes the place"),
         ((), "There is no benchmark in /out"),
         (("-d", "4", "-c", "2d", "-tr", "T", "--splits", "n6", "--training", "x", "--hyperparameters", "a"), '"x" is'),
-        (("-d", "4", "-c", "2d", "-tr", "T", "--splits", "n6", "--training", "seed=3"), 'stands under "seeds"'),
+        (("-d", "4", "-c", "2d", "-tr", "T", "--splits", "n6", "--training", "seed=3"), 'belongs under "seeds"'),
         (("-d", "4", "-c", "2d", "-tr", "T", "--splits", "n6", "--test-images", "i"), "both test_images and"),
     ],
 )

@@ -70,6 +70,17 @@ def test_a_length_variant_takes_the_hyperparameters_of_its_trainer(place: Place)
     assert job.settings["hyperparameters"] == {SKCDF: {"unsupervised_weight": 2.0}}
 
 
+def test_a_job_knows_the_length_of_its_training_run(place: Place):
+    """The name wins, then the settings, then the trainer's own default, which is not 1000 for every preset."""
+    names = (f"{SKCDF}_3epochs", f"{SKCDF}_paper", f"{SKCDF}_paper_7epochs", "nnUNetTrainerDualNetworks_released")
+
+    def epochs(**changes: Any) -> list[int | None]:
+        return [job.epochs for job in jobs_of(place, trainers=names, **changes)]
+
+    assert epochs(training={}) == [1000, 3, 1500, 7, 24]
+    assert epochs(training={"num_epochs": 2}) == [2, 3, 2, 7, 2]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -209,7 +220,7 @@ def test_a_test_set_with_a_label_too_few(place: Place):
 
 def test_an_output_folder_that_cannot_be(place: Place):
     place.out.write_text("a file")
-    assert f"{place.out} cannot be made, for {place.out} is a file" in faults(place)
+    assert f"{place.out} cannot be made, because {place.out} is a file" in faults(place)
 
 
 def test_a_preprocessed_folder_that_cannot_be_written_to(place: Place, monkeypatch):

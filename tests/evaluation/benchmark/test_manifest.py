@@ -83,7 +83,7 @@ def test_all_faults_are_said_at_once():
         'dataset [5]: "folds" must be a list of whole numbers, got [True]',
         'dataset (no name): "dataset" must be a name or an id',
         '"plans" must be text, got 3',
-        'the seed stands under "seeds"',
+        'the seed belongs under "seeds"',
         "needs both test_images and test_labels",
         '"hyperparameters" must be a dictionary {trainer: {setting: value}}',
     ):

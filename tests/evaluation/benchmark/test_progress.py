@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, FAILED, RUNNING, Stage, job_folder, log_path
 from nnunet_ssl.evaluation.benchmark.progress import Board, Lines, LiveTable, duration
-from nnunet_ssl.evaluation.benchmark.training_log import TrainingLog, number_of_epochs
+from nnunet_ssl.evaluation.benchmark.training_log import TrainingLog
 from tests.evaluation.benchmark.test_jobs import JOB, record_of
 
 STAMP = "2025-11-21 14:05:10.742669: "
@@ -20,8 +20,7 @@ STAMP = "2025-11-21 14:05:10.742669: "
 def jobs():
     from dataclasses import replace
 
-    settings = {"training": {"num_epochs": 20}}
-    return [replace(JOB, fold=fold, settings=settings) for fold in range(4)]
+    return [replace(JOB, fold=fold, epochs=20) for fold in range(4)]
 
 
 @pytest.fixture
@@ -58,12 +57,11 @@ def test_the_log_of_a_training_is_followed(tmp_path: Path):
     assert log.done == 3
 
 
-@pytest.mark.parametrize(
-    ("trainer", "settings", "epochs"),
-    [("T", {}, 1000), ("T", {"training": {"num_epochs": 20}}, 20), ("T_7epochs", {"training": {"num_epochs": 20}}, 7)],
-)
-def test_the_length_of_a_training(trainer: str, settings: dict, epochs: int):
-    assert number_of_epochs(trainer, settings) == epochs
+def test_without_a_length_no_time_left_is_claimed(tmp_path: Path):
+    (tmp_path / "log.txt").write_text(f"{STAMP}Epoch 0\n{STAMP}Epoch time: 2.0 s\n")
+    log = TrainingLog(str(tmp_path / "log.txt"), None)
+    log.read()
+    assert (log.done, log.seconds_left) == (1, None)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (75, "1 min 15 s"), (3725, "1 h 02 min")])

@@ -85,7 +85,7 @@ def test_what_is_complete_is_skipped_whatever_order_or_length(place: Place, caps
     assert start(place, "-tr", SKCDF, MEAN_TEACHER) == 0
     assert (place.out / "jobs" / place.job(MEAN_TEACHER) / "record.json").read_bytes() == before
     output = capsys.readouterr().out
-    assert "2 jobs, 2 of them complete before" in output and "3 jobs, 2 of them complete before" in output
+    assert "2 jobs, 2 of them already complete" in output and "3 jobs, 2 of them already complete" in output
     assert stages(place, SKCDF) == ["train", "evaluate"]
 
 
@@ -125,7 +125,7 @@ def test_a_failed_job_is_named_and_the_others_complete(place: Place, capsys):
 def test_a_training_that_leaves_nothing_has_failed(place: Place):
     (place.bin / "nnUNetv2_train").write_text("#!/bin/sh\necho bye\n")
     assert start(place) == 1
-    assert "ended without error but without result" in place.record(CONTROL)["error"]
+    assert "ended without an error but left no result" in place.record(CONTROL)["error"]
 
 
 def test_an_evaluation_that_fails(place: Place, monkeypatch):

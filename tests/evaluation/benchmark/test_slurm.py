@@ -167,7 +167,7 @@ def test_submitit_runs_the_real_entry_to_the_table(place: Place, monkeypatch, ca
     capsys.readouterr()
     assert run("-o", str(place.out), "--run", "submitit-local") == 0
     output = capsys.readouterr().out
-    assert "2 jobs, 1 of them complete before" in output and "2 jobs: 2 complete." in output
+    assert "2 jobs, 1 of them already complete" in output and "2 jobs: 2 complete." in output
     assert output.count("submitted as ") == 1 and f": {place.job(MEAN_TEACHER)}\n" in output
     assert [stage["name"] for stage in place.record(MEAN_TEACHER)["stages"]] == ["train", "evaluate"]
 

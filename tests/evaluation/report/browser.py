@@ -72,6 +72,7 @@ def browser(profile: Path) -> Iterator[Any]:
 
 def visit(session: Any, path: Path) -> Page:
     """Open a file and collect what it did until it was loaded."""
+    session.get("about:blank")  # else the requests of Chromium's own start page may still come in
     for kind in ("browser", "performance"):
         session.get_log(kind)  # of the page before
     session.get(path.resolve().as_uri())

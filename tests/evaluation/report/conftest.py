@@ -45,4 +45,5 @@ def report(pictured: Path, published: Path, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         for name in FOLDERS:
             patch.delenv(name, raising=False)
-        return Path(write_report(str(pictured), str(tmp_path_factory.mktemp("report") / "new"), published=published))
+        patch.setattr("nnunet_ssl.evaluation.report.published.PATH", published)
+        return Path(write_report(str(pictured), str(tmp_path_factory.mktemp("report") / "new")))

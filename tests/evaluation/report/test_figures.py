@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from nnunet_ssl.evaluation.report import overlay_figure
 from nnunet_ssl.evaluation.report.class_figure import case_values
-from nnunet_ssl.evaluation.report.drawing import COLORS, CONTROL_COLOR, styles
+from nnunet_ssl.evaluation.report.drawing import COLORS, CONTROL_COLOR, legend, line_handles, new_figure, styles
 from nnunet_ssl.evaluation.report.example_cases import choose_cases
 from nnunet_ssl.evaluation.report.figures import make_figures
 from nnunet_ssl.evaluation.report.load import load_benchmark
@@ -27,7 +27,7 @@ def benchmark(pictured):
 
 
 def job_of(benchmark, trainer, fold="0", seed="0"):
-    return next(j for j in benchmark.jobs if (j.trainer, j.fold, j.seed, j.split) == (trainer, fold, seed, "n6"))
+    return next(j for j in benchmark.runs if (j.trainer, j.fold, j.seed, j.split) == (trainer, fold, seed, "n6"))
 
 
 def color_share(png: bytes, color: str) -> float:
@@ -75,12 +75,19 @@ def test_a_training_without_checkpoint(tmp_path):
 
 def test_what_cannot_be_drawn_is_named(tmp_path):
     benchmark = load_benchmark(str(synthetic.build(tmp_path, splits={"n6": (6, 10)}, trainers=(CONTROL,))))
-    tables = make_tables(benchmark, ("dice",), CONTROL, {synthetic.DATASET: ({}, "")})
+    tables = make_tables(benchmark, ("dice",), CONTROL, {synthetic.DATASET: {}})
     figures, notes = make_figures(benchmark, tables, CONTROL, styles([CONTROL], CONTROL), ["case_0"])
     assert [Path(f.file).stem.split("validation_")[1] for f in figures] == ["labels", "classes_dice"]
     assert sum(note.startswith("No learning curve of ") for note in notes) == 4
     (picture,) = (note for note in notes if note.startswith("No picture of case_0"))
     assert f"the image case_0_0000.nii.gz was not found in {tmp_path}" in picture
+
+
+def test_a_legend_is_as_wide_as_its_figure_at_most():
+    for width, columns in ((3.4, 1), (6.8, 3), (20.0, 4)):
+        figure = new_figure(width, 2)
+        legend(figure, line_handles([*styles([f"nnUNetTrainer{i}" for i in range(4)], CONTROL).values()]))
+        assert figure.legends[0]._ncols == columns
 
 
 def test_values_of_the_boxes(benchmark):

@@ -14,7 +14,7 @@ FIRST = f"{DATASET}__3d_fullres__{CONTROL}__n6__fold0__seed0"
 
 
 def the_job(folder, name=FIRST):
-    return next(job for job in load_benchmark(str(folder)).jobs if job.name == name)
+    return next(job for job in load_benchmark(str(folder)).runs if job.name == name)
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def folder(tmp_path):
 
 def test_values_and_jobs(folder):
     benchmark = load_benchmark(str(folder))
-    assert [job.state for job in benchmark.jobs] == ["complete"] * 4
+    assert [job.state for job in benchmark.runs] == ["complete"] * 4
     assert len(benchmark.values) == 4 * 2 * 2
-    job = benchmark.jobs[0]
+    job = benchmark.runs[0]
     assert (job.name, job.fold, job.seed, job.labeled, job.plans) == (FIRST, "0", "0", 6, "nnUNetPlans")
     assert job.evaluations["validation"]["unit"] == "mm" and "cases" not in job.evaluations["validation"]
 
@@ -73,7 +73,7 @@ def test_a_damaged_record_without_manifest_is_known_by_its_name(folder):
 def test_a_result_of_other_settings_is_not_shown(folder):
     change(folder, settings_sha256="other")
     job = the_job(folder)
-    assert job.state == "incomplete" and "other settings" in job.reason
+    assert job.state == "incomplete" and "settings other than" in job.reason
     assert FIRST not in set(load_benchmark(str(folder)).values["job"])
 
 
@@ -99,12 +99,12 @@ def test_jobs_that_the_manifest_no_longer_has_are_left_out(folder):
     manifest["jobs"] = [job for job in manifest["jobs"] if job["fold"] == 1]
     path.write_text(json.dumps(manifest))
     benchmark = load_benchmark(str(folder))
-    assert {job.fold for job in benchmark.jobs} == {"1"} == set(benchmark.values["fold"])
+    assert {job.fold for job in benchmark.runs} == {"1"} == set(benchmark.values["fold"])
     assert len(benchmark.left_out) == 2 and FIRST in benchmark.left_out
 
 
 def test_units_are_not_mixed(folder):
     write_evaluation(folder / "jobs" / FIRST, [row("case_0", "ball", 0.5)], unit="voxel")
-    with pytest.raises(SemiSupervisedError, match="evaluated differently") as error:
+    with pytest.raises(SemiSupervisedError, match="evaluated in different ways") as error:
         load_benchmark(str(folder))
     assert FIRST in str(error.value) and "unit voxel" in str(error.value) and "unit mm" in str(error.value)

@@ -14,7 +14,7 @@ def test_subjects_come_from_the_preprocessed_dataset(tmp_path, monkeypatch):
 def test_no_preprocessed_dataset(tmp_path, monkeypatch):
     subjects, why = read_subjects(DATASET)
     assert subjects == {}
-    assert why == "splits_ssl.json could not be read (The environment variable nnUNet_preprocessed is not set.)"
+    assert why == "splits_ssl.json could not be read (The environment variable nnUNet_preprocessed is not set)"
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     subjects, why = read_subjects(DATASET)
     assert subjects == {} and why.startswith("splits_ssl.json could not be read")

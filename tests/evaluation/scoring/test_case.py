@@ -68,7 +68,7 @@ def test_probabilities_are_no_labels(tmp_path):
     write(tmp_path / "p.nii.gz", volume().astype(np.float32) * 0.5)
     half = int((volume() == 1).sum())
     assert evaluate(tmp_path).problems == (
-        f"c: the prediction p.nii.gz is no label file: {half} voxels are no whole numbers",
+        f"c: the prediction p.nii.gz is not a label file: {half} voxels are not whole numbers",
     )
 
 
@@ -100,7 +100,7 @@ def test_other_shapes_and_several_channels(tmp_path):
     )
     image = SimpleITK.ReadImage(str(tmp_path / "r.nii.gz"))
     SimpleITK.WriteImage(SimpleITK.JoinSeries([image, image]), str(tmp_path / "p.nii.gz"))
-    assert evaluate(tmp_path).problems == ("c: the prediction p.nii.gz is no label file: it has 2 channels",)
+    assert evaluate(tmp_path).problems == ("c: the prediction p.nii.gz is not a label file: it has 2 channels",)
 
 
 @pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])

@@ -100,7 +100,7 @@ def test_a_fold_is_expected_as_nnunet_summarised_it(folders, tmp_path):
     (folder / "b.nii.gz").rename(folder / "c.nii.gz")
     assert pair(folders, folder).problems == [
         "b: no prediction b.nii.gz",
-        "c: unexpected prediction c.nii.gz, it is none of the expected cases",
+        "c: unexpected prediction c.nii.gz, it is not one of the expected cases",
     ]
     assert [*pair(folders, folder, cases=["a"]).files] == ["a"]
 

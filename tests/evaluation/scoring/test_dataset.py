@@ -74,7 +74,7 @@ def test_regions_and_ignore_label():
         ({"labels": {**LABELS, "ignore": 7}}, "highest"),
         ({"labels": {"background": 0, "whole": [1, 2]}}, "regions_class_order"),
         ({"labels": ["ball"]}, "labels"),
-        ({"labels": {"background": 0}}, "no class beside the background"),
+        ({"labels": {"background": 0}}, "no class besides the background"),
         ({"file_ending": "nii.gz"}, "file_ending"),
         ({"file_ending": None}, "file_ending"),
     ],
@@ -87,7 +87,7 @@ def test_unusable_dataset_json(tmp_path, content, message):
     assert str(folders.raw / "dataset.json") in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not readable JSON"), ("[1]", "holds no dictionary")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not readable JSON"), ("[1]", "not hold a dictionary")])
 def test_damaged_dataset_json(tmp_path, text, message):
     folders = Folders(tmp_path)
     (folders.raw / "dataset.json").write_text(text)

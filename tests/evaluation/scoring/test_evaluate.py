@@ -104,7 +104,7 @@ def test_every_ending_of_volumes(tmp_path, ending):
         (folders.references / "a.json").unlink()
         evaluation = evaluate_folder(*folders.paths, processes=1)
         assert (evaluation.rows[0]["hd95"], evaluation.unit) == (3.0, "voxel")
-        assert "tell no spacing" in evaluation.to_markdown()
+        assert "do not state a spacing" in evaluation.to_markdown()
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_arguments_that_cannot_be_used(tmp_path):
     with pytest.raises(SemiSupervisedError) as caught:
         evaluate_folder("no/labels", "no/predictions", str(tmp_path / "file" / "x"), tolerance=np.nan, processes=0)
     for text in (
-        "no/labels is no folder",
-        "no/predictions is no folder",
+        "no/labels is not a folder",
+        "no/predictions is not a folder",
         "tolerance",
         "processes",
         "cannot be written",

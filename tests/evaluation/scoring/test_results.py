@@ -60,7 +60,7 @@ def test_reading_the_csv_gives_the_rows_back(evaluation, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no evaluation.csv"),
+        ("", "is not an evaluation.csv"),
         ("case,dice\na,1\n", "its header is case,dice"),
         (HEADER + "\na,b,1,ok,x,1,1,1,1,1,1,1\n", "column dice"),
         (HEADER + "\na,b,1,ok,1,1,1,1,1,1,,1\n", "column reference_voxels"),
