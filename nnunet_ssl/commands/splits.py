@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from nnunet_ssl.data.recipes import DEFAULT_PLANS
 from nnunet_ssl.data.split_making import Written, create_splits
 
 
@@ -52,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
         ignore_existing_folds=args.ignore_existing_folds,
         overwrite=args.overwrite,
     )
-    print("\n".join(report(written, args.d)))
+    print("\n".join(report(written, args.d, args.p)))
     return 0
 
 
-def report(written: Written, dataset: str) -> list[str]:
+def report(written: Written, dataset: str, plans: str) -> list[str]:
     """What stands in the file now, and what to do next."""
     lines = [f"Semi-supervised splits in {written.path}", f"Folds from: {written.folds_from}"]
     for name, split in written.new.items():
@@ -72,5 +73,7 @@ def report(written: Written, dataset: str) -> list[str]:
             "NOTE: trainings with plans that carry no split use nnU-Net's own folds (splits_final.json), not these; "
             "do not compare the two."
         )
-    lines += ["Next, the settings for training:", f"  nnunet_ssl plans -d {dataset} --split {next(iter(written.new))}"]
+    of_plans = "" if plans == DEFAULT_PLANS else f" -p {plans}"
+    command = f"nnunet_ssl plans -d {dataset}{of_plans} --split {next(iter(written.new))}"
+    lines += ["Next, the settings for training:", f"  {command}"]
     return lines
