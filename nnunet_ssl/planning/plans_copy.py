@@ -26,7 +26,7 @@ class PlansCopy:
     Attributes:
         path: of the plans file.
         plans: its content.
-        merged: the source carried a settings block already; the new settings were laid over it.
+        merged: the source carried settings already; the new ones were laid over them.
         unchanged: the file stood there with the same content.
     """
 
@@ -134,7 +134,7 @@ def write_plans_copy(
     unchanged = os.path.exists(path) and _check_taken(path, plans, overwrite)
     if not unchanged:
         write_json(path, plans, indent=4)
-    return PlansCopy(path, plans, merged=BLOCK in source, unchanged=unchanged)
+    return PlansCopy(path, plans, merged=bool({*source.get(BLOCK, {})} - {CHANGED}), unchanged=unchanged)
 
 
 def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:

@@ -119,6 +119,7 @@ def test_a_small_network_and_the_commands_for_data_of_another_spacing(make_datas
     assert main(["plans", "-d", "901", "-p", "cpu", "--name", "cpu_long", "--training", "num_epochs=9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert not {*preprocessing} & {*lines}
+    assert lines[1] == "cpu carries settings already; they hold where nothing else was given."
     assert "2d: patch 8 x 8 at 2 x 2 mm, batch 3, stages with 4 8 features" in lines
 
 
@@ -134,6 +135,7 @@ def test_data_of_another_spacing_by_the_documented_commands(make_dataset, capsys
     assert main(["splits", "-d", "901", "-p", "cpu", "--counts", "2"]) == 0
     assert "  nnunet_ssl plans -d 901 -p cpu --split n2" in capsys.readouterr().out.splitlines()
     assert main(["plans", "-d", "901", "-p", "cpu", "--split", "n2"]) == 0
+    assert "carries settings" not in capsys.readouterr().out  # cpu has a network, no settings
     for folder, case in (
         ("nnUNetPlans_2d_spacing2x2", "tiny_000"),
         ("nnUNetPlans_2d_spacing2x2__unlabeled", "extra_000"),
