@@ -194,7 +194,7 @@ def test_variables(tmp_path, monkeypatch):
     value = os.pathsep.join([f"{here}/no", here])
     *_, ours, absent = environment_findings({**fine, VARIABLE: value})
     assert (ours.mark, ours.remedy) == (NOTE, "export nnUNet_extTrainer=$(nnunet_ssl path)")
-    assert (absent.mark, absent.text) == (NOTE, f"nnU-Net skips entries that do not exist: {here}/no")
+    assert (absent.mark, absent.text) == (NOTE, f"nnU-Net skips entries that are no folders: {here}/no")
 
     monkeypatch.setattr("os.access", lambda *_: False)
     assert [f.mark for f in environment_findings(good)] == [NOTE, NOTE, WRONG, OK]
