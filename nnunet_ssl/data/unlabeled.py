@@ -233,8 +233,9 @@ def _mention_others(
                 "pool; delete their files there if that is not wanted."
             )
     tests = set(_cases_in(os.path.join(raw, "imagesTs"), dataset_json)) if raw is not None else set()
-    _warn_of_cases(
-        "these cases are also in imagesTs. Training on test images without their labels is called transductive; "
-        "say so where you report results on them",
-        [case for case in images.cases if case in tests],
-    )
+    shared = sum(case in tests for case in images.cases)
+    if shared:
+        _warn(
+            f"{shared} of {len(images.cases)} cases are also in imagesTs. Training on test images without their labels "
+            "is called transductive; say so where you report results on them."
+        )
