@@ -17,7 +17,7 @@ from nnunet_ssl.trainers import TRAINERS
 
 def examine_in_child(dataset: str | None, plans: str, configurations: Sequence[str] | None) -> list[Section]:
     """See :func:`examine`, with the look-up in a fresh process, which then does the rest."""
-    chosen = {"dataset": dataset, "plans": plans, "configurations": configurations}
+    chosen: dict[str, Any] = {"dataset": dataset, "plans": plans, "configurations": configurations}
     if number_findings():  # nnU-Net cannot be imported there either
         return examine(**chosen, lookup="")
     try:
