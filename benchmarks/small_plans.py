@@ -1,67 +1,23 @@
-"""Write a copy of nnU-Net's plans with few, narrow stages, which a CPU can train: for comparisons without a GPU.
+"""`nnunet_ssl plans` with other defaults: a copy of nnU-Net's plans whose network a CPU can train.
 
-    python benchmarks/small_plans.py -d 4 -c 3d_fullres --patch 32 40 32 --features 8 16 32 64 --name nnUNetPlans_small
+    python benchmarks/small_plans.py -d 4 --patch 32 40 32                              # 3d_fullres, nnUNetPlans_small
+    python benchmarks/small_plans.py -d 27 -c 2d --spacing 3.125 --patch 96 96 --batch 8 --features 8 16 32 64 64
 
-The stages are the first ones of the plan's own, with its strides and kernel sizes. The preprocessed data are those of
-the plans copied from.
+All options are those of `nnunet_ssl plans`; -c is 3d_fullres, --batch 2 and --name nnUNetPlans_small unless given.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
 
-import numpy as np
-from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunet_ssl import cli
 
-from nnunet_ssl.data.folders import write_json
-from nnunet_ssl.planning.small_network import FEATURES, with_small_network
+DEFAULTS = ("-c", "3d_fullres", "--batch", "2", "--name", "nnUNetPlans_small")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-d", required=True, help="dataset id or name")
-    parser.add_argument("-c", default="3d_fullres", help="configuration")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans to copy")
-    parser.add_argument("--name", default="nnUNetPlans_small", help="name of the copy")
-    parser.add_argument("--patch", type=int, nargs="+", required=True, help="voxels per axis")
-    parser.add_argument("--batch", type=int, default=2, help="patches per step")
-    parser.add_argument("--features", type=int, nargs="+", default=[*FEATURES], help="channels of each stage")
-    return parser.parse_args()
-
-
-def shrunk(plans: dict, configuration: str, patch: list[int], batch: int, features: list[int], name: str) -> dict:
-    """A copy of the plans with the first ``len(features)`` stages of one configuration, and no other configuration.
-
-    Raises:
-        SystemExit: the configuration has too few stages, or the strides do not divide the patch.
-    """
-    network, stages = plans["configurations"][configuration]["architecture"]["arch_kwargs"], len(features)
-    if stages > network["n_stages"]:
-        sys.exit(f"{configuration} has {network['n_stages']} stages, fewer than --features names.")
-    divisors = np.prod(network["strides"][:stages], axis=0)
-    for axis, (size, divisor) in enumerate(zip(patch, divisors, strict=True)):
-        if size % divisor:
-            sys.exit(f"--patch: axis {axis} has {size} voxels; its strides ask for a multiple of {divisor}.")
-    per_stage = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
-    first = {key: network[key][:stages] for key in per_stage if key in network}
-    first["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: stages - 1]
-    return with_small_network(
-        plans, configuration, name, patch, batch, n_stages=stages, features_per_stage=features, **first
-    )
-
-
-def main() -> None:
-    args = arguments()
-    folder = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d))
-    plans = json.loads((folder / f"{args.p}.json").read_text())
-    target = folder / f"{args.name}.json"
-    write_json(str(target), shrunk(plans, args.c, args.patch, args.batch, args.features, args.name))
-    print(f"Wrote {target}")
+def main() -> int:
+    return cli.main(["plans", *DEFAULTS, *sys.argv[1:]])  # the last one of an option counts
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """What the volume constraint of the Lagrange-duality trainers does: multipliers frozen at zero against dual ascent.
 
-    python benchmarks/small_plans.py -d 4 --patch 32 40 32      # writes nnUNetPlans_small
+    nnunet_ssl plans -d 4 -c 3d_fullres --patch 32 40 32 --batch 2 --name nnUNetPlans_small
     nnunet_ssl splits -d 4 --counts 6
     python benchmarks/volume_constraint.py -d 4 -o OUT
     python benchmarks/volume_constraint.py -d 4 -tr nnUNetTrainerCMAformer --epochs 40 -o OUT

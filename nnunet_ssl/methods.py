@@ -1,36 +1,43 @@
-"""The trainers and their hyper-parameters as tables for the terminal."""
+"""The trainers and their hyper-parameters as tables that fit the terminal, or 80 columns where there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from nnunet_ssl.errors import complain
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.settings import describe, settings_name
 
-HEADER = ("trainer", "paper", "predicts", "2D/3D", "epochs", "extra memory", "time per step")
 
-
-def method_table() -> str:
-    """One row per trainer, from its card."""
-    rows = [HEADER]
+def method_table(console: Console) -> None:
+    """Print name and card of every trainer."""
+    rows = []
     for name in TRAINERS:
         trainer: Any = find_trainer(name)
         card: MethodCard = trainer.card
-        what = (name, card.paper, card.predicts, card.dimensions, str(trainer.default_epochs))
-        rows.append((*what, card.extra_memory, card.extra_time))
-    notes = (
-        "Memory and time per step: beyond, and as a ratio to, nnU-Net on the same number of patches.",
-        "Another length: <trainer>_<N>epochs, or num_epochs in nnunet_ssl plans. Hyper-parameters of one trainer: "
-        "nnunet_ssl methods -tr TRAINER",
+        facts = (
+            card.paper,
+            f"predicts: {card.predicts}; {card.dimensions}; {trainer.default_epochs} epochs",
+            f"memory: {card.extra_memory}",
+            f"time: {card.extra_time}",
+        )
+        rows.append((name, "\n".join(facts)))
+    _print(console, ("trainer", "paper, what predicts, memory, time per step"), rows)
+    console.print(
+        "Memory: beyond nnU-Net on the same number of patches; time: as a ratio to it.\n"
+        "Any length: TRAINER_<N>epochs. Hyper-parameters: nnunet_ssl methods -tr TRAINER"
     )
-    return "\n".join([*align(rows), "", *notes])
 
 
-def setting_table(trainer_name: str) -> str:
-    """Every hyper-parameter of a trainer: name, default, meaning, source.
+def setting_table(trainer_name: str, console: Console) -> None:
+    """Print every hyper-parameter of a trainer: name, default, meaning, source.
 
     Raises:
         SemiSupervisedError: no such trainer.
@@ -39,16 +46,25 @@ def setting_table(trainer_name: str) -> str:
         trainer: Any = find_trainer(trainer_name)
     except AttributeError as error:
         raise complain(f"{error}.", remedy="Run: nnunet_ssl methods") from error
-    name = settings_name(trainer_name)
     rows = [(key, _text(default), doc, source) for key, default, doc, source in describe(trainer.Hyperparameters)]
-    lines = [f"{trainer.__name__}: {trainer.card.paper}", ""]
+    console.print(f"{trainer.__name__}: {trainer.card.paper}\n")
     if not rows:
-        return "\n".join([*lines, "No hyper-parameters. Length, optimiser and learning rate: nnunet_ssl plans --help"])
-    lines += align([("hyper-parameter", "default", "meaning", "source"), *rows])
+        console.print("No hyper-parameters. Length, optimiser and learning rate: nnunet_ssl plans --help")
+        return
+    _print(console, ("hyper-parameter", "default", "meaning", "source"), rows)
     key, value = rows[-1][:2]
-    return "\n".join(
-        [*lines, "", f"Change them in a plans file: nnunet_ssl plans ... --hyperparameters {name}:{key}={value}"]
-    )
+    change = f"nnunet_ssl plans ... --hyperparameters {settings_name(trainer_name)}:{key}={value}"
+    console.print(f"Change them in a plans file: {change}", soft_wrap=True)  # a command stays in one line, to be copied
+
+
+def _print(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with space between the rows, whose long cells are wrapped; names, the first column, are not."""
+    table = Table(box=SIMPLE, leading=1, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for number, title in enumerate(header):
+        table.add_column(title, no_wrap=number == 0, overflow="fold")  # nothing is cut off
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table, "", sep="\n")
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:

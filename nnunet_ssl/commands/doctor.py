@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,21 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ssl.doctor.environment import environment_findings
-    from nnunet_ssl.doctor.preflight import preflight_findings
-    from nnunet_ssl.doctor.report import Section, is_wrong, render
+    from nnunet_ssl.doctor.examination import examine_in_child
+    from nnunet_ssl.doctor.report import is_wrong, render
+    from nnunet_ssl.trainers import TRAINERS
 
-    obstacles = preflight_findings()
-    if obstacles:
-        sections = [
-            Section("Installation (nothing else can be examined before this is put right)", obstacles),
-            Section("Environment", environment_findings()),
-        ]
-    else:
-        from nnunet_ssl.doctor.examine import examine_dataset, examine_installation
-
-        sections = examine_installation()
-        if args.d is not None:
-            sections += examine_dataset(args.d, args.p, args.c)
+    what = "" if args.d is None else f", then dataset {args.d}"
+    print(
+        f"PyTorch and nnU-Net are imported, {len(TRAINERS)} trainers looked up{what} ...", file=sys.stderr, flush=True
+    )
+    sections = examine_in_child(args.d, args.p, args.c)
     print("Semi-supervised training for nnU-Net: examination\n\n" + render(sections))
     return int(is_wrong(sections))

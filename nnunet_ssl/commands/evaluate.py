@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-djfile",
         metavar="FILE",
-        help="dataset.json that names the classes; default: the one with the predictions or beside the labels",
+        help="dataset.json that names the classes; default: the one with the predictions or beside the labels; "
+        "without one, every value that the files hold is a class",
     )
 
 

@@ -14,7 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from nnunet_ssl.methods import method_table, setting_table
 
-    print(method_table() if args.tr is None else setting_table(args.tr))
+    console = Console(markup=False, highlight=False, emoji=False)
+    if args.tr is None:
+        method_table(console)
+    else:
+        setting_table(args.tr, console)
     return 0

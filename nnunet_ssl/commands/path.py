@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from nnunet_ssl.discovery import VARIABLE, ext_trainer_value
+from nnunet_ssl.doctor.external_entries import entry_findings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,4 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    print(ext_trainer_value(os.environ.get(VARIABLE)))
+    current = os.environ.get(VARIABLE)
+    print(ext_trainer_value(current))
+    for finding in entry_findings(current):
+        print(f"nnunet_ssl path: {finding.text}\n-> {finding.remedy}", file=sys.stderr)

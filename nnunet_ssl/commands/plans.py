@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from nnunet_ssl.data.folders import dataset_id
+from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
+from nnunet_ssl.errors import complain
 from nnunet_ssl.planning.plans_copy import PlansCopy, parse_settings_of_all, write_plans_copy
+from nnunet_ssl.planning.small_network import SmallNetwork
 from nnunet_ssl.trainers import CONTROL
-from nnunet_ssl.training.settings import BLOCK, TrainingSettings, describe
+from nnunet_ssl.training.settings import BLOCK, CHANGED, TrainingSettings, describe
 
 EXAMPLE = "nnUNetTrainerMeanTeacher"
 
@@ -34,6 +38,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hyperparameters", nargs="+", default=[], metavar="TRAINER:KEY=VALUE", help="of single trainers"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a copy of the same name")
+    network = parser.add_argument_group(
+        "a small network, for a CPU",
+        "The copy has one configuration, whose network fits the patch by nnU-Net's own rules. With --spacing it has\n"
+        "preprocessed data of its own.",
+    )
+    network.add_argument("-c", metavar="CONFIGURATION", help="the configuration, with at least one of the following")
+    network.add_argument(
+        "--features", nargs="+", type=int, metavar="N", help="channels of each stage (default: 8 16 32 64 64 ...)"
+    )
+    network.add_argument(
+        "--patch", nargs="+", type=int, metavar="N", help="voxels per axis (default: of the plans, at most an image)"
+    )
+    network.add_argument("--batch", type=int, metavar="N", help="patches per step (default: of the plans)")
+    network.add_argument(
+        "--spacing",
+        nargs="+",
+        type=float,
+        metavar="MM",
+        help="per axis in the order of the plans, or one for all axes (default: of the plans)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,16 +69,32 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         training=training,
         hyperparameters=hyperparameters,
+        network=_network(args),
         overwrite=args.overwrite,
     )
     print("\n".join(report(result, args.p)))
     return 0
 
 
+def _network(args: argparse.Namespace) -> SmallNetwork | None:
+    changes = (args.features, args.patch, args.batch, args.spacing)
+    if all(value is None for value in changes):
+        if args.c is not None:
+            raise complain(
+                "-c chooses the configuration of a small network, of which nothing was given.",
+                remedy="Give --features, --patch, --batch or --spacing, or leave out -c to copy every configuration.",
+            )
+        return None
+    if args.c is None:
+        raise complain("A small network needs its configuration.", remedy="Give -c, such as -c 2d or -c 3d_fullres.")
+    return SmallNetwork(args.c, *changes)
+
+
 def report(result: PlansCopy, source: str) -> list[str]:
-    """What was written, and the training commands that use it."""
+    """What was written, and the commands that use it: for data of its own, and for training."""
     dataset = dataset_id(os.path.dirname(result.path))
     block, configurations = result.plans[BLOCK], result.plans["configurations"]
+    name, small = result.plans["plans_name"], block.get(CHANGED, {})
     lines = [f"Plans for semi-supervised training: {result.path}{' (unchanged)' if result.unchanged else ''}"]
     if result.merged:
         lines.append(f"{source} carries settings already; they hold where nothing else was given.")
@@ -63,9 +103,33 @@ def report(result: PlansCopy, source: str) -> list[str]:
     for trainer, values in block.get("hyperparameters", {}).items():
         lines += [f"{trainer}: {key} = {value}" for key, value in values.items()]
     configuration = "3d_fullres" if "3d_fullres" in configurations else next(iter(configurations))
+    if small:
+        folder = os.path.join(os.path.dirname(result.path), configurations[configuration]["data_identifier"])
+        lines += _small(configuration, configurations[configuration])
+        lines += _preprocessing(folder, dataset, name, configuration)
     trainers = [*block.get("hyperparameters", {EXAMPLE: {}})]
     lines += ["Next, the same fold with a semi-supervised trainer and with the control on the labelled cases alone:"]
     lines += ["  export nnUNet_extTrainer=$(nnunet_ssl path)"]
+    device = " -device cpu" if small else ""
     for trainer in [*(t for t in trainers if t != CONTROL), CONTROL]:
-        lines.append(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {result.plans['plans_name']}")
+        lines.append(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {name}{device}")
     return lines
+
+
+def _small(name: str, configuration: dict[str, Any]) -> list[str]:
+    """The configuration of a small network in a line."""
+    sizes = {key: " x ".join(f"{value:g}" for value in configuration[key]) for key in ("patch_size", "spacing")}
+    features = " ".join(map(str, configuration["architecture"]["arch_kwargs"]["features_per_stage"]))
+    patch = f"patch {sizes['patch_size']} at {sizes['spacing']} mm, batch {configuration['batch_size']}"
+    return [f"{name}: {patch}, stages with {features} features"]
+
+
+def _preprocessing(folder: str, dataset: str, plans: str, configuration: str) -> list[str]:
+    """The commands that make the data of another spacing, where they are not there yet."""
+    if unlabeled_identifiers(folder):
+        return []
+    return [
+        "First preprocess the labelled cases for these plans, and the images in imagesUn if there are any:",
+        f"  nnUNetv2_preprocess -d {dataset} -plans_name {plans} -c {configuration}",
+        f"  nnunet_ssl preprocess -d {dataset} -p {plans} -c {configuration}",
+    ]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from nnunet_ssl.data.folders import dataset_id, load_plans
+from nnunet_ssl.data.recipes import DEFAULT_PLANS
 from nnunet_ssl.data.shown_classes import shown_in, unshown_lines
 from nnunet_ssl.data.split_making import Written, create_splits
 from nnunet_ssl.doctor.dataset import load_dataset_json
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         ignore_existing_folds=args.ignore_existing_folds,
         overwrite=args.overwrite,
     )
-    print("\n".join(report(written, class_notes(written, args.p))))
+    print("\n".join(report(written, args.p, class_notes(written, args.p))))
     return 0
 
 
@@ -87,7 +88,7 @@ def class_notes(written: Written, plans_identifier: str) -> list[str]:
     return [f"NOTE: {line}" for line in lines]
 
 
-def report(written: Written, notes: Sequence[str] = ()) -> list[str]:
+def report(written: Written, plans: str = DEFAULT_PLANS, notes: Sequence[str] = ()) -> list[str]:
     """What stands in the file now, notes, and what to do next."""
     dataset = dataset_id(os.path.dirname(written.path))
     lines = [f"Semi-supervised splits in {written.path}"] if written.new else []
@@ -111,5 +112,6 @@ def report(written: Written, notes: Sequence[str] = ()) -> list[str]:
     lines += notes
     if not written.new:
         return [*lines, "Next, one training per fold:", f"  nnUNetv2_train {dataset} CONFIGURATION 0 -tr TRAINER"]
-    first = next(iter(written.new))
-    return [*lines, "Next, the settings for training:", f"  nnunet_ssl plans -d {dataset} --split {first}"]
+    of_plans = "" if plans == DEFAULT_PLANS else f" -p {plans}"
+    command = f"nnunet_ssl plans -d {dataset}{of_plans} --split {next(iter(written.new))}"
+    return [*lines, "Next, the settings for training:", f"  {command}"]

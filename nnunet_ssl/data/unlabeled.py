@@ -227,15 +227,16 @@ def _mention_others(
 ) -> None:
     """What a person might overlook: cases of earlier runs stay in the pool, and so do test images."""
     for recipe in recipes:
-        others = [case for case in unlabeled_identifiers(recipe.folder) if case not in images.cases]
-        _warn_of_cases(
-            f"{recipe.folder} also holds cases that are not in {images.path}. They stay in the unlabelled pool; "
-            "delete their files there if that is not wanted",
-            others,
-        )
+        others = sum(case not in images.cases for case in unlabeled_identifiers(recipe.folder))
+        if others:
+            _say(
+                f"{recipe.folder} also holds {others} cases that are not in {images.path}. They stay in the unlabelled "
+                "pool; delete their files there if that is not wanted."
+            )
     tests = set(_cases_in(os.path.join(raw, "imagesTs"), dataset_json)) if raw is not None else set()
-    _warn_of_cases(
-        "these cases are also in imagesTs. Training on test images without their labels is called transductive; "
-        "say so where you report results on them",
-        [case for case in images.cases if case in tests],
-    )
+    shared = sum(case in tests for case in images.cases)
+    if shared:
+        _warn(
+            f"{shared} of {len(images.cases)} cases are also in imagesTs. Training on test images without their labels "
+            "is called transductive; say so where you report results on them."
+        )

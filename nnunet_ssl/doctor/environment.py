@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from nnunet_ssl.discovery import VARIABLE, external_directory
+from nnunet_ssl.doctor.external_entries import entry_findings
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
 
 EXPORT = f"export {VARIABLE}=$(nnunet_ssl path)"
@@ -39,14 +40,10 @@ def _external(value: str | None) -> list[Finding]:
     if not value:
         return [Finding(WRONG, VARIABLE, "not set", EXPORT)]
     entries = [entry for entry in value.split(os.pathsep) if entry.strip()]
-    absent = [entry for entry in entries if not os.path.isdir(entry)]
     findings = []
     if not any(os.path.realpath(entry) == os.path.realpath(external_directory()) for entry in entries):
         text = f"{value}\ndoes not hold {external_directory()}"
         findings.append(Finding(NOTE, VARIABLE, text, EXPORT))
     else:
         findings.append(Finding(OK, VARIABLE, value))
-    if absent:
-        text = f"nnU-Net skips entries that do not exist: {', '.join(absent)}"
-        findings.append(Finding(NOTE, VARIABLE, text, f"correct {VARIABLE} if they matter"))
-    return findings
+    return [*findings, *entry_findings(value)]

@@ -1,9 +1,10 @@
-"""The whole examination, in the order in which things have to be right."""
+"""What is examined, in the order in which things have to be right."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from nnunet_ssl.data.folders import load_plans, preprocessed_base
 from nnunet_ssl.data.recipes import check_complete
@@ -18,12 +19,16 @@ from nnunet_ssl.doctor.settings_files import plans_findings, split_findings
 from nnunet_ssl.errors import SemiSupervisedError
 
 
-def examine_installation() -> list[Section]:
-    """Everything that does not depend on a dataset."""
+def examine_installation(lookup: dict[str, dict[str, Any]] | str) -> list[Section]:
+    """Everything that does not depend on a dataset.
+
+    Args:
+        lookup: nnU-Net's answers for our trainers, or why there are none.
+    """
     return [
         Section("Installation", installation_findings()),
         Section("Environment", environment_findings()),
-        Section("Trainers, by nnU-Net's own look-up", trainer_findings()),
+        Section("Trainers, by nnU-Net's own look-up", trainer_findings(lookup)),
         Section("Training on this machine", device_findings()),
     ]
 

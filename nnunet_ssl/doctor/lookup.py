@@ -23,30 +23,38 @@ TIMEOUT = 600  # seconds; the modules of other people's directories are imported
 CHILD = Path(__file__).with_name("lookup_child.py")
 
 
-def trainer_findings() -> list[Finding]:
-    """One finding per trainer: found by nnU-Net's own look-up, and the very class of the installed package?"""
-    try:
-        answers = ask(list(TRAINERS))
-    except RuntimeError as error:
+def trainer_findings(answers: dict[str, dict[str, Any]] | str) -> list[Finding]:
+    """One finding per trainer: found by nnU-Net's own look-up, and the very class of the installed package?
+
+    Args:
+        answers: see :func:`ask`, or why there are none.
+    """
+    if isinstance(answers, str):
         remedy = f"look at the directories in {VARIABLE}; then {EXPORT}"
-        return [Finding(WRONG, "look-up", f"nnU-Net's search for trainers ended early: {error}", remedy)]
+        return [Finding(WRONG, "look-up", f"nnU-Net's search for trainers ended early: {answers}", remedy)]
     return [_finding(name, answers[name]) for name in TRAINERS]
 
 
-def ask(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def ask(names: Sequence[str], examination: dict[str, Any] | None = None) -> dict[str, Any]:
     """nnU-Net's answers in a process of its own, with this environment and without the current directory.
 
+    Args:
+        names: of trainers.
+        examination: arguments of :func:`nnunet_ssl.doctor.examination.examine`, to be done there, too.
+
     Returns:
-        name -> {"error": text} or {"module": where the class says it is from, "same": bool}.
+        "trainers": name -> {"error": text} or {"module": where the class says it is from, "same": bool}; and
+        "sections", if the examination came to its end there.
 
     Raises:
         RuntimeError: that process ended without an answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
+        question = json.dumps({"names": list(names), "examination": examination})
         try:
             done = subprocess.run(
-                [sys.executable, str(CHILD), str(answer), *names],
+                [sys.executable, str(CHILD), str(answer), question],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -59,7 +67,7 @@ def ask(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not answer.is_file():
             lines = done.stdout.strip().splitlines() or ["no output"]
             raise RuntimeError(f"exit code {done.returncode}, {lines[-1]}")
-        answers: dict[str, dict[str, Any]] = json.loads(answer.read_text(encoding="utf-8"))
+        answers: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return answers
 
 

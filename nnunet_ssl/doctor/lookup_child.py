@@ -1,4 +1,4 @@
-"""Run as a script by lookup.py: argv holds the answer file and the names of the trainers."""
+"""Run as a script by lookup.py: argv holds the answer file, and as JSON what to answer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ import os
 from typing import Any
 
 
-def look_up(name: str) -> Any:
-    """The class that nnU-Net finds, or the text of its error."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
+def look_up(names: list[str]) -> dict[str, Any]:
+    """name -> the class that nnU-Net finds, or the text of its error."""
     try:
-        return recursive_find_trainer_class_by_name(name)
-    except (Exception, SystemExit) as error:  # anything may happen in other people's modules
-        text = str(error).split(". If the trainer is located elsewhere")[0]
-        return (
-            f"{type(error).__name__}: {text}" if text and not isinstance(error, RuntimeError) else text or repr(error)
-        )
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    except (Exception, SystemExit) as error:  # a broken installation fails in any way, and for every name alike
+        return dict.fromkeys(names, _text(error))
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            found[name] = recursive_find_trainer_class_by_name(name)
+        except (Exception, SystemExit) as error:  # anything may happen in other people's modules
+            found[name] = _text(error)
+    return found
+
+
+def _text(error: BaseException) -> str:
+    text = str(error).split(". If the trainer is located elsewhere")[0]
+    return f"{type(error).__name__}: {text}" if text and not isinstance(error, RuntimeError) else text or repr(error)
 
 
 def describe(name: str, found: Any) -> dict[str, Any]:
@@ -35,13 +42,22 @@ def describe(name: str, found: Any) -> dict[str, Any]:
     return {"module": found.__module__, "same": found is find_trainer(name)}
 
 
-def main(answer: str, names: list[str]) -> None:
-    found = {name: look_up(name) for name in names}  # all of them before our package is imported here
-    content = {name: describe(name, trainer) for name, trainer in found.items()}
+def write(answer: str, content: dict[str, Any]) -> None:
     with open(f"{answer}.tmp", "w", encoding="utf-8") as file:
         json.dump(content, file)
     os.replace(f"{answer}.tmp", answer)
 
 
+def main(answer: str, names: list[str], examination: dict[str, Any] | None) -> None:
+    found = look_up(names)  # all of them before our package is imported here
+    content: dict[str, Any] = {"trainers": {name: describe(name, trainer) for name, trainer in found.items()}}
+    write(answer, content)  # kept, should the examination end this process
+    if examination is not None:
+        from nnunet_ssl.doctor.examination import examine  # PyTorch and nnU-Net are imported here already
+
+        sections = examine(**examination, lookup=content["trainers"])
+        write(answer, content | {"sections": [section.to_json() for section in sections]})
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], **json.loads(sys.argv[2]))

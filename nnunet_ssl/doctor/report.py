@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from nnunet_ssl.errors import SemiSupervisedError
 
@@ -39,6 +40,15 @@ class Section:
 
     title: str
     findings: list[Finding]
+
+    def to_json(self) -> dict[str, Any]:
+        """For another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Section:
+        """What :meth:`to_json` gave."""
+        return cls(content["title"], [Finding(**finding) for finding in content["findings"]])
 
 
 def is_wrong(sections: Iterable[Section]) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base, write_json
 from nnunet_ssl.data.splits import find_split, read_splits, splits_path
 from nnunet_ssl.errors import complain
+from nnunet_ssl.planning.small_network import SmallNetwork, shrink
 from nnunet_ssl.trainers import TRAINERS, find_trainer
-from nnunet_ssl.training.settings import BLOCK, BLOCK_KEYS, TrainingSettings, find_problems, settings_name
+from nnunet_ssl.training.settings import BLOCK, BLOCK_KEYS, CHANGED, TrainingSettings, find_problems, settings_name
 
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final", "splits_ssl")  # other JSON files of the same folder
 
@@ -25,7 +26,7 @@ class PlansCopy:
     Attributes:
         path: of the plans file.
         plans: its content.
-        merged: the source carried a settings block already; the new settings were laid over it.
+        merged: the source carried settings already; the new ones were laid over them.
         unchanged: the file stood there with the same content.
     """
 
@@ -59,7 +60,9 @@ def make_plans_copy(
     result["plans_name"] = name
     problems = [p for p in (name_problem(name),) if p]
     old = result.get(BLOCK, {})
-    if not isinstance(old, dict) or not all(isinstance(old.get(k, {}), dict) for k in ("training", "hyperparameters")):
+    if not isinstance(old, dict) or not all(
+        isinstance(old.get(k, {}), dict) for k in ("training", "hyperparameters", CHANGED)
+    ):
         raise complain(f'plans["{BLOCK}"] of "{plans.get("plans_name")}" is damaged; start from other plans (-p).')
     problems += [f'unknown key "{key}" in plans["{BLOCK}"]' for key in old if key not in BLOCK_KEYS]
     block: dict[str, Any] = {**old}
@@ -101,9 +104,13 @@ def write_plans_copy(
     split: str | None = None,
     training: Mapping[str, Any] | None = None,
     hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+    network: SmallNetwork | None = None,
     overwrite: bool = False,
 ) -> PlansCopy:
     """Write ``<name>.json`` beside the plans it is a copy of; ``<plans>_<split>`` unless named.
+
+    Args:
+        network: for a CPU, see :func:`nnunet_ssl.planning.small_network.shrink`; None: that of the plans.
 
     Raises:
         SemiSupervisedError: no such dataset, plans or split; the name is taken (``overwrite`` replaces plans that carry
@@ -118,6 +125,8 @@ def write_plans_copy(
     if name in RESERVED:
         raise complain(f'"{name}" is the name of another file in {base}.', remedy="Choose another --name.")
     plans = make_plans_copy(source, name, split, training or {}, hyperparameters or {})
+    if network is not None:
+        plans = shrink(plans, network)
     split = plans[BLOCK].get("split")  # asked for, or carried by the source
     if split is not None:
         find_split(read_splits(base, [split]), split, splits_path(base))
@@ -125,7 +134,7 @@ def write_plans_copy(
     unchanged = os.path.exists(path) and _check_taken(path, plans, overwrite)
     if not unchanged:
         write_json(path, plans, indent=4)
-    return PlansCopy(path, plans, merged=BLOCK in source, unchanged=unchanged)
+    return PlansCopy(path, plans, merged=bool({*source.get(BLOCK, {})} - {CHANGED}), unchanged=unchanged)
 
 
 def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:

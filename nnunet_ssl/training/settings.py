@@ -2,7 +2,8 @@
 
     {"split": "l10",
      "training": {"num_epochs": 200, "optimizer": "adamw", "initial_lr": 0.003},
-     "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.1}}}
+     "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.1}},
+     "changed": {"2d": ["data_identifier", "spacing"]}}
 
 nnU-Net copies the plans to the results, to exported models and to every machine that predicts, so the settings
 travel with the weights and no trainer needs constructor arguments.
@@ -22,7 +23,8 @@ from typing import Any, TypeVar
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
 BLOCK = "nnunet_ssl"
-BLOCK_KEYS = ("split", "training", "hyperparameters")
+CHANGED = "changed"  # configuration -> its keys that differ on purpose from the plans it was copied from
+BLOCK_KEYS = ("split", "training", "hyperparameters", CHANGED)
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
 
 T = TypeVar("T")

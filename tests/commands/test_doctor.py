@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nnunet_ssl.cli import main
 from nnunet_ssl.discovery import VARIABLE, external_directory
-from nnunet_ssl.doctor import examine, installation, lookup, preflight
+from nnunet_ssl.doctor import examination, installation, lookup, preflight
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section, is_wrong, render
 from nnunet_ssl.errors import INSTALL
@@ -26,8 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_everything_right(split_dataset, monkeypatch, capsys):
     monkeypatch.setenv(VARIABLE, external_directory())
-    assert main(["doctor", "-d", "901"]) == 0
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    with only_one_child(monkeypatch):
+        assert main(["doctor", "-d", "901"]) == 0
+    output = capsys.readouterr()
+    assert output.err == f"PyTorch and nnU-Net are imported, {len(TRAINERS)} trainers looked up, then dataset 901 ...\n"
+    lines = [" ".join(line.split()) for line in output.out.splitlines()]
     assert lines[0] == "Semi-supervised training for nnU-Net: examination"
     assert lines[-1] == "Nothing is wrong."
     for name, module in TRAINERS.items():
@@ -46,11 +51,22 @@ def test_everything_right(split_dataset, monkeypatch, capsys):
     assert not any(line.startswith("Searching") for line in lines)  # nnU-Net's own prints
 
 
+@contextmanager
+def only_one_child(monkeypatch) -> Iterator[None]:
+    """One process, and nothing is examined in this one, where PyTorch would have to be imported a second time."""
+    started = []
+    run = subprocess.run
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", lambda *args, **kwargs: started.append(args) or run(*args, **kwargs))
+        patch.setattr(examination, "preflight_findings", lambda: pytest.fail("examined here, not in the child"))
+        yield
+    assert len(started) == 1
+
+
 def test_the_exit_code_is_1_if_anything_is_wrong(monkeypatch, capsys):
     for mark, code in ((OK, 0), (NOTE, 0), (WRONG, 1)):
-        monkeypatch.setattr(
-            examine, "examine_installation", lambda mark=mark: [Section("S", [Finding(mark, "i", "t")])]
-        )
+        section = Section("S", [Finding(mark, "i", "t")])
+        monkeypatch.setattr(examination, "examine_in_child", lambda *_, section=section: [section])
         assert main(["doctor"]) == code
         assert f"  {mark:<5} i t" in capsys.readouterr().out.splitlines()
 
@@ -178,7 +194,7 @@ def test_variables(tmp_path, monkeypatch):
     value = os.pathsep.join([f"{here}/no", here])
     *_, ours, absent = environment_findings({**fine, VARIABLE: value})
     assert (ours.mark, ours.remedy) == (NOTE, "export nnUNet_extTrainer=$(nnunet_ssl path)")
-    assert (absent.mark, absent.text) == (NOTE, f"nnU-Net skips entries that do not exist: {here}/no")
+    assert (absent.mark, absent.text) == (NOTE, f"nnU-Net skips entries that are no folders: {here}/no")
 
     monkeypatch.setattr("os.access", lambda *_: False)
     assert [f.mark for f in environment_findings(good)] == [NOTE, NOTE, WRONG, OK]
@@ -210,7 +226,7 @@ def test_trainers_that_nnunet_does_not_find(tmp_path, monkeypatch, value, text, 
     monkeypatch.delenv(VARIABLE, raising=False)
     if value is not None:
         monkeypatch.setenv(VARIABLE, os.pathsep.join([str(folder), external_directory()]))
-    findings = lookup.trainer_findings()
+    (findings,) = (s.findings for s in examination.examine_in_child(None, "", None) if s.title.startswith("Trainers"))
     assert len(findings) == (1 if value == "kills" else len(TRAINERS))
     if value == "copy":  # where the search meets a copy first that imports our class, nnU-Net finds the right one
         findings = [finding for finding in findings if finding.mark == WRONG]

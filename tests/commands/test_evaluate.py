@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunet_ssl import cli
@@ -92,3 +93,40 @@ def test_through_the_command_line_an_error_is_explained_without_a_traceback(fold
     assert "- b: no prediction b.nii.gz" in error
     assert "Traceback" not in error
     assert cli.main(["evaluate", *arguments, "-np", "1", "--cases", "a"]) == 0
+
+
+def test_without_a_dataset_json_the_values_in_the_files_are_the_classes(folders, capsys):
+    (folders.raw / "dataset.json").unlink()
+    made_up = volume(1)
+    made_up[0, 0, 0] = 7
+    write(folders.predictions / "b.nii.gz", made_up)
+    assert call(*paths(folders), "-np", 1) == 0
+    note = "No dataset.json was found: the classes are the label values in the files (1, 2, 7), 0 the background."
+    assert f"NOTE: {note} Only predictions hold 7." in capsys.readouterr().out.splitlines()
+    content = json.loads((folders.predictions / "evaluation.json").read_text())
+    assert content["notes"] == [f"{note} Only predictions hold 7."]
+    assert [(row["case"], row["class"], row["label"], row["status"]) for row in content["cases"]][3:6] == [
+        ("b", "1", 1, "ok"), ("b", "2", 2, "ok"), ("b", "7", 7, "false_positive"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), "Every voxel of every file is 0"),
+        (np.arange(343, dtype=np.uint16).reshape(7, 7, 7), "342 different values; these are no label files"),
+    ],
+)
+def test_files_without_labels_and_without_a_dataset_json(folders, labels, message):
+    (folders.raw / "dataset.json").unlink()
+    for file in (*folders.references.glob("*.nii.gz"), *folders.predictions.glob("*.nii.gz")):
+        write(file, labels)
+    with pytest.raises(SemiSupervisedError, match=message):
+        call(*paths(folders), "-np", 1)
+
+
+def test_files_that_cannot_be_read_are_named_without_a_dataset_json_too(folders):
+    (folders.raw / "dataset.json").unlink()
+    (folders.predictions / "b.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(SemiSupervisedError, match=r"b: the prediction b\.nii\.gz"):
+        call(*paths(folders), "-np", 1)

@@ -14,31 +14,52 @@ from nnunet_ssl.trainers import TRAINERS, find_trainer
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_every_trainer_with_its_card(capsys):
+def words(text: str) -> list[str]:
+    """Without the wrapping of the lines."""
+    return " ".join(text.split()).split()
+
+
+@pytest.mark.parametrize("columns", [None, 60, 140])
+def test_every_trainer_with_its_card_in_the_width_of_the_terminal(monkeypatch, capsys, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["methods"]) == 0
-    header, rule, *rows = capsys.readouterr().out.splitlines()
-    assert header.split("  ")[0] == "trainer"
-    assert set(rule) == {"-", " "}
-    starts = [0] + [i + 2 for i in range(len(rule)) if rule[i : i + 2] == "  "]
-    for row, name in zip(rows, TRAINERS, strict=False):
-        cells = [row[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
-        assert [*cells[:4], *cells[5:]] == [name, *dataclasses.astuple(find_trainer(name).card)]
-        assert cells[4] == str(find_trainer(name).default_epochs)
-    assert rows[len(TRAINERS)] == ""
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= (columns or 80)  # 80: into a pipe
+    shown, position = words(output), 0
+    for name in TRAINERS:
+        position = shown.index(name, position)
+        following = shown[position + 1 :]
+        for fact in dataclasses.astuple(find_trainer(name).card):
+            assert " ".join(words(fact)) in " ".join(following[:60]), (name, fact)
+        assert f"{find_trainer(name).default_epochs} epochs" in " ".join(following[:60])
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerMeanTeacher", "nnUNetTrainerMeanTeacher_5epochs"])
-def test_hyperparameters_with_default_meaning_and_source(name, capsys):
+def test_hyperparameters_with_default_meaning_and_source(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["methods", "-tr", name]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{name}: Tarvainen & Valpola")
-    rows = {line.split()[0]: line for line in lines[4:] if line}
+    rows = {line.split()[0]: line.rstrip() for line in lines[4:] if line.strip()}
     for field in dataclasses.fields(find_trainer(name).Hyperparameters):
         assert field.metadata["doc"] in rows[field.name]
         assert rows[field.name].endswith(field.metadata["source"])
     assert rows["ema_decay"].split()[1] == "0.99"
     assert rows["unlabeled_batch_size"].split()[1] == "null"
     assert "--hyperparameters nnUNetTrainerMeanTeacher:" in lines[-1]
+
+
+@pytest.mark.parametrize("name", [*TRAINERS])
+def test_hyperparameters_into_a_pipe_are_80_columns_wide_and_nothing_is_cut_off(name, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main(["methods", "-tr", name]) == 0
+    output = capsys.readouterr().out
+    table = [line for line in output.splitlines() if not line.startswith("Change them")]  # with a command to copy
+    assert max(map(len, table)) <= 80
+    assert "…" not in output
+    assert {field.name for field in dataclasses.fields(find_trainer(name).Hyperparameters)} <= {*words(output)}
 
 
 def test_a_trainer_without_hyperparameters(capsys):

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_ssl.cli import main
 from tests.helpers_splits import make_planned
@@ -59,6 +61,9 @@ def test_without_a_split_every_label_is_used(base, capsys):
         (["--split", "l10", "--name", "a/b"], '"a/b"'),
         (["--split", "l10", "--name", "a__b"], "double underscore"),
         (["--training", "num_epochs=3"], "--split or --name"),
+        (["--name", "cpu", "--batch", "2"], "Give -c, such as -c 2d"),
+        (["--name", "cpu", "-c", "2d"], "Give --features, --patch, --batch or --spacing"),
+        (["--name", "cpu", "-c", "2d", "--batch", "2"], "none of nnU-Net's U-Nets"),
     ],
 )
 def test_errors_are_explained_and_nothing_is_written(base, capsys, arguments, word):
@@ -90,3 +95,50 @@ def test_help_lists_the_settings(capsys):
     assert "semi-supervised" in output
     for setting in ("num_epochs", "optimizer", "weight_decay"):
         assert setting in output
+
+
+def test_a_small_network_and_the_commands_for_data_of_another_spacing(make_dataset, capsys):
+    base = make_dataset(preprocess=False)
+    small = ["-d", "901", "-c", "2d", "--patch", "8", "8", "--batch", "3", "--spacing", "2", "--features", "4", "8"]
+    assert main(["plans", *small, "--name", "cpu", "--training", "num_epochs=2"]) == 0
+    plans = json.loads((base / "cpu.json").read_text())
+    assert plans["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d_spacing2x2"
+    assert [*plans["nnunet_ssl"]] == ["training", "changed"]
+    lines = capsys.readouterr().out.splitlines()
+    assert "2d: patch 8 x 8 at 2 x 2 mm, batch 3, stages with 4 8 features" in lines
+    preprocessing = [
+        "  nnUNetv2_preprocess -d 901 -plans_name cpu -c 2d",
+        "  nnunet_ssl preprocess -d 901 -p cpu -c 2d",
+    ]
+    assert lines[lines.index(preprocessing[0]) :][:2] == preprocessing
+    assert "  nnUNetv2_train 901 2d 0 -tr nnUNetTrainerSupervised -p cpu -device cpu" in lines
+
+    # the copy of that copy keeps its data, which are there after these commands
+    (base / "nnUNetPlans_2d_spacing2x2").mkdir()
+    (base / "nnUNetPlans_2d_spacing2x2" / "tiny_000.b2nd").touch()
+    assert main(["plans", "-d", "901", "-p", "cpu", "--name", "cpu_long", "--training", "num_epochs=9"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not {*preprocessing} & {*lines}
+    assert lines[1] == "cpu carries settings already; they hold where nothing else was given."
+    assert "2d: patch 8 x 8 at 2 x 2 mm, batch 3, stages with 4 8 features" in lines
+
+
+def test_data_of_another_spacing_by_the_documented_commands(make_dataset, capsys):
+    """Labelled and unlabelled cases, a split of them, and plans that use it."""
+    base = make_dataset(preprocess=False)
+    small = ["-c", "2d", "--patch", "8", "8", "--spacing", "2", "--features", "4", "8"]
+    assert main(["plans", "-d", "901", *small, "--name", "cpu"]) == 0
+    assert main(["preprocess", "-d", "901", "-p", "cpu", "-c", "2d"]) == 1  # labelled cases first
+    assert "nnUNetv2_preprocess -d 901 -plans_name cpu -c 2d" in capsys.readouterr().err
+    preprocess_dataset(901, "cpu", ["2d"], [1])
+    assert main(["preprocess", "-d", "901", "-p", "cpu", "-c", "2d", "-np", "1"]) == 0
+    assert main(["splits", "-d", "901", "-p", "cpu", "--counts", "2"]) == 0
+    assert "  nnunet_ssl plans -d 901 -p cpu --split n2" in capsys.readouterr().out.splitlines()
+    assert main(["plans", "-d", "901", "-p", "cpu", "--split", "n2"]) == 0
+    assert "carries settings" not in capsys.readouterr().out  # cpu has a network, no settings
+    for folder, case in (
+        ("nnUNetPlans_2d_spacing2x2", "tiny_000"),
+        ("nnUNetPlans_2d_spacing2x2__unlabeled", "extra_000"),
+    ):
+        data, *_ = nnUNetDatasetBlosc2(str(base / folder)).load_case(case)
+        assert data.shape == (1, 20, 11, 9)  # 20 x 22 x 18 voxels of 1 mm

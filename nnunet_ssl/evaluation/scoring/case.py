@@ -10,7 +10,7 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 
 from nnunet_ssl.data.quiet import describe_failure
 from nnunet_ssl.evaluation.scoring.grid import grid_difference
-from nnunet_ssl.evaluation.scoring.label_file import read_label_file, unknown_labels
+from nnunet_ssl.evaluation.scoring.label_file import read_label_file, unknown_labels, values_in
 from nnunet_ssl.evaluation.scoring.labels import Labels
 from nnunet_ssl.evaluation.scoring.scores import Row, score_classes
 
@@ -23,13 +23,13 @@ class Rules:
 
     Attributes:
         reader: name of nnU-Net's reader class.
-        labels: the classes and the values that may occur.
+        labels: the classes and the values that may occur; None to collect the values instead of scoring.
         voxel: distances in voxels instead of mm.
         tolerance: of the NSD, in mm or voxels.
     """
 
     reader: str
-    labels: Labels
+    labels: Labels | None
     voxel: bool
     tolerance: float
 
@@ -42,11 +42,13 @@ class CaseResult:
         rows: one per class, with the columns of evaluation.csv; empty where there are problems.
         problems: why it cannot be scored, one line each.
         has_spacing: whether the reference's file tells its spacing.
+        found: the values in the reference and in the prediction, where they were collected.
     """
 
     rows: tuple[Row, ...] = ()
     problems: tuple[str, ...] = ()
     has_spacing: bool = True
+    found: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
 
 def score_case(case: str, reference_file: str, prediction_file: str, rules: Rules, score: bool = True) -> CaseResult:
@@ -75,6 +77,8 @@ def _score_case(case: str, reference_file: str, prediction_file: str, rules: Rul
     if isinstance(reference, str) or isinstance(prediction, str):
         read = zip(names.values(), (reference, prediction), strict=True)
         return CaseResult(problems=tuple(f"{name} {problem}" for name, problem in read if isinstance(problem, str)))
+    if rules.labels is None:
+        return CaseResult(found=(values_in(reference.labels), values_in(prediction.labels)))
     problems = []
     permitted = rules.labels.known | ({rules.labels.ignore} if rules.labels.ignore is not None else set())
     for name, file in zip(names.values(), (reference, prediction), strict=True):

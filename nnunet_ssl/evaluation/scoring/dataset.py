@@ -17,6 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import read_plans
+from nnunet_ssl.data.image_folder import NNUNET_ENDINGS
 from nnunet_ssl.data.quiet import captured_output
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.labels import EvaluatedClass, Labels
@@ -29,18 +30,18 @@ class Dataset:
     """What the evaluation needs to know of a dataset.
 
     Attributes:
-        path: of dataset.json.
+        path: of dataset.json, or where it was looked for.
         content: of dataset.json.
         plans: content of the plans.json of the predictions, or None.
         file_ending: of label files, with the dot.
-        labels: the classes.
+        labels: the classes; None without dataset.json: those that the files hold.
     """
 
     path: str
     content: dict[str, Any]
     plans: dict[str, Any] | None
     file_ending: str
-    labels: Labels
+    labels: Labels | None
 
 
 def find_dataset(reference: str, prediction: str, dataset_json: str | None = None) -> Dataset:
@@ -51,8 +52,11 @@ def find_dataset(reference: str, prediction: str, dataset_json: str | None = Non
         prediction: folder of the predictions.
         dataset_json: path given by the user; nothing else is looked at then, but for plans.
 
+    Returns:
+        without labels where there is no dataset.json; the file ending is that of the label files then.
+
     Raises:
-        SemiSupervisedError: no dataset.json, an unusable one, or two that differ in the labels.
+        SemiSupervisedError: an unusable dataset.json, two that differ in the labels, or none and no label files.
     """
     model = os.path.join(prediction, os.pardir, os.pardir)  # of PREDICTIONS = model/fold_X/validation
     folders = [prediction, model] if is_validation_folder(prediction) else [prediction]
@@ -64,9 +68,8 @@ def find_dataset(reference: str, prediction: str, dataset_json: str | None = Non
         paths = [os.path.normpath(os.path.join(f, "dataset.json")) for f in [*folders, *beside]]
         candidates = [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
         if not candidates:
-            raise complain(
-                "No dataset.json, which names the classes, was found. Looked for:", paths, "Give it with -djfile."
-            )
+            found = _common_ending(reference, prediction, paths)
+            return Dataset("dataset.json", {"file_ending": found}, plans, found, None)
     contents = {path: _read(path) for path in candidates}
     path, content = next(iter(contents.items()))
     different = [p for p, other in contents.items() if any(other.get(k) != content.get(k) for k in COMPARED)]
@@ -81,6 +84,21 @@ def find_dataset(reference: str, prediction: str, dataset_json: str | None = Non
     if not isinstance(ending, str) or not ending.startswith("."):
         raise complain(f'{path} has no usable "file_ending": {ending!r}.', remedy='It is, for instance, ".nii.gz".')
     return Dataset(path, content, plans, ending, read_labels(content, plans, path))
+
+
+def _common_ending(reference: str, prediction: str, looked_for: Sequence[str]) -> str:
+    """The ending of most files that both folders hold under the same name."""
+    names = [{n for n in os.listdir(folder) if not n.startswith(".")} for folder in (reference, prediction)]
+    counts = {ending: sum(n.endswith(ending) for n in names[0] & names[1]) for ending in NNUNET_ENDINGS}
+    best = max(sorted(counts), key=lambda ending: (counts[ending], len(ending)))  # .nii.gz rather than .gz
+    if not counts[best]:
+        raise complain(
+            f"{reference} and {prediction} have no label file of the same name, and no dataset.json was found, which "
+            "says how they end. Looked for:",
+            looked_for,
+            "Give it: -djfile",
+        )
+    return best
 
 
 def is_validation_folder(prediction: str) -> bool:

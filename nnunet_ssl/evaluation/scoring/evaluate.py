@@ -13,6 +13,7 @@ from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.case import CaseResult, Rules
 from nnunet_ssl.evaluation.scoring.cases import pair_cases
 from nnunet_ssl.evaluation.scoring.dataset import find_dataset, find_reader
+from nnunet_ssl.evaluation.scoring.found_labels import find_labels
 from nnunet_ssl.evaluation.scoring.results import Evaluation
 from nnunet_ssl.evaluation.scoring.schedule import score_cases
 
@@ -41,7 +42,8 @@ def evaluate_folder(
         tolerance: of the NSD, in mm or voxels.
         processes: at most so many, never more than there are cases or cores; small jobs stay in this process.
         cases: ids of the cases to evaluate; default: those of the fold, or all reference labels.
-        dataset_json: path; default: looked for with the predictions and beside the labels.
+        dataset_json: path; default: looked for with the predictions and beside the labels. Where there is none, the
+            values that the files hold are the classes, and a note says so.
 
     Raises:
         SemiSupervisedError: folders, dataset.json or arguments that cannot be used; or predictions that are missing,
@@ -52,9 +54,13 @@ def evaluate_folder(
     dataset = find_dataset(reference, prediction, dataset_json)
     pairs = pair_cases(reference, prediction, dataset, cases)
     results: dict[str, CaseResult] = {}
+    notes: list[str] = []
     if pairs.files:
-        reader = find_reader(dataset, [file for file, _ in pairs.files.values()])
-        rules = Rules(reader, dataset.labels, voxel, float(tolerance))
+        reader, labels = find_reader(dataset, [file for file, _ in pairs.files.values()]), dataset.labels
+        if labels is None:
+            labels, note = find_labels(pairs.files, reader, processes)
+            notes.append(note)
+        rules = Rules(reader, labels, voxel, float(tolerance))
         results = score_cases(pairs.files, rules, processes, score=not pairs.problems)
     problems = [*pairs.problems, *(problem for result in results.values() for problem in result.problems)]
     if problems:
@@ -64,7 +70,8 @@ def evaluate_folder(
             problems,
             "Correct these files, or name the cases to evaluate with --cases.",
         )
-    unit, notes = _unit(results, voxel)
+    unit, about_spacing = _unit(results, voxel)
+    notes += about_spacing
     rows = [row for result in results.values() for row in result.rows]
     evaluation = Evaluation(
         os.path.abspath(reference), os.path.abspath(prediction), unit, float(tolerance), rows, notes

@@ -52,8 +52,13 @@ def read_label_file(path: str, reader: BaseReaderWriter) -> LabelFile | str:
 
 def unknown_labels(labels: np.ndarray, known: frozenset[int]) -> str:
     """Which values are not known, to be read after the file's name; empty if all are."""
-    unknown = sorted({int(value) for value in pd.unique(labels.ravel())} - known)
+    unknown = sorted(values_in(labels) - known)
     if not unknown:
         return ""
     shown = ", ".join(map(str, unknown[:SHOWN])) + (", ..." if len(unknown) > SHOWN else "")
     return f"has labels that dataset.json does not name: {shown}"
+
+
+def values_in(labels: np.ndarray) -> frozenset[int]:
+    """Every value that occurs."""
+    return frozenset(int(value) for value in pd.unique(labels.ravel()))

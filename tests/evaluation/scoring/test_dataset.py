@@ -48,7 +48,11 @@ def test_none_and_two_that_differ(tmp_path):
     assert "-djfile" in str(caught.value)
     for folder in (folders.predictions, folders.raw):
         (folder / "dataset.json").unlink()
-    with pytest.raises(SemiSupervisedError, match="No dataset.json") as caught:
+    found = find_dataset(*folders.paths)  # the label files decide
+    assert (found.labels, found.file_ending) == (None, ".nii.gz")
+    for file in folders.predictions.glob("*.nii.gz"):
+        file.rename(file.with_name(f"other_{file.name}"))
+    with pytest.raises(SemiSupervisedError, match="no label file of the same name, and no dataset.json") as caught:
         find_dataset(*folders.paths)
     assert str(folders.raw / "dataset.json") in str(caught.value)
 
@@ -129,3 +133,16 @@ def test_an_ending_that_nobody_reads(tmp_path):
     folders = Folders(tmp_path, cases=(), ending=".jpg")
     with pytest.raises(SemiSupervisedError, match='no files that end in ".jpg"'):
         find_reader(find_dataset(*folders.paths), [])
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".png"])
+def test_without_a_dataset_json_the_files_tell_their_ending(tmp_path, ending):
+    folders = Folders(tmp_path, cases=(), ending=ending)
+    (folders.raw / "dataset.json").unlink()
+    for name in ("a", "b"):
+        folders.add(name, volume(shape=(5, 6) if ending == ".png" else (4, 5, 6)))
+    for folder in (folders.references, folders.predictions):
+        (folder / "notes.txt").touch()
+        (folder / f".hidden{ending}").touch()
+    write(folders.references / "only.nii", volume())
+    assert find_dataset(*folders.paths).file_ending == ending
