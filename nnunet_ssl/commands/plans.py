@@ -124,7 +124,7 @@ def _small(name: str, configuration: dict[str, Any]) -> list[str]:
     return [f"{name}: {patch}, stages with {features} features"]
 
 
-def _preprocessing(folder: str, dataset: str, plans: str, configuration: str) -> list[str]:
+def _preprocessing(folder: str, dataset: int, plans: str, configuration: str) -> list[str]:
     """The commands that make the data of another spacing, where they are not there yet."""
     if unlabeled_identifiers(folder):
         return []

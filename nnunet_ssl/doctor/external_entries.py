@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 
 from nnunet_ssl.discovery import VARIABLE, external_directory
-from nnunet_ssl.doctor.report import NOTE, Finding, some
+from nnunet_ssl.doctor.report import NOTE, Finding
+from nnunet_ssl.errors import some
 from nnunet_ssl.trainers import TRAINERS
 
 OUR_CLASS = re.compile(rf"^class ({'|'.join(TRAINERS)})\b", re.MULTILINE)
