@@ -1,19 +1,31 @@
-"""What makes a fold of a split unusable, said once for writing, training, doctor and benchmark."""
+"""A fold of a split, and what makes it unusable, said once for writing, training, doctor and benchmark."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from nnunet_ssl.data.split_requests import splits_command
 
-if TYPE_CHECKING:
-    from nnunet_ssl.data.splits import Fold
-
 PARTS = ("labeled", "unlabeled", "val")
 UNKNOWN = "unknown, not among the preprocessed labelled cases"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Case identifiers of one fold, disjoint.
+
+    Attributes:
+        labeled: training cases whose label is used.
+        unlabeled: training cases whose label is withheld.
+        val: validation cases, in neither stream.
+    """
+
+    labeled: list[str]
+    unlabeled: list[str]
+    val: list[str]
 
 
 def fold_problems(fold: Fold, groups: Mapping[str, str], known_cases: Collection[str] | None = None) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nnunet_ssl.data.fold_rules import PARTS, fold_problems, fold_remedy
+from nnunet_ssl.data.fold_rules import PARTS, Fold, fold_problems, fold_remedy
 from nnunet_ssl.data.folders import dataset_id, write_json
 from nnunet_ssl.data.split_folds import fold_number_problem
 from nnunet_ssl.data.split_requests import splits_command
@@ -29,21 +29,6 @@ SPLITS_FILE = "splits_ssl.json"
 LOCK_FILE = ".splits_ssl.lock"
 PATIENCE = 60  # seconds to wait for another writer, who needs fractions of one
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Case identifiers of one fold, disjoint.
-
-    Attributes:
-        labeled: training cases whose label is used.
-        unlabeled: training cases whose label is withheld.
-        val: validation cases, in neither stream.
-    """
-
-    labeled: list[str]
-    unlabeled: list[str]
-    val: list[str]
 
 
 @dataclass(frozen=True)

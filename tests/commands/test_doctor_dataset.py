@@ -180,7 +180,7 @@ def test_fewer_labelled_cases_than_folds(make_dataset):
     finding = wrong(examine_dataset(901))["splits_final.json"]
     assert "fold 0: no validation case" in finding.text
     assert finding.remedy.endswith(
-        "or delete it before the first training: nnunet_ssl splits -d 901 --folds makes it again"
+        "or delete it before the first training run: nnunet_ssl splits -d 901 --folds makes it again"
     )
 
 

@@ -117,7 +117,7 @@ class TestFewCases:
         assert "with other folds, and is never replaced" in capsys.readouterr().err
         assert path.read_bytes() == before and not (three / "splits_ssl.json").exists()
         assert main(["splits", "-d", "4", "--folds", "3", "--counts", "1", "--ignore-existing-folds"]) == 0
-        assert "NOTE: trainings with plans that carry no split" in capsys.readouterr().out
+        assert "NOTE: training runs whose plans carry no split" in capsys.readouterr().out
         assert path.read_bytes() == before and load_fold(str(three), "n1", 2).val
 
 
