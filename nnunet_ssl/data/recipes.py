@@ -10,14 +10,13 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import dataset_id, load_plans
-from nnunet_ssl.data.preprocess_case import Recipe, settings_hash
+from nnunet_ssl.data.outdated import refuse_outdated
+from nnunet_ssl.data.preprocess_case import INTENSITIES, Recipe, settings_hash
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
 
 DEFAULT_PLANS = "nnUNetPlans"
 NEEDED_KEYS = ("image_reader_writer", "transpose_forward")
-# the second name is that of older nnU-Nets, which this one still reads
-INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
 
 
 def find_recipes(
@@ -32,8 +31,9 @@ def find_recipes(
         dataset_json: of the labelled cases.
 
     Raises:
-        SemiSupervisedError: plans, configurations or labelled data are missing; a reader or preprocessor that this
-            nnU-Net does not have; configurations that share data but not the way they are made.
+        SemiSupervisedError: plans, configurations or labelled data are missing, or were overtaken by new planning; a
+            reader or preprocessor that this nnU-Net does not have; configurations that share data but not the way they
+            are made.
     """
     if plans_identifier == DEFAULT_PLANS and not os.path.isfile(os.path.join(base, f"{DEFAULT_PLANS}.json")):
         raise _not_preprocessed(base, plans_identifier, configurations or ["CONFIGURATION"])
@@ -41,6 +41,7 @@ def find_recipes(
     manager = PlansManager(plans)
     identifiers = _data_identifiers(manager, configurations, os.path.join(base, f"{plans_identifier}.json"))
     absent = [name for name, found in identifiers.items() if not unlabeled_identifiers(os.path.join(base, found))]
+    refuse_outdated(base, plans, [n for n in identifiers if n not in absent] or identifiers, dataset_json)
     if absent and (configurations is not None or len(absent) == len(identifiers)):
         raise _not_preprocessed(base, plans_identifier, absent if configurations is not None else ["CONFIGURATION"])
     if absent:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from nnunet_ssl.data.folders import load_plans, read_plans
+from nnunet_ssl.data.outdated import outdated_copy
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS, read_folds
 from nnunet_ssl.data.splits import SPLITS_FILE, Split, Splits, find_split, fold_problems, read_splits, splits_path
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
@@ -73,8 +74,11 @@ def _split(dataset: str, name: str, split: Split, splits: Splits, known_cases: C
     return Finding(OK, f"split {name}", f"per fold: {counts}")
 
 
-def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
-    """Every plans file with a settings block, and whether trainers would accept it."""
+def plans_findings(base: str, splits: Splits | None, dataset_json: dict[str, Any] | None) -> list[Finding]:
+    """Every plans file with a settings block, and whether trainers would accept it.
+
+    ``dataset_json``: None where it cannot be read; then nothing is said of copies that are older than their source.
+    """
     findings = []
     for file in sorted(os.listdir(base)):
         if file.endswith(".json"):
@@ -87,14 +91,16 @@ def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
                     findings.append(Finding(WRONG, file[:-5], str(error), "nnunet_ssl plans --help, for new ones"))
                 continue
             if BLOCK in plans:
-                findings.append(_block(base, file[:-5], plans, splits))
+                findings.append(_block(base, file[:-5], plans, splits, dataset_json))
     if findings:
         return findings
     command = f"nnunet_ssl plans -d {os.path.basename(base)} --help"
     return [Finding(NOTE, "settings", "no plans file carries settings, the defaults hold", f"{command}   (optional)")]
 
 
-def _block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> Finding:
+def _block(
+    base: str, name: str, plans: dict[str, Any], splits: Splits | None, dataset_json: dict[str, Any] | None
+) -> Finding:
     remedy = f"correct it in {os.path.join(base, name + '.json')}, or write another: nnunet_ssl plans --help"
     try:
         problem = _problem_with(base, name, plans, splits)
@@ -102,6 +108,9 @@ def _block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -
         problem = str(error)
     if problem:
         return Finding(WRONG, name, problem, remedy)
+    outdated = outdated_copy(base, plans, dataset_json) if dataset_json is not None else None
+    if outdated is not None:
+        return Finding(WRONG, name, outdated.text, "\n".join(outdated.commands))
     block = plans[BLOCK]
     values = {"training": block.get("training", {}), **block.get("hyperparameters", {})}
     lines = [f"{owner}: " + ", ".join(f"{k} = {v}" for k, v in own.items()) for owner, own in values.items() if own]

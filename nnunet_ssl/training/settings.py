@@ -2,8 +2,10 @@
 
     {"split": "l10",
      "training": {"num_epochs": 200, "optimizer": "adamw", "initial_lr": 0.003},
-     "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.1}}}
+     "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.1}},
+     "source": "nnUNetPlans"}
 
+"source" names the plans of which these are a copy; no training depends on it.
 nnU-Net copies the plans to the results, to exported models and to every machine that predicts, so the settings
 travel with the weights and no trainer needs constructor arguments.
 """
@@ -19,10 +21,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from nnunet_ssl.data.plans_source import BLOCK, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
-BLOCK = "nnunet_ssl"
-BLOCK_KEYS = ("split", "training", "hyperparameters")
+BLOCK_KEYS = ("split", "training", "hyperparameters", SOURCE)
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
 
 T = TypeVar("T")
