@@ -79,7 +79,7 @@ def _data_identifiers(manager: PlansManager, configurations: Sequence[str] | Non
 def _not_preprocessed(base: str, plans_identifier: str, configurations: Sequence[str]) -> Exception:
     dataset = dataset_id(base)
     names = " ".join(configurations)
-    if plans_identifier == DEFAULT_PLANS:
+    if not os.path.isfile(os.path.join(base, f"{plans_identifier}.json")):  # else planning would change plans in use
         command = f"nnUNetv2_plan_and_preprocess -d {dataset} -c {names}  (or name other plans with -p)"
     else:
         command = f"nnUNetv2_preprocess -d {dataset} -plans_name {plans_identifier} -c {names}"

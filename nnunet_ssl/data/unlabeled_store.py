@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ def unlabeled_identifiers(folder: str) -> list[str]:
     if len(endings) > 1:
         raise complain(
             f"{folder} holds cases in more than one file format ({', '.join(endings)}).",
-            remedy="Delete the folder and preprocess again.",
+            remedy=f"Delete the folder and preprocess again:\n{shlex.join(['rm', '-r', folder])}",
         )
     found = file_ending_dataset_mapping[endings[0]].get_identifiers(folder) if endings else []
     return sorted(str(case) for case in found if not case.startswith("."))  # ._case.b2nd of macOS is no case
