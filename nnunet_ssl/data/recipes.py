@@ -41,18 +41,18 @@ def find_recipes(
     manager = PlansManager(plans)
     identifiers = _data_identifiers(manager, configurations, os.path.join(base, f"{plans_identifier}.json"))
     absent = [name for name, found in identifiers.items() if not unlabeled_identifiers(os.path.join(base, found))]
-    refuse_outdated(base, plans, [n for n in identifiers if n not in absent] or identifiers, dataset_json)
-    if absent and (configurations is not None or len(absent) == len(identifiers)):
-        raise _not_preprocessed(base, plans_identifier, absent if configurations is not None else ["CONFIGURATION"])
-    if absent:
-        print(f"Not preprocessed by nnU-Net, therefore skipped: {', '.join(absent)}", flush=True)
     groups: dict[str, list[str]] = {}
     for name, identifier in identifiers.items():
         if name not in absent:
             groups.setdefault(identifier, []).append(name)
     check_complete(plans, os.path.join(base, f"{plans_identifier}.json"))
-    _check_classes(manager, groups)
     _check_agreement(plans, groups, dataset_json)
+    refuse_outdated(base, plans, [n for n in identifiers if n not in absent] or identifiers, dataset_json)
+    if absent and (configurations is not None or len(absent) == len(identifiers)):
+        raise _not_preprocessed(base, plans_identifier, absent if configurations is not None else ["CONFIGURATION"])
+    if absent:
+        print(f"Not preprocessed by nnU-Net, therefore skipped: {', '.join(absent)}", flush=True)
+    _check_classes(manager, groups)
     return [
         Recipe(plans, tuple(names), identifier, dataset_json, unlabeled_folder(os.path.join(base, identifier)))
         for identifier, names in groups.items()
