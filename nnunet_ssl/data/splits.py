@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -108,7 +109,8 @@ def load_fold(
         raise complain(
             f'Fold {fold} of split "{split}" in {path} cannot be trained with:',
             problems,
-            f"Preprocess the missing cases, or delete the file and make the splits again:\n{_command(splits.dataset)}",
+            "Preprocess the missing cases, or delete the file and make the splits again:\n"
+            f"{_anew(path, splits.dataset)}",
         )
     return result
 
@@ -138,7 +140,7 @@ def read_splits(preprocessed_dataset_base: str) -> Splits:
         SemiSupervisedError: see above, and if the file is absent.
     """
     path, dataset = splits_path(preprocessed_dataset_base), dataset_name(preprocessed_dataset_base)
-    remedy = f"Restore the file that was written, or delete it and make the splits again:\n{_command(dataset)}"
+    remedy = f"Restore the file that was written, or delete it and make the splits again:\n{_anew(path, dataset)}"
     if not os.path.isfile(path):
         raise complain(f"There are no splits yet: {path} does not exist.", remedy=f"Run:\n{_command(dataset)}")
     try:
@@ -243,6 +245,11 @@ def _line(what: str, cases: Iterable[str]) -> list[str]:
 
 def _command(dataset: str) -> str:
     return f"  nnunet_ssl splits -d {dataset} --fractions 0.1"
+
+
+def _anew(path: str, dataset: str) -> str:
+    """The damaged file would be refused by the second command, too."""
+    return f"  {shlex.join(['rm', path])}\n{_command(dataset)}"
 
 
 def _from_json(content: dict[str, Any], path: str, remedy: str) -> Splits:

@@ -97,9 +97,8 @@ def test_variables_not_set(make_dataset, monkeypatch):
 
 def test_labelled_data_not_preprocessed(make_dataset):
     dataset = make_dataset(preprocess=False)
-    assert "Run: nnUNetv2_preprocess -d 901 -plans_name nnUNetPlans -c 3d_lowres" in refusal(
-        configurations=["3d_lowres"]
-    )
+    command = "Run: nnUNetv2_preprocess -d 901 -plans_name nnUNetPlans -c"
+    assert f"{command} 3d_lowres" in refusal(configurations=["3d_lowres"])
     shutil.rmtree(dataset / "nnUNetPlans_3d_fullres")
     shutil.rmtree(dataset / "nnUNetPlans_2d")
     assert f"{command} CONFIGURATION" in refusal(configurations=None)
