@@ -27,6 +27,17 @@ INTENSITIES = {
 }
 
 
+CT_INTENSITIES = {
+    "max": 9.1,
+    "mean": 6.3,
+    "median": 6.2,
+    "min": 2.1,
+    "percentile_00_5": 4.03,
+    "percentile_99_5": 7.87,
+    "std": 0.91,
+}
+
+
 @dataclass(frozen=True)
 class Tiny:
     """What to build. Cases: labeled tiny_000.., unlabelled images extra_000.. in imagesUn."""
@@ -41,6 +52,7 @@ class Tiny:
     patch_3d: tuple[int, ...] = (16, 16, 16)
     patch_2d: tuple[int, ...] = (16, 16)
     mask_normalization: bool = False
+    ct: bool = False  # normalised with intensities of the dataset, which clip some voxels of every case
     residual: bool = False  # ResidualEncoderUNet instead of PlainConvUNet
 
     @property
@@ -80,7 +92,7 @@ def plans_of(tiny: Tiny) -> dict:
             "patch_size": list(patch),
             "median_image_size_in_voxels": [float(s) for s in tiny.shape[-dimensions:]],
             "spacing": spacing[-dimensions:],
-            "normalization_schemes": ["ZScoreNormalization"] * tiny.channels,
+            "normalization_schemes": ["CTNormalization" if tiny.ct else "ZScoreNormalization"] * tiny.channels,
             "use_mask_for_norm": [tiny.mask_normalization] * tiny.channels,
             "resampling_fn_data": "resample_data_or_seg_to_shape",
             "resampling_fn_seg": "resample_data_or_seg_to_shape",
@@ -132,7 +144,9 @@ def plans_of(tiny: Tiny) -> dict:
         },
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {str(c): INTENSITIES for c in range(tiny.channels)},
+        "foreground_intensity_properties_per_channel": {
+            str(c): CT_INTENSITIES if tiny.ct else INTENSITIES for c in range(tiny.channels)
+        },
     }
 
 

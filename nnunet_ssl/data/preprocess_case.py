@@ -13,7 +13,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
-from nnunet_ssl.data.unlabeled_store import RECORD, publish
+from nnunet_ssl.data.unlabeled_store import FOLDER, RECORD, publish
 
 CONFIGURATION_KEYS = (
     "preprocessor_name",
@@ -25,6 +25,10 @@ CONFIGURATION_KEYS = (
     "resampling_fn_seg",
     "resampling_fn_seg_kwargs",
 )
+# nnU-Net's own schemes that look at the image alone; any other may use the foreground intensities of the plans
+SELF_CONTAINED = {"ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"}
+# the second name is that of older nnU-Nets, which this one still reads
+INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,27 @@ class Recipe:
     folder: str
 
 
+def preprocessing_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """What preprocessing takes from the plans: reader, axes, spacing, resampling, normalisation and its statistics.
+
+    Patch, batch and network are not among them, nor the intensities of channels whose normalisation uses none.
+    """
+    resolved = PlansManager(dict(plans)).get_configuration(configuration).configuration
+    intensities: Mapping[str, Any] = next((plans[key] for key in INTENSITIES if key in plans), {})
+    schemes = enumerate(resolved.get("normalization_schemes", []))
+    used = [str(channel) for channel, scheme in schemes if scheme not in SELF_CONTAINED]
+    return {
+        **{key: resolved.get(key) for key in CONFIGURATION_KEYS},
+        "image_reader_writer": plans.get("image_reader_writer"),
+        "transpose_forward": plans.get("transpose_forward"),
+        INTENSITIES[0]: {channel: intensities.get(channel) for channel in used},
+    }
+
+
 def settings_hash(plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]) -> str:
     """sha256 of everything in plans and dataset.json that changes a preprocessed image without label."""
-    manager = PlansManager(dict(plans))
-    resolved = manager.get_configuration(configuration).configuration
-    content = {
-        "configuration": {key: resolved.get(key) for key in CONFIGURATION_KEYS},
-        "image_reader_writer": plans["image_reader_writer"],
-        "transpose_forward": manager.transpose_forward,
-        "intensities": manager.foreground_intensity_properties_per_channel,
-        "class_locations": [list(key) for key in empty_class_locations(manager, dataset_json)],
-    }
+    locations = empty_class_locations(PlansManager(dict(plans)), dataset_json)
+    content = {**preprocessing_settings(plans, configuration), "class_locations": [list(key) for key in locations]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -84,7 +98,7 @@ def source_record(files: Sequence[str], settings: str) -> dict[str, Any]:
             sources.append({"name": os.path.basename(file), "size": -1, "mtime_ns": -1})
         else:
             sources.append({"name": os.path.basename(file), "size": status.st_size, "mtime_ns": status.st_mtime_ns})
-    return {"sources": sources, "settings": settings}
+    return {"sources": sources, "settings": settings, FOLDER: os.path.dirname(os.path.abspath(files[0]))}
 
 
 def preprocess_case(recipe: Recipe, scratch: str, case: str, files: Sequence[str], record: dict[str, Any]) -> str:

@@ -10,14 +10,13 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import dataset_id, load_plans, planning_command
-from nnunet_ssl.data.preprocess_case import Recipe, settings_hash
+from nnunet_ssl.data.outdated import refuse_outdated
+from nnunet_ssl.data.preprocess_case import INTENSITIES, Recipe, settings_hash
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
 
 DEFAULT_PLANS = "nnUNetPlans"
 NEEDED_KEYS = ("image_reader_writer", "transpose_forward")
-# the second name is that of older nnU-Nets, which this one still reads
-INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
 
 
 def find_recipes(
@@ -32,8 +31,9 @@ def find_recipes(
         dataset_json: of the labelled cases.
 
     Raises:
-        SemiSupervisedError: plans, configurations or labelled data are missing; a reader or preprocessor that this
-            nnU-Net does not have; configurations that share data but not the way they are made.
+        SemiSupervisedError: plans, configurations or labelled data are missing, or were overtaken by new planning; a
+            reader or preprocessor that this nnU-Net does not have; configurations that share data but not the way they
+            are made.
     """
     if plans_identifier == DEFAULT_PLANS and not os.path.isfile(os.path.join(base, f"{DEFAULT_PLANS}.json")):
         raise _not_preprocessed(base, plans_identifier, configurations or ["CONFIGURATION"])
@@ -41,17 +41,18 @@ def find_recipes(
     manager = PlansManager(plans)
     identifiers = _data_identifiers(manager, configurations, os.path.join(base, f"{plans_identifier}.json"))
     absent = [name for name, found in identifiers.items() if not unlabeled_identifiers(os.path.join(base, found))]
-    if absent and (configurations is not None or len(absent) == len(identifiers)):
-        raise _not_preprocessed(base, plans_identifier, absent if configurations is not None else ["CONFIGURATION"])
-    if absent:
-        print(f"Not preprocessed by nnU-Net, therefore skipped: {', '.join(absent)}", flush=True)
     groups: dict[str, list[str]] = {}
     for name, identifier in identifiers.items():
         if name not in absent:
             groups.setdefault(identifier, []).append(name)
     check_complete(plans, os.path.join(base, f"{plans_identifier}.json"))
-    _check_classes(manager, groups)
     _check_agreement(plans, groups, dataset_json)
+    refuse_outdated(base, plans, [n for n in identifiers if n not in absent] or identifiers, dataset_json)
+    if absent and (configurations is not None or len(absent) == len(identifiers)):
+        raise _not_preprocessed(base, plans_identifier, absent if configurations is not None else ["CONFIGURATION"])
+    if absent:
+        print(f"Not preprocessed by nnU-Net, therefore skipped: {', '.join(absent)}", flush=True)
+    _check_classes(manager, groups)
     return [
         Recipe(plans, tuple(names), identifier, dataset_json, unlabeled_folder(os.path.join(base, identifier)))
         for identifier, names in groups.items()
@@ -77,7 +78,7 @@ def _data_identifiers(manager: PlansManager, configurations: Sequence[str] | Non
 
 def _not_preprocessed(base: str, plans_identifier: str, configurations: Sequence[str]) -> Exception:
     names = " ".join(configurations)
-    if not os.path.isfile(os.path.join(base, f"{plans_identifier}.json")):
+    if not os.path.isfile(os.path.join(base, f"{plans_identifier}.json")):  # else planning would change plans in use
         command = f"{planning_command(base, configurations)}   (or name other plans with -p)"
     else:
         command = f"nnUNetv2_preprocess -d {dataset_id(base)} -plans_name {plans_identifier} -c {names}"

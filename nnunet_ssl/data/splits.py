@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,9 @@ def read_splits(preprocessed_dataset_base: str, wanted: Collection[str] = ()) ->
         SemiSupervisedError: see above, and if the file is absent.
     """
     path, dataset = splits_path(preprocessed_dataset_base), dataset_name(preprocessed_dataset_base)
-    remedy = f"Restore the file that was written, or delete it and make the splits again:\n{_command(dataset, wanted)}"
+    remedy = (
+        f"Restore the file that was written, or delete it and make the splits again:\n{_anew(path, dataset, wanted)}"
+    )
     if not os.path.isfile(path):
         raise complain(f"There are no splits yet: {path} does not exist.", remedy=f"Run:\n{_command(dataset, wanted)}")
     try:
@@ -206,6 +209,11 @@ def split_to_json(split: Split) -> dict[str, Any]:
 
 def _command(dataset: str, names: Iterable[str] = ()) -> str:
     return f"  {splits_command(dataset_id(dataset), names)}"
+
+
+def _anew(path: str, dataset: str, names: Iterable[str] = ()) -> str:
+    """The damaged file would be refused by the second command, too."""
+    return f"  {shlex.join(['rm', path])}\n{_command(dataset, names)}"
 
 
 def _from_json(content: dict[str, Any], path: str, remedy: str) -> Splits:

@@ -11,12 +11,12 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunet_ssl.data.folders import preprocessed_base
 from nnunet_ssl.data.image_checks import CaseReport, check_images, needs_of
 from nnunet_ssl.data.image_folder import ImageFolder, list_images
 from nnunet_ssl.data.image_ranges import TOLERANCE, unusual_cases
+from nnunet_ssl.data.pool_remedies import IMAGES, cases_in
 from nnunet_ssl.data.preprocess_case import Recipe, preprocess_case, settings_hash, source_record
 from nnunet_ssl.data.recipes import find_recipes
 from nnunet_ssl.data.unlabeled_store import (
@@ -31,7 +31,6 @@ from nnunet_ssl.errors import SemiSupervisedError, complain
 
 __all__ = ["IMAGES", "check_images", "preprocess_unlabeled", "unlabeled_folder", "unlabeled_identifiers"]
 
-IMAGES = "imagesUn"
 NOT_COMPARED = "spacing and size are not compared with those of the labelled cases"
 
 
@@ -163,15 +162,8 @@ def _labeled_too(
         folder = os.path.join(base, recipe.data_identifier)
         places |= dict.fromkeys(unlabeled_identifiers(folder), folder)
     if raw is not None:
-        places |= dict.fromkeys(_cases_in(os.path.join(raw, "imagesTr"), dataset_json), "imagesTr")
+        places |= dict.fromkeys(cases_in(os.path.join(raw, "imagesTr"), dataset_json["file_ending"]), "imagesTr")
     return [f"{case}: also a labelled case (in {places[case]})" for case in images.cases if case in places]
-
-
-def _cases_in(folder: str, dataset_json: Mapping[str, Any]) -> list[str]:
-    if not os.path.isdir(folder):
-        return []
-    cases = get_identifiers_from_splitted_dataset_folder(folder, dataset_json["file_ending"])
-    return [str(case) for case in cases if not case.startswith(".")]  # ._case_0000.nii.gz of macOS is no image
 
 
 def _warn_about(reports: Sequence[CaseReport], base: str) -> None:
@@ -233,7 +225,7 @@ def _mention_others(
                 f"{recipe.folder} also holds {others} cases that are not in {images.path}. They stay in the unlabelled "
                 "pool; delete their files there if that is not wanted."
             )
-    tests = set(_cases_in(os.path.join(raw, "imagesTs"), dataset_json)) if raw is not None else set()
+    tests = set(cases_in(os.path.join(raw, "imagesTs"), dataset_json["file_ending"])) if raw is not None else set()
     shared = sum(case in tests for case in images.cases)
     if shared:
         _warn(

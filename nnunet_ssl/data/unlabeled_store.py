@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ SUFFIX = "__unlabeled"
 SCRATCH = ".unfinished"  # a hidden sub-folder: nnU-Net looks at files only
 LOCK = ".lock"  # in it, beside a folder per case; no case has such a name, for hidden images are ignored
 RECORD = "nnunet_ssl"  # key in the properties of a case
+FOLDER = "folder"  # key in the record: where the images were; they may be moved, so that nothing depends on it
 
 
 def unlabeled_folder(preprocessed_dataset_folder: str) -> str:
@@ -36,15 +38,17 @@ def unlabeled_identifiers(folder: str) -> list[str]:
     if len(endings) > 1:
         raise complain(
             f"{folder} holds cases in more than one file format ({', '.join(endings)}).",
-            remedy="Delete the folder and preprocess again.",
+            remedy=f"Delete the folder and preprocess again:\n{shlex.join(['rm', '-r', folder])}",
         )
-    return sorted(file_ending_dataset_mapping[endings[0]].get_identifiers(folder)) if endings else []
+    found = file_ending_dataset_mapping[endings[0]].get_identifiers(folder) if endings else []
+    return sorted(str(case) for case in found if not case.startswith("."))  # ._case.b2nd of macOS is no case
 
 
 def is_up_to_date(folder: str, case: str, record: Mapping[str, Any]) -> bool:
     """Whether a finished case was made from these very files with these settings."""
     try:
-        return bool(load_pickle(os.path.join(folder, f"{case}.pkl")).get(RECORD) == record)
+        stored = load_pickle(os.path.join(folder, f"{case}.pkl"))[RECORD]
+        return {**stored, FOLDER: ""} == {**record, FOLDER: ""}
     except Exception:  # missing, damaged or foreign: it is made again
         return False
 
@@ -55,6 +59,23 @@ def made_with_other_settings(folder: str, case: str, settings: str) -> bool:
         return bool(load_pickle(os.path.join(folder, f"{case}.pkl"))[RECORD]["settings"] != settings)
     except Exception:  # missing, damaged or foreign: the preprocessing makes it again
         return True
+
+
+def folder_of_images(folder: str, case: str) -> str | None:
+    """Where the images of a finished case are; None: not recorded, or not there any more."""
+    try:
+        record = load_pickle(os.path.join(folder, f"{case}.pkl"))[RECORD]
+        images, names = record[FOLDER], [source["name"] for source in record["sources"]]
+    except Exception:  # missing, damaged or foreign
+        return None
+    return images if all(os.path.isfile(os.path.join(images, name)) for name in names) else None
+
+
+def case_files(folder: str, case: str) -> list[str]:
+    """Paths of everything that belongs to a preprocessed case."""
+    endings = [f"{part}.{ending}" for ending in (*file_ending_dataset_mapping, "npy") for part in ("", "_seg")]
+    paths = [os.path.join(folder, f"{case}{ending}") for ending in (*endings, ".pkl")]
+    return [path for path in paths if os.path.lexists(path)]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,21 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import dataset_id
+from nnunet_ssl.data.foreign_files import deletion, foreign_files
 from nnunet_ssl.data.image_folder import ImageFolder, list_images
+from nnunet_ssl.data.labeled_state import older_than
+from nnunet_ssl.data.outdated import find_outdated
+from nnunet_ssl.data.pool_remedies import IMAGES, commands_to_make_again, commands_to_remove
 from nnunet_ssl.data.preprocess_case import settings_hash, source_record
-from nnunet_ssl.data.unlabeled import IMAGES
-from nnunet_ssl.data.unlabeled_store import is_up_to_date, unlabeled_folder, unlabeled_identifiers
+from nnunet_ssl.data.unlabeled_store import (
+    is_up_to_date,
+    made_with_other_settings,
+    unlabeled_folder,
+    unlabeled_identifiers,
+)
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
 from nnunet_ssl.errors import SemiSupervisedError, some
+from nnunet_ssl.training.settings import BLOCK
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,10 @@ def data_findings(dataset: Dataset, labeled: dict[str, list[str]], wanted: Seque
     ]
     images, remarks = _images(dataset)
     findings += remarks
+    usable = [name for name, cases in labeled.items() if cases and (wanted is None or name in wanted)]
+    outdated = find_outdated(dataset.base, dataset.plans, usable, dataset.dataset_json)
+    if outdated is not None:  # what is said of the data otherwise would send people to preprocess with old plans
+        return [*findings, Finding(WRONG, "preprocessing", outdated.text, "\n".join(outdated.commands))]
     for name, cases in labeled.items():
         if wanted is None or name in wanted:
             findings.append(_labeled(dataset, name, cases, required=wanted is not None or not any(labeled.values())))
@@ -115,9 +129,18 @@ def _labeled(dataset: Dataset, name: str, cases: list[str], required: bool) -> F
     item, command = f"{name} labelled", dataset.command("nnUNetv2_preprocess", name)
     if not cases:
         return Finding(WRONG if required else NOTE, item, "not preprocessed", command)
+    configuration = PlansManager(dataset.plans).get_configuration(name)
+    folder = os.path.join(dataset.base, configuration.data_identifier)
+    if foreign := foreign_files(folder):
+        text = f"{folder} holds files that belong to no case: {some(os.path.basename(file) for file in foreign)}"
+        return Finding(WRONG, item, text, deletion(foreign))
     expected = dataset.dataset_json.get("numTraining")
     if isinstance(expected, int) and expected != len(cases):
         return Finding(NOTE, item, f"{len(cases)} cases, but dataset.json says {expected}", command)
+    plans_file = os.path.join(dataset.base, f"{dataset.plans_identifier}.json")
+    if BLOCK not in dataset.plans and older_than(folder, plans_file):  # settings may be written at any time
+        text = f"{len(cases)} cases, older than {dataset.plans_identifier}.json; if it was planned again since then:"
+        return Finding(NOTE, item, text, command)
     return Finding(OK, item, f"{len(cases)} cases")
 
 
@@ -128,11 +151,11 @@ def _unlabeled(dataset: Dataset, name: str, labeled: list[str], images: ImageFol
     try:
         finished = unlabeled_identifiers(folder)
     except SemiSupervisedError as error:
-        return Finding(WRONG, item, str(error), command)
+        return Finding(WRONG, item, str(error).splitlines()[0], shlex.join(["rm", "-r", folder]) + f"\n{command}")
     both = set(finished) & set(labeled)
     if both:
         text = f"labelled cases among the unlabelled ones in {folder}: {some(both)}"
-        return Finding(WRONG, item, text, "rename or remove these images and their files in that folder")
+        return Finding(WRONG, item, text, "\n".join(commands_to_remove(dataset.base, folder, both)))
     cases = images.cases if images else {}
     missing = set(cases) - set(finished)
     if missing:
@@ -143,11 +166,15 @@ def _unlabeled(dataset: Dataset, name: str, labeled: list[str], images: ImageFol
         text = "none; only a split that withholds labels gives semi-supervised trainers something to use"
         return Finding(NOTE, item, text, f"put images into {IMAGES}, then: {command}")
     settings = settings_hash(dataset.plans, name, dataset.dataset_json)
+    others = [case for case in finished if made_with_other_settings(folder, case, settings)]
+    if others:
+        text = f"{len(others)} of {len(finished)} cases, made with other settings than the plans': {some(others)}"
+        return Finding(WRONG, item, text, "\n".join(commands_to_make_again(dataset.base, folder, others, command)))
     old = [c for c, files in cases.items() if not is_up_to_date(folder, c, source_record(files, settings))]
     if old:
-        text = f"{len(finished)} cases, made from other image files or with other settings: {some(old)}"
+        text = f"{len(finished)} cases, made from other image files: {some(old)}"
         return Finding(NOTE, item, text, command)
-    others = len(finished) - len(cases)
+    elsewhere = len(finished) - len(cases)
     counts = f"{len(cases)} of {len(cases)} images" if cases else ""
-    extra = f"{others} cases whose images are elsewhere" if others else ""
+    extra = f"{elsewhere} cases whose images are elsewhere" if elsewhere else ""
     return Finding(OK, item, " and ".join(part for part in (counts, extra) if part))

@@ -50,9 +50,12 @@ def examine_dataset(
     except SemiSupervisedError as error:
         return [Section(f"Dataset {dataset_name_or_id}", [from_error("dataset", error)])]
     name = os.path.basename(base)
-    known, dataset = set[str](), None
+    known: set[str] = set()
+    dataset_json: dict[str, Any] | None = None
+    dataset = None
     try:
-        dataset = Dataset(base, plans_identifier, load_plans(base, plans_identifier), load_dataset_json(base))
+        dataset_json = load_dataset_json(base)
+        dataset = Dataset(base, plans_identifier, load_plans(base, plans_identifier), dataset_json)
         labeled = labeled_ids(dataset)
         known = {case for cases in labeled.values() for case in cases}
         check_complete(dataset.plans, os.path.join(base, f"{plans_identifier}.json"))
@@ -65,7 +68,7 @@ def examine_dataset(
     return [
         Section(f"Data of {name}, {plans_identifier}", data),
         Section(f"Splits of {name}", folds),
-        Section(f"Settings in the plans of {name}", plans_findings(base, splits)),
+        Section(f"Settings in the plans of {name}", plans_findings(base, splits, dataset_json)),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from nnunet_ssl.data.fold_rules import fold_problems, fold_remedy
 from nnunet_ssl.data.folders import dataset_id, load_plans, read_plans
 from nnunet_ssl.data.nnunet_folds import nnunet_folds
+from nnunet_ssl.data.outdated import outdated_copy
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS, NNUNET_NUMBER_OF_FOLDS
 from nnunet_ssl.data.split_requests import splits_command
 from nnunet_ssl.data.splits import SPLITS_FILE, Split, Splits, find_split, read_splits, splits_path
@@ -82,8 +83,11 @@ def _split(dataset: int, name: str, split: Split, splits: Splits, known_cases: C
     return Finding(OK, f"split {name}", f"per fold: {counts}")
 
 
-def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
-    """Every plans file with a settings block, and whether trainers would accept it."""
+def plans_findings(base: str, splits: Splits | None, dataset_json: dict[str, Any] | None) -> list[Finding]:
+    """Every plans file with a settings block, and whether trainers would accept it.
+
+    ``dataset_json``: None where it cannot be read; then nothing is said of copies that are older than their source.
+    """
     findings = []
     for file in sorted(os.listdir(base)):
         if file.endswith(".json"):
@@ -96,19 +100,24 @@ def plans_findings(base: str, splits: Splits | None) -> list[Finding]:
                     findings.append(Finding(WRONG, file[:-5], str(error), "for new plans: nnunet_ssl plans --help"))
                 continue
             if BLOCK in plans:
-                findings.append(_block(base, file[:-5], plans, splits))
+                findings.append(_block(base, file[:-5], plans, splits, dataset_json))
     if findings:
         return findings
     command = f"nnunet_ssl plans -d {dataset_id(base)} --help"
     return [Finding(NOTE, "settings", "no plans file carries settings, the defaults apply", f"{command}   (optional)")]
 
 
-def _block(base: str, name: str, plans: dict[str, Any], splits: Splits | None) -> Finding:
+def _block(
+    base: str, name: str, plans: dict[str, Any], splits: Splits | None, dataset_json: dict[str, Any] | None
+) -> Finding:
     try:
         _check_block(base, name, plans, splits)
     except SemiSupervisedError as error:
         remedy = f"correct it in {os.path.join(base, name + '.json')}, or write another: nnunet_ssl plans --help"
         return from_error(name, error, f"{error.remedy}\nor {remedy}" if error.remedy else remedy)
+    outdated = outdated_copy(base, plans, dataset_json) if dataset_json is not None else None
+    if outdated is not None:
+        return Finding(WRONG, name, outdated.text, "\n".join(outdated.commands))
     block = plans[BLOCK]
     values = {"training": block.get("training", {}), **block.get("hyperparameters", {})}
     lines = [f"{owner}: " + ", ".join(f"{k} = {v}" for k, v in own.items()) for owner, own in values.items() if own]

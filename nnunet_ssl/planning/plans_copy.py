@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base, write_json
+from nnunet_ssl.data.plans_source import SOURCE
 from nnunet_ssl.data.splits import find_split, read_splits, splits_path
 from nnunet_ssl.errors import complain
 from nnunet_ssl.planning.small_network import SmallNetwork, shrink
@@ -77,6 +78,8 @@ def make_plans_copy(
         values[settings_name(trainer)] = {**values.get(settings_name(trainer), {}), **own}
     if values:
         block["hyperparameters"] = values
+    if not isinstance(block.get(SOURCE, ""), str):
+        problems.append(f'"{SOURCE}" must be the name of the plans that were copied, got {block[SOURCE]!r}')
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += _hyperparameter_problems(values)
     if problems:
@@ -127,6 +130,8 @@ def write_plans_copy(
     plans = make_plans_copy(source, name, split, training or {}, hyperparameters or {})
     if network is not None:
         plans = shrink(plans, network)
+    if name != plans_identifier:  # else the settings of a copy are changed in place, and its source stays
+        plans[BLOCK][SOURCE] = plans_identifier
     split = plans[BLOCK].get("split")  # asked for, or carried by the source
     if split is not None:
         find_split(read_splits(base, [split]), split, splits_path(base))
@@ -144,7 +149,7 @@ def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:
             present = json.load(file)
     except ValueError:
         present = None
-    if present == plans:
+    if present == plans or present == _without_source(plans):  # written before the source was recorded
         return True
     if not isinstance(present, dict) or BLOCK not in present:
         raise complain(f"{path} exists and was not written by this command.", remedy="Choose another --name.")
@@ -154,6 +159,10 @@ def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:
             remedy="Choose another --name, or replace it with --overwrite.",
         )
     return False
+
+
+def _without_source(plans: dict[str, Any]) -> dict[str, Any]:
+    return {**plans, BLOCK: {key: value for key, value in plans[BLOCK].items() if key != SOURCE}}
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.errors import INSTALL, complain
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import random_state, seed_everything, set_random_state, write_atomically
+from nnunet_ssl.training.data_check import refuse_unusable_data
 from nnunet_ssl.training.network import freeze_unused_heads
 from nnunet_ssl.training.settings import BLOCK, Settings, TrainingSettings, parse_settings
 
@@ -57,6 +58,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     ) -> None:
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
         self.refuse(plans, configuration, dataset_json)
+        refuse_unusable_data(plans, configuration, dataset_json)
         check_mirror_axes(settings.training.mirror_axes, plans, configuration)
         if settings.split is None:
             check_fold(plans, configuration, fold)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
-from pathlib import Path
-
-from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.paths import nnUNet_raw
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunet_ssl.data.folders import dataset_id
+from nnunet_ssl.data.pool_remedies import IMAGES, commands_to_remove, images_folder, raw_cases
 from nnunet_ssl.data.split_requests import splits_command
-from nnunet_ssl.data.unlabeled import unlabeled_folder, unlabeled_identifiers
+from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
 
 
@@ -29,7 +26,7 @@ def unlabeled_pool(
     Raises:
         SemiSupervisedError: nothing in the pool, raw images that are not preprocessed, or a case id in both folders.
     """
-    folder = unlabeled_folder(labeled_folder)
+    folder, base = unlabeled_folder(labeled_folder), os.path.dirname(os.path.normpath(labeled_folder))
     own = unlabeled_identifiers(folder)
     both = sorted(set(own) & set(labeled_cases))
     if both:
@@ -37,9 +34,9 @@ def unlabeled_pool(
             f"These case ids are in {folder} and also among the labelled cases, so that a validation case could "
             "enter training:",
             both,
-            "Rename or remove the images in imagesUn and the preprocessed files.",
+            "\n".join(["Run:", *commands_to_remove(base, folder, both)]),
         )
-    missing = sorted(set(_raw_cases(labeled_folder)) - set(own))
+    missing = sorted(set(raw_cases(base)) - set(own))
     if missing:
         raise complain(
             f"{len(missing)} images without label are not preprocessed for this configuration ({folder}):",
@@ -47,23 +44,10 @@ def unlabeled_pool(
             f"Run: {command}",
         )
     if not own and not withheld:
-        dataset = dataset_id(Path(labeled_folder).parent.name)
+        dataset = dataset_id(os.path.basename(base))
         raise complain(
             f"There is nothing unlabelled to train with: {folder} is empty and the split withholds no label.",
-            remedy=f"Put images into imagesUn and run: {command}\n"
+            remedy=f"Put images into {images_folder(base) or IMAGES} and run: {command}\n"
             f"Or withhold labels: {splits_command(dataset)}, then: nnunet_ssl plans -d {dataset} --split l10",
         )
     return dict.fromkeys(withheld, labeled_folder) | dict.fromkeys(own, folder)
-
-
-def _raw_cases(labeled_folder: str) -> list[str]:
-    """Ids in imagesUn of the raw dataset; none where the raw data are not on this machine."""
-    dataset = Path(labeled_folder).parent
-    if not nnUNet_raw.is_set():
-        return []
-    images = Path(nnUNet_raw, dataset.name, "imagesUn")
-    if not images.is_dir():
-        return []
-    ending = load_json(str(dataset / "dataset.json"))["file_ending"]
-    cases = get_identifiers_from_splitted_dataset_folder(str(images), ending)
-    return [str(case) for case in cases if not case.startswith(".")]  # ._case_0000.nii.gz of macOS is no image

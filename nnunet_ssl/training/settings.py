@@ -3,8 +3,9 @@
     {"split": "l10",
      "training": {"num_epochs": 200, "optimizer": "adamw", "initial_lr": 0.003},
      "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.1}},
-     "changed": {"2d": ["data_identifier", "spacing"]}}
+     "source": "nnUNetPlans", "changed": {"2d": ["data_identifier", "spacing"]}}
 
+"source" names the plans of which these are a copy; no training depends on it.
 nnU-Net copies the plans to the results, to exported models and to every machine that predicts, so the settings
 travel with the weights and no trainer needs constructor arguments.
 """
@@ -20,11 +21,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from nnunet_ssl.data.plans_source import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
-BLOCK = "nnunet_ssl"
-CHANGED = "changed"  # configuration -> its keys that differ on purpose from the plans it was copied from
-BLOCK_KEYS = ("split", "training", "hyperparameters", CHANGED)
+BLOCK_KEYS = ("split", "training", "hyperparameters", SOURCE, CHANGED)
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
 
 T = TypeVar("T")

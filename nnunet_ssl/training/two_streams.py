@@ -16,6 +16,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.pool_remedies import commands_to_make_again
 from nnunet_ssl.data.preprocess_case import settings_hash
 from nnunet_ssl.data.streams import (
     PaddingMarked,
@@ -102,11 +103,12 @@ class nnUNetTrainerTwoStreams(nnUNetTrainerConfigured):
         own = [case for case, source in pool.items() if source == folder]
         outdated = [case for case in own if made_with_other_settings(folder, case, settings)]
         if outdated:
+            base = self.preprocessed_dataset_folder_base
             raise complain(
                 f"{len(outdated)} images without label were preprocessed with other settings (spacing, normalisation) "
                 f"than those of plans {self.plans_manager.plans_name} ({folder}):",
                 outdated,
-                f"Run: {self._preprocess_command()}",
+                "\n".join(["Run:", *commands_to_make_again(base, folder, outdated, self._preprocess_command())]),
             )
 
     def unlabeled_batch_size(self) -> int:

@@ -109,7 +109,7 @@ def test_one_image_more_and_changed_images(make_dataset):
     os.utime(images / "extra_001_0000.nii.gz", (0, 0))
     finding = by_item(examine_dataset(901))["2d unlabelled"]
     assert finding.mark == NOTE
-    assert finding.text == "3 cases, made from other image files or with other settings: extra_001"
+    assert finding.text == "3 cases, made from other image files: extra_001"
     shutil.copy(images / "extra_000_0000.nii.gz", images / "new_0000.nii.gz")
     assert by_item(examine_dataset(901))["2d unlabelled"].text == "3 of 4 images preprocessed; missing: new"
     (images / "nochannel.nii.gz").touch()

@@ -28,6 +28,7 @@ def test_settings_and_next_commands(base, capsys):
         "split": "l10",
         "training": {"num_epochs": 200, "optimizer": "adamw"},
         "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.2}},
+        "source": "nnUNetPlans",
     }
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"Plans for semi-supervised training: {base / 'nnUNetPlans_l10.json'}"

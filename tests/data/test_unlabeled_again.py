@@ -101,9 +101,8 @@ def test_overwrite_makes_all(make_dataset):
 @pytest.mark.parametrize(
     ("changes", "made_again"),
     [
-        ({"spacing": [1.0, 1.0, 2.0]}, True),
         ({"use_mask_for_norm": [True]}, True),
-        ({"normalization_schemes": ["CTNormalization"]}, True),
+        ({"normalization_schemes": ["RescaleTo01Normalization"]}, True),
         ({"resampling_fn_data_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}}, True),
         ({"batch_size": 7, "patch_size": [8, 8, 8]}, False),
     ],

@@ -130,7 +130,10 @@ class TestWritePlansCopy:
         (base / "splits_ssl.json").unlink()
         with pytest.raises(SemiSupervisedError, match="nnunet_ssl splits -d"):
             write_plans_copy(4, split="l10")
-        assert write_plans_copy(4, name="all_labels", training=TRAINING).plans["nnunet_ssl"] == {"training": TRAINING}
+        assert write_plans_copy(4, name="all_labels", training=TRAINING).plans["nnunet_ssl"] == {
+            "training": TRAINING,
+            "source": "nnUNetPlans",
+        }
 
     def test_a_split_carried_by_the_source_must_exist_too(self, base):
         write_plans_copy(4, split="l10")
@@ -169,14 +172,32 @@ class TestWritePlansCopy:
             write_plans_copy(4, split="l10")
         assert path.read_bytes() == before
         write_plans_copy(4, split="l10", overwrite=True)
-        assert json.loads(path.read_text())["nnunet_ssl"] == {"split": "l10"}
+        assert json.loads(path.read_text())["nnunet_ssl"] == {"split": "l10", "source": "nnUNetPlans"}
 
     def test_settings_are_changed_in_place_with_overwrite(self, base):
         write_plans_copy(4, split="l10", training=TRAINING)
         name = "nnUNetPlans_l10"
         result = write_plans_copy(4, plans_identifier=name, name=name, training={"num_epochs": 3}, overwrite=True)
         assert result.merged
-        assert result.plans["nnunet_ssl"] == {"split": "l10", "training": {**TRAINING, "num_epochs": 3}}
+        assert result.plans["nnunet_ssl"] == {
+            "split": "l10",
+            "training": {**TRAINING, "num_epochs": 3},
+            "source": "nnUNetPlans",
+        }
+
+    def test_a_copy_of_a_copy_names_it(self, base):
+        write_plans_copy(4, split="l10", training=TRAINING)
+        assert write_plans_copy(4, plans_identifier="nnUNetPlans_l10", name="b").plans["nnunet_ssl"]["source"] == (
+            "nnUNetPlans_l10"
+        )
+
+    def test_a_copy_written_before_the_source_was_recorded_stays(self, base):
+        path = Path(write_plans_copy(4, split="l10").path)
+        plans = json.loads(path.read_text())
+        del plans["nnunet_ssl"]["source"]
+        path.write_text(json.dumps(plans))
+        assert write_plans_copy(4, split="l10").unchanged
+        assert json.loads(path.read_text()) == plans
 
 
 class TestParsing:

@@ -310,7 +310,7 @@ def test_gradients_are_clipped_per_network(make_dataset):
 def test_images_preprocessed_with_other_settings_are_refused(make_dataset):
     dataset = make_dataset()
     plans = load_json(str(dataset / "nnUNetPlans.json"))
-    plans["configurations"]["3d_fullres"]["spacing"] = [2.0, 1.0, 1.0]
+    plans["configurations"]["3d_fullres"]["use_mask_for_norm"] = [True]
     save_json(plans, str(dataset / "nnUNetPlans.json"), sort_keys=False)
     trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher)
     with pytest.raises(SemiSupervisedError, match="other settings(.|\n)*extra_000(.|\n)*nnunet_ssl preprocess -d 901"):

@@ -120,7 +120,7 @@ def _check_data(experiment: Experiment, found: Examined) -> None:
         return
     for finding in findings:
         if finding.mark == WRONG:
-            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            remedy = f" -> {'; then '.join(finding.remedy.splitlines())}" if finding.remedy else ""
             found.problems.append(f"{found.name}, {finding.item}: {one_line(Exception(finding.text))}{remedy}")
 
 

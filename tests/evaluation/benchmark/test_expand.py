@@ -53,7 +53,7 @@ def test_the_plans_carry_split_seed_and_the_settings_of_their_trainer(place: Pla
     for job in jobs:
         plans = json.loads((place.base / f"{job.plans}.json").read_text())
         assert plans["plans_name"] == job.plans
-        assert plans["nnunet_ssl"] == job.settings
+        assert plans["nnunet_ssl"] == {**job.settings, "source": "nnUNetPlans"}
         assert job.settings["split"] == "n2" and job.settings["training"] == {"num_epochs": 2, "seed": 7}
         assert job.settings.get("hyperparameters", {}) == (own if job.trainer == SKCDF else {})
     control, teacher, skcdf = (job.plans for job in jobs)

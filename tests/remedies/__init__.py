@@ -1,0 +1,1 @@
+"""For each remedy that the package prints: obey it, and the complaint is gone."""
