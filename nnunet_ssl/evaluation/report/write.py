@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_ssl.data.folders import write_whole
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.report import html, latex, markdown, records
 from nnunet_ssl.evaluation.report.assemble import assemble
@@ -18,6 +17,7 @@ from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.subjects import read_subjects
 from nnunet_ssl.evaluation.report.tables import make_tables
 from nnunet_ssl.trainers import CONTROL
+from nnunet_ssl.whole_files import write_whole
 
 METRICS = ("dice", "hd95")
 
@@ -63,7 +63,7 @@ def write_report(
     target = Path(output) if output is not None else Path(folder, "report")
     (target / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_whole(str(target / name), content)
+        write_whole(target / name, content)
     return str(target)
 
 

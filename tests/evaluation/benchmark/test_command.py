@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from nnunet_ssl.evaluation.benchmark import command
-from nnunet_ssl.evaluation.benchmark.command import GUARD, Interrupted, run_command
+from nnunet_ssl.evaluation.benchmark.command import Interrupted, run_command
 from nnunet_ssl.evaluation.benchmark.resources import Peak
+from nnunet_ssl.processes import guarded
 from tests.evaluation.benchmark.fakes import until
 
 # a command with a child of its own, both of which write down who they are and then wait; the child ignores SIGTERM
@@ -89,7 +90,7 @@ def test_a_command_whose_parent_is_killed_ends_too(tmp_path: Path):
     """The guard is started by a process that is then killed with SIGKILL."""
     folder = tmp_path / "pids"
     folder.mkdir()
-    words = [sys.executable, str(GUARD), str(tmp_path / "lock"), "0.3", sys.executable, "-c", FAMILY, str(folder)]
+    words = guarded([sys.executable, "-c", FAMILY, str(folder)], str(tmp_path / "lock"), 0.3)
     code = f"import subprocess\nsubprocess.Popen({words!r}, stdin=subprocess.PIPE, start_new_session=True).wait()"
     parent = subprocess.Popen([sys.executable, "-c", code])
     processes = family(folder)
