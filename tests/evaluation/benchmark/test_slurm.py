@@ -18,9 +18,10 @@ from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.benchmark import cluster_scripts, slurm
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources, write_script
 from nnunet_ssl.evaluation.benchmark.jobs import Job
-from tests.evaluation.benchmark.fakes import CONTROL, DRIVER, MEAN_TEACHER, TRAINING, WORDS, Place, run, until
+from tests.evaluation.benchmark.fakes import CONTROL, DRIVER, MEAN_TEACHER, TRAINING, WORDS, Place, run
 from tests.evaluation.benchmark.slurm_cluster import cluster, missing_programs
 from tests.evaluation.benchmark.test_jobs import JOB
+from tests.waiting import until
 
 needs_submitit = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra [slurm] is not installed"
