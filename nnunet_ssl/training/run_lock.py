@@ -144,19 +144,19 @@ def _create(path: str, me: Holder) -> bool:
 def _beat(path: str, me: Holder, stop: threading.Event) -> None:
     """Signs of life, until the training ends. A lock that somebody deleted is set up again."""
     while not stop.wait(BEAT):
-        holder = _read(path)
-        if holder is not None and not holder.is_same(me):
-            print(f"This process was silent for too long; {path} is held by {_name(holder)} now.", file=sys.stderr)
-            interrupt_main()
-            return
-        with suppress(OSError, SemiSupervisedError):  # no reason to end a training; the next try is soon
-            os.utime(path) if holder is not None else _create(path, me)
+        with suppress(OSError):  # of a network that fails for a moment: no reason to end a training, or these signs
+            holder = _read(path)
+            if holder is not None and not holder.is_same(me):
+                print(f"This process was silent for too long; {path} is held by {_name(holder)} now.", file=sys.stderr)
+                interrupt_main()
+                return
+            os.utime(path) if os.path.exists(path) else _create(path, me)
 
 
 def _remove(path: str, me: Holder) -> None:
-    holder = _read(path)
-    if holder is not None and holder.is_same(me):
-        with suppress(OSError):
+    with suppress(OSError):
+        holder = _read(path)
+        if holder is not None and holder.is_same(me):
             os.remove(path)
 
 

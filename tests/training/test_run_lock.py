@@ -141,6 +141,23 @@ def test_signs_of_life(tmp_path, monkeypatch):
         until((tmp_path / LOCK).exists)
 
 
+def test_a_network_that_fails_for_a_moment_does_not_end_the_signs(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "BEAT", 0.05)
+    failed = threading.Event()
+
+    def fail_once(path: str):
+        if not failed.is_set():
+            failed.set()
+            raise OSError(116, "Stale file handle")
+        return read(path)
+
+    read = run_lock._read
+    with alone_in(str(tmp_path)):
+        first = (tmp_path / LOCK).stat().st_mtime_ns
+        monkeypatch.setattr(run_lock, "_read", fail_once)
+        until(lambda: failed.is_set() and (tmp_path / LOCK).stat().st_mtime_ns > first)
+
+
 def test_a_training_that_was_taken_for_dead_ends(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_lock, "BEAT", 0.05)
     ended = threading.Event()
