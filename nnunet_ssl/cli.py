@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from nnunet_ssl import __version__
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.system_errors import find_failure
 
 COMMANDS = {
     "path": "print the value for nnUNet_extTrainer, so that nnU-Net finds the trainers",
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(error: SemiSupervisedError | OSError) -> str:
     """Our errors are complete; those of the system become `path: reason`."""
-    if not isinstance(error, OSError) or error.strerror is None:
+    error = find_failure(error) or error
+    if isinstance(error, SemiSupervisedError) or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
 

@@ -65,12 +65,19 @@ def test_errors_for_people_have_no_traceback_and_others_do(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (PermissionError(13, "Permission denied", "/data/a.json"), "/data/a.json: Permission denied"),
-        (OSError(28, "No space left on device"), "No space left on device"),
+        (FileNotFoundError(2, "No such file or directory", "/data/a.json"), "/data/a.json: No such file or directory"),
+        (
+            PermissionError(13, "Permission denied", "/data/a.json"),
+            "Permission denied: /data/a.json.\nGet the right to read and write in /data, then do the same again.",
+        ),
+        (
+            OSError(28, "No space left on device", "/data/a.json"),
+            "No space left in /data.\nFree some space there, then do the same again.",
+        ),
         (OSError("plain text"), "plain text"),
     ],
 )
-def test_errors_of_the_system_are_one_line(monkeypatch, capsys, error, text):
+def test_errors_of_the_system_are_explained(monkeypatch, capsys, error, text):
     from nnunet_ssl.commands import path
 
     def fail(args):

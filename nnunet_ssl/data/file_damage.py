@@ -22,6 +22,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
+from nnunet_ssl.system_errors import raise_failure
 
 CHUNK = 1 << 20
 GIPL_HEADER = 256  # bytes
@@ -31,19 +32,25 @@ def find_damage(path: str) -> str:
     """What is wrong with the file, to be read after its name; empty if nothing was found.
 
     Costs one pass over a compressed file, another one over NIfTI of floating point; of other files the header is read.
-    Does not raise, and keeps to itself what nibabel and tifffile print.
+    Keeps to itself what nibabel and tifffile print.
+
+    Raises:
+        SystemFailure: the system does not let the file be read, for a reason that lies outside the file.
     """
     printed = Captured()
     try:
         with captured_output() as printed:
             return _damage(path)
-    except OSError as error:
-        return f"cannot be opened: {error.strerror or error}"
     except Exception as error:  # a damaged header can trip its parser in any way
+        raise_failure(error)
+        if isinstance(error, OSError):
+            return f"cannot be opened: {error.strerror or error}"
         return f"is damaged: {describe_failure(error, printed.text)}"
 
 
 def _damage(path: str) -> str:
+    with open(path, "rb"):
+        pass  # the system says why it does not open a file, readers of other formats do not
     if os.path.getsize(path) == 0:
         return "is empty (0 bytes)"
     lower = path.lower()

@@ -15,6 +15,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.whole_files import write_whole
 
 FINGERPRINT = "dataset_fingerprint.json"
 DATASET_NAME = re.compile(r"Dataset\d+_[^/\\]+")
@@ -121,7 +123,8 @@ def read_plans(path: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_failure(error)
         return None
     return content if isinstance(content, dict) and isinstance(content.get("configurations"), dict) else None
 
@@ -174,27 +177,16 @@ def existing_part(path: str) -> str:
 
 
 def write_json(path: str, content: Mapping[str, Any], indent: int = 2) -> None:
-    """Written in one step, see :func:`write_whole`.
+    """Written in one step, see :func:`whole_file`.
 
     Raises:
         SemiSupervisedError: NaN or infinity in it, which JSON does not have; nothing is written then.
+        SystemFailure: no space left and the like.
     """
     problems = [f"{where}: {value}" for where, value in _not_finite(content)]
     if problems:
         raise complain(f"{path} was not written, because JSON has no such numbers:", problems, "Correct these values.")
     write_whole(path, json.dumps(content, indent=indent, allow_nan=False).encode())
-
-
-def write_whole(path: str, content: bytes) -> None:
-    """Write to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _not_finite(content: Any, where: str = "") -> Iterator[tuple[str, float]]:

@@ -17,6 +17,7 @@ from nnunet_ssl.data.file_damage import find_damage
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure, one_line
 from nnunet_ssl.data.workers import Workers
 from nnunet_ssl.errors import complain
+from nnunet_ssl.system_errors import raise_failure
 
 NATURAL_IMAGES = "NaturalImage2DIO"  # nnU-Net's reader of PNG, BMP and TIFF; all channels in one file
 
@@ -109,10 +110,15 @@ def check_images(
 
 
 def inspect_case(case: str, files: Sequence[str], needs: Needs) -> CaseReport:
-    """Read one case with the plans' reader and judge it. Does not raise: one bad file must not hide the others."""
+    """Read one case with the plans' reader and judge it. One bad file does not raise, it must not hide the others.
+
+    Raises:
+        SystemFailure: permission denied, a lost network file system and the like, for which no image is to blame.
+    """
     try:
         return _inspect(case, files, needs)
     except Exception as error:
+        raise_failure(error)
         names = ", ".join(map(os.path.basename, files))
         return CaseReport(case, (f"{names} is damaged: {describe_failure(error)}",))
 
@@ -127,6 +133,7 @@ def _inspect(case: str, files: Sequence[str], needs: Needs) -> CaseReport:
         with captured_output() as printed:
             images, properties = reader.read_images(list(files))
     except Exception as error:
+        raise_failure(error)
         return CaseReport(case, tuple(_why_unreadable(files, reader, describe_failure(error, printed.text))))
     spacing = tuple(float(s) for s in properties["spacing"])
     problems = [
@@ -152,6 +159,7 @@ def _why_unreadable(files: Sequence[str], reader: BaseReaderWriter, reason: str)
             with captured_output() as printed:
                 image, properties = reader.read_images([file])
         except Exception as error:
+            raise_failure(error)
             text = describe_failure(error, printed.text)
             problems.append(f"{os.path.basename(file)} cannot be read: {text}")
         else:

@@ -14,6 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.data.unlabeled_store import FOLDER, RECORD, publish
+from nnunet_ssl.system_errors import raise_failure
 
 CONFIGURATION_KEYS = (
     "preprocessor_name",
@@ -105,7 +106,10 @@ def preprocess_case(recipe: Recipe, scratch: str, case: str, files: Sequence[str
     """Preprocess one case in the scratch folder, then move it to its place.
 
     Returns:
-        what went wrong, or an empty string.
+        what is wrong with the case, or an empty string.
+
+    Raises:
+        SystemFailure: no space left and the like, for which no image is to blame.
     """
     own_scratch = os.path.join(scratch, case)
     printed = Captured()
@@ -115,6 +119,7 @@ def preprocess_case(recipe: Recipe, scratch: str, case: str, files: Sequence[str
             _run_preprocessor(recipe, os.path.join(own_scratch, case), files, record)
         publish(case, own_scratch, recipe.folder)
     except Exception as error:
+        raise_failure(error, recipe.folder)
         return describe_failure(error, printed.text)
     finally:
         shutil.rmtree(own_scratch, ignore_errors=True)

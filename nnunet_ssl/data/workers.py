@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from nnunet_ssl.errors import complain
+from nnunet_ssl.processes import end_with_parent
 
 T = TypeVar("T")
 PATIENCE = 10  # seconds for a terminated process to end
@@ -86,6 +87,11 @@ class Workers:
                     [name for name in tasks if name not in results],
                     "Finished cases are kept. Run the command again with fewer processes (-np).",
                 ) from error
+            except Exception:
+                for future in names:
+                    future.cancel()
+                wait(names)  # nobody writes any more when files are tidied up
+                raise
         return {name: results[name] for name in tasks}
 
     def _terminate(self) -> None:
@@ -121,11 +127,4 @@ def usable_cores() -> int:
 def live_with_parent() -> None:
     """For a worker's start. Ctrl-C is the parent's affair; a parent killed without a word takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+    end_with_parent()

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 
 from nnunet_ssl.demo.options import CONTROL
 from nnunet_ssl.demo.results import Scores
+from nnunet_ssl.whole_files import whole_file
 
 COLORS = ("#F0E442", "#56B4E9", "#00B07C", "#E58BC0")  # told apart with every kind of colour vision
 ERROR_COLOR = "#FF3B30"
@@ -72,7 +73,8 @@ def draw(rows: Sequence[Row], scores: Sequence[Scores], path: Path) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     means = ", ".join(f"{s.short_name} {s.mean:.3f}" for s in scores)
     figure.suptitle(f"Semi-supervised nnU-Net on synthetic MR. Mean Dice on the test cases: {means}", fontweight="bold")
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
 
 
 def _show_image(axis: Any, image: np.ndarray, spacing: tuple[float, ...]) -> None:

@@ -22,6 +22,8 @@ from nnunet_ssl.demo.plan import shrink_plans
 from nnunet_ssl.demo.steps import Step, environment, preprocessing_steps, training_steps
 from nnunet_ssl.demo.synthetic import STANDARD_SIZES, write_dataset
 from nnunet_ssl.errors import complain
+from nnunet_ssl.processes import guarded
+from nnunet_ssl.system_errors import raise_failure, system_errors
 
 STATE = "demo.json"  # finished steps
 MADE_BY = "nnunet_ssl demo"  # stands in it, for other programs have a demo.json too
@@ -61,7 +63,8 @@ def _read_state(output: Path) -> dict[str, Any] | None:
     """Content of demo.json; None unless a demo wrote it."""
     try:
         content = json.loads((output / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_failure(error)
         return None
     ours = isinstance(content, dict) and content.get("made_by") == MADE_BY and isinstance(content.get("steps"), dict)
     return content if ours else None
@@ -93,28 +96,33 @@ def run_command(step: Step, log: Path, variables: dict[str, str]) -> float:
 
     Raises:
         SemiSupervisedError: it failed; the message ends with the last lines of the log.
+        SystemFailure: no space left for the log and the like.
     """
     start = time.monotonic()
     tail: deque[str] = deque(maxlen=LINES_SHOWN)
     command = [find_command(step.command[0]), *step.command[1:]]
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
+        system_errors(log),
         open(log, "w", encoding="utf-8") as file,
         subprocess.Popen(
-            command,
+            guarded(command),  # it ends when this process does, or leaves the block
             env={**os.environ, **variables, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,  # Ctrl-C is for us alone
         ) as process,
     ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            if line.strip():
-                tail.append(line.rstrip())
-                _show_live(f"  {time.monotonic() - start:4.0f} s  {line.strip()}")
+        assert process.stdin is not None and process.stdout is not None
+        with process.stdin:
+            for line in process.stdout:
+                file.write(line)
+                if line.strip():
+                    tail.append(line.rstrip())
+                    _show_live(f"  {time.monotonic() - start:4.0f} s  {line.strip()}")
     _show_live("")
     if process.returncode:
         raise complain(

@@ -16,8 +16,10 @@ import SimpleITK as sitk
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 from numpy.random import Generator
 
+from nnunet_ssl.data.file_damage import find_damage
 from nnunet_ssl.demo.anatomy import ORGANS, draw_patient
 from nnunet_ssl.demo.appearance import CHOSEN, EVERYDAY, Quality, draw_image
+from nnunet_ssl.system_errors import system_errors
 
 FIELD_OF_VIEW = np.array((200.0, 152.0, 164.0))  # millimetres along x, y, z
 SPACING = np.array((6.1, 5.9, 6.1))
@@ -78,11 +80,22 @@ def write_dataset(raw: Path, name: str, seed: int = 0, sizes: Sizes = STANDARD_S
 
     Raises:
         FileExistsError: there is one already.
+        SystemFailure: no space left and the like; nothing is left then.
     """
     final, work = raw / name, raw / f".{name}.partial"
     if final.exists():
         raise FileExistsError(f"{final} exists")
     shutil.rmtree(work, ignore_errors=True)
+    try:
+        with system_errors(raw):
+            _write_files(work, name, seed, sizes)
+            os.replace(work, final)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+def _write_files(work: Path, name: str, seed: int, sizes: Sizes) -> None:
     number = 0
     for images, labels, count, quality in (
         ("imagesTr", "labelsTr", sizes.labeled, CHOSEN),
@@ -106,12 +119,13 @@ def write_dataset(raw: Path, name: str, seed: int = 0, sizes: Sizes = STANDARD_S
         license="CC0-1.0",
         converted_by="nnunet_ssl demo",
     )
-    os.replace(work, final)
-    return final
 
 
 def _write_volume(path: Path, volume: np.ndarray, spacing: tuple[float, float, float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(volume)
     image.SetSpacing(spacing)
-    sitk.WriteImage(image, str(path))
+    with system_errors(path):
+        sitk.WriteImage(image, str(path))
+        if damage := find_damage(str(path)):  # ITK does not say that a disk is full
+            raise RuntimeError(f"{path} {damage}")

@@ -17,6 +17,7 @@ from nnunet_ssl.discovery import VARIABLE
 from nnunet_ssl.doctor.environment import EXPORT
 from nnunet_ssl.doctor.report import OK, WRONG, Finding
 from nnunet_ssl.errors import INSTALL
+from nnunet_ssl.processes import lifeline
 from nnunet_ssl.trainers import TRAINERS
 
 TIMEOUT = 600  # seconds; the modules of other people's directories are imported too
@@ -49,13 +50,13 @@ def ask(names: Sequence[str], examination: dict[str, Any] | None = None) -> dict
     Raises:
         RuntimeError: that process ended without an answer.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, lifeline() as stdin:
         answer = Path(folder, "answer.json")
         question = json.dumps({"names": list(names), "examination": examination})
         try:
             done = subprocess.run(
                 [sys.executable, str(CHILD), str(answer), question],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
 import numpy as np
 import torch
 
+from nnunet_ssl.whole_files import whole_file
+
 
 def write_atomically(checkpoint: dict[str, Any], filename: str) -> None:
-    """torch.save to a temporary file in the same folder, then rename: a reader sees the old or the new one, whole."""
-    temporary = f"{filename}.tmp"
-    with open(temporary, "wb") as file:
+    """torch.save by way of :func:`whole_file`: a reader sees the old or the new one."""
+    with whole_file(filename) as temporary, open(temporary, "wb") as file:
         torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())  # else a power failure may leave the new name with nothing behind it
-    os.replace(temporary, filename)
 
 
 def seed_everything(seed: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -17,10 +18,12 @@ from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.nnunet_folds import check_fold
 from nnunet_ssl.data.shown_classes import unlearnable
 from nnunet_ssl.data.splits import Fold, load_fold
+from nnunet_ssl.data.usable_data import refuse_unusable_data
 from nnunet_ssl.errors import INSTALL, complain
+from nnunet_ssl.processes import EndsWithParent
+from nnunet_ssl.run_lock import alone_in, refuse_if_trained_elsewhere
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import random_state, seed_everything, set_random_state, write_atomically
-from nnunet_ssl.training.data_check import refuse_unusable_data
 from nnunet_ssl.training.network import freeze_unused_heads
 from nnunet_ssl.training.settings import BLOCK, Settings, TrainingSettings, parse_settings
 
@@ -62,6 +65,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         check_mirror_axes(settings.training.mirror_axes, plans, configuration)
         if settings.split is None:
             check_fold(plans, configuration, fold)
+        refuse_if_trained_elsewhere(plans, type(self).__name__, configuration, fold)
         plans.setdefault("continue_training", False)  # restored init_args lack it
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp and device.type == "cpu":  # nnU-Net takes CUDA for granted with several processes
@@ -136,6 +140,20 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             axes = tuple(sorted(self.mirror_axes)) or None
             self.inference_allowed_mirroring_axes = axes
         return rotation, dummy_2d, patch_size, axes
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        datasets = super().get_tr_and_val_datasets()
+        for dataset in datasets:
+            dataset.ends_with_parent = EndsWithParent()  # nnU-Net's loading workers outlive a training that is killed
+        return datasets
+
+    def run_training(self) -> None:
+        with alone_in(self.output_folder) if self.local_rank == 0 else nullcontext():
+            super().run_training()
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        with alone_in(self.output_folder) if self.local_rank == 0 else nullcontext():
+            super().perform_actual_validation(save_probabilities)
 
     def split_of_fold(self) -> Fold | None:
         """The labelled, withheld and validation cases of this fold, or ``None`` without a split in the settings."""

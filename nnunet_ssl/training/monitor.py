@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from nnunet_ssl.training.distributed import is_distributed
+from nnunet_ssl.whole_files import whole_file
 
 PREFIX = "ssl/"  # of the keys in nnU-Net's logger, one group in Weights & Biases
 LOSS, WEIGHT, COUNT = "loss_", "weight_", "count_"
@@ -65,10 +65,8 @@ def history(logging: dict[str, list]) -> pd.DataFrame:
 
 def write_csv(table: pd.DataFrame, folder: str) -> None:
     """``semi_supervised.csv`` in the fold's results folder, whole at any moment."""
-    target = Path(folder, "semi_supervised.csv")
-    temporary = target.with_suffix(".csv.tmp")
-    table.to_csv(temporary, index=False)
-    os.replace(temporary, target)
+    with whole_file(Path(folder, "semi_supervised.csv")) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def draw_png(table: pd.DataFrame, folder: str) -> None:
@@ -95,7 +93,8 @@ def draw_png(table: pd.DataFrame, folder: str) -> None:
         axis.set_ylabel(title)
         axis.legend(loc=(0, 1), ncols=3)
     figure.tight_layout()
-    temporary = Path(folder, "progress_semi_supervised.tmp.png")
-    figure.savefig(temporary)
-    plt.close(figure)
-    os.replace(temporary, Path(folder, "progress_semi_supervised.png"))
+    try:
+        with whole_file(Path(folder, "progress_semi_supervised.png")) as temporary:
+            figure.savefig(temporary, format="png")
+    finally:
+        plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nnunet_ssl.cli import main
@@ -19,6 +21,7 @@ from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section, is_wrong, render
 from nnunet_ssl.errors import INSTALL
 from nnunet_ssl.trainers import TRAINERS
+from tests.waiting import gone, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +88,22 @@ def doctor_in_fresh_process(**environment: str) -> list[str]:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_the_process_that_looks_up_ends_with_the_doctor(tmp_path, monkeypatch):
+    (tmp_path / "endless.py").write_text(f"import time; open({str(tmp_path / 'begun')!r}, 'w'); time.sleep(600)")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    doctor = multiprocessing.get_context("fork").Process(target=lookup.ask, args=(["nnUNetTrainerSupervised"],))
+    doctor.start()
+    try:
+        until(lambda: (tmp_path / "begun").exists() or not doctor.is_alive())
+        children = psutil.Process(doctor.pid).children(recursive=True)
+    finally:
+        doctor.kill()
+        doctor.join()
+    assert len(children) == 1
+    until(lambda: gone(children), 10)
 
 
 def test_variables_that_stop_nnunet():

@@ -246,10 +246,38 @@ def test_the_command_says_every_setting_as_it_is(value):
         "training": {"key": value, "other": 1},
         "hyperparameters": {"A": {"key": value}, "B": {"x": 1, "y": value}, "C": {}},
     }
-    words = shlex.split(rewriting_command(4, {"plans_name": "q", BLOCK: block}, "nnUNetPlans"))
+    words = shlex.split(rewriting_command(4, {"plans_name": "q", BLOCK: block}, "nnUNetPlans", {}))
     assert words[:10] == ["nnunet_ssl", "plans", "-d", "4", "-p", "nnUNetPlans", "--name", "q", "--split", "l10"]
     middle = words.index("--hyperparameters")
     training, hyperparameters = parse_settings_of_all(words[11:middle], words[middle + 1 : -1])
     assert words[10] == "--training" and words[-1] == "--overwrite"
     assert training == block["training"]
     assert hyperparameters == {"A": {"key": value}, "B": {"x": 1, "y": value}}
+
+
+def test_the_command_repeats_a_small_network_unless_its_source_has_it():
+    import shlex
+
+    own = {"patch_size": [96, 96], "batch_size": 8, "spacing": [3.125, 3.125]}
+    own["architecture"] = {"arch_kwargs": {"features_per_stage": [8, 16]}}
+    plans = {"plans_name": "q", "configurations": {"2d": own}, BLOCK: {"changed": {"2d": ["spacing", "patch_size"]}}}
+    words = shlex.split(rewriting_command(4, plans, "nnUNetPlans", {}))
+    assert words[8:] == (
+        [
+            "-c",
+            "2d",
+            "--features",
+            "8",
+            "16",
+            "--patch",
+            "96",
+            "96",
+            "--batch",
+            "8",
+            "--spacing",
+            "3.125",
+            "3.125",
+            "--overwrite",
+        ]
+    )
+    assert "--features" not in rewriting_command(4, plans, "small", plans)

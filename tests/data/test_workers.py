@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -39,6 +40,25 @@ def test_a_dying_worker_is_an_error_with_the_unfinished_tasks():
 def test_exceptions_pass():
     with Workers(1) as workers, pytest.raises(TypeError):
         workers.map(square, {"a": ("text",)}, "squares")
+
+
+def refuse_or_write(path: str) -> None:
+    if path == "":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    Path(path).write_text("begun")
+    time.sleep(1)
+    Path(path).write_text("finished")
+
+
+def test_an_error_waits_for_the_tasks_in_progress(tmp_path):
+    """Files are tidied up after it; nobody may be writing any more."""
+    tasks = {"begun": (str(tmp_path / "a"),), "refused": ("",), **{str(n): (str(tmp_path / f"{n}"),) for n in range(9)}}
+    with Workers(2) as workers, pytest.raises(OSError, match="No space left"):
+        try:
+            workers.map(refuse_or_write, tasks, "tasks")
+        finally:
+            written = [path.read_text() for path in tmp_path.iterdir()]
+    assert written and set(written) == {"finished"} and len(written) < 9
 
 
 def test_at_least_one():

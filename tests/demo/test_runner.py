@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 
@@ -18,6 +22,7 @@ from nnunet_ssl.demo.steps import HYPERPARAMETERS, Step, environment, preprocess
 from nnunet_ssl.demo.synthetic import Sizes, write_dataset
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.planning.plans_copy import make_plans_copy, parse_assignments, parse_trainer_assignments
+from tests.waiting import gone, until
 
 
 @pytest.fixture
@@ -92,6 +97,22 @@ def test_a_failing_command_stops_with_its_last_lines_and_the_log(tmp_path: Path)
     assert "- 99" in message
     assert "- 10\n" not in message
     assert (tmp_path / "x.log").read_text().startswith("0\n1\n")
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_command_ends_with_the_demo(tmp_path: Path, number: signal.Signals) -> None:
+    """The signal goes to the demo alone, as from a scheduler or from `kill`."""
+    step = python_step(f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=run_command, args=(step, tmp_path / "x.log", {}))
+    process.start()
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    command = psutil.Process(int((tmp_path / "pid").read_text()))
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(30)
+    until(lambda: gone([command]), 10)
 
 
 # ---- the list of commands

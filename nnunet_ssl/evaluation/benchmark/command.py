@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import psutil
 
 from nnunet_ssl.evaluation.benchmark.resources import Peak
+from nnunet_ssl.processes import GRACE, guarded
 
-GUARD = Path(__file__).with_name("guard.py")
 PERIOD = 0.5  # seconds between two looks at the memory
-GRACE = 15.0  # seconds that a command has to end after SIGTERM
 SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
@@ -44,11 +41,10 @@ def run_command(
     Raises:
         Interrupted: ``stop`` was set.
     """
-    words = [sys.executable, str(GUARD), lock, str(GRACE), *command]
     with (
         open(log, "ab") as file,
         subprocess.Popen(
-            words,
+            guarded(command, lock, GRACE),
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from nnunet_ssl.processes import GRACE, guarded
+
 
 class JobCommand:
     """What submitit runs: the same command as in the scripts, and how it goes on after preemption or time-out.
@@ -27,7 +29,9 @@ class JobCommand:
 
     def __call__(self) -> int:
         """The exit code; the record says what it means, so that a failed job does not look like a failed task."""
-        self._process = subprocess.Popen(self.words, env={**os.environ, **self.environment})
+        # the guard ends the job with the task, and passes a signal on; the job needs its own time to end its commands
+        words = guarded(self.words, grace=4 * GRACE)
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, env={**os.environ, **self.environment})
         return self._process.wait()
 
     def checkpoint(self) -> Any:

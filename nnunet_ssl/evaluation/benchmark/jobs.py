@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunet_ssl.data.folders import write_json
 from nnunet_ssl.errors import complain
+from nnunet_ssl.system_errors import raise_failure
 
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -141,7 +142,8 @@ def read_record(output: str, job_id: str) -> Record | None:
             return None
         stages = [Stage(**stage) for stage in content.pop("stages")]
         return Record(**content, stages=stages)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise_failure(error)
         return None
 
 

@@ -11,6 +11,7 @@ import torch
 from nnunetv2.paths import nnUNet_results
 
 from nnunet_ssl.evaluation.benchmark.jobs import Job
+from nnunet_ssl.system_errors import raise_failure
 from nnunet_ssl.training.settings import BLOCK
 
 CHECKPOINT = "checkpoint_final.pth"  # never the best one: it was chosen on the validation cases
@@ -39,7 +40,8 @@ def is_trained(job: Job) -> bool:
     try:
         with open(os.path.join(folder, "validation", "summary.json"), encoding="utf-8") as file:
             json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_failure(error)
         return False
     return os.path.isfile(os.path.join(folder, CHECKPOINT))
 

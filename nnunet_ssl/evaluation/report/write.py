@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunet_ssl.data.folders import write_whole
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.pages import markdown_table, render
 from nnunet_ssl.evaluation.report.assemble import assemble
@@ -20,6 +19,7 @@ from nnunet_ssl.evaluation.report.subjects import read_subjects
 from nnunet_ssl.evaluation.report.tables import NUMBERS, make_tables
 from nnunet_ssl.evaluation.report.text_tables import NUMBER, TextTable
 from nnunet_ssl.trainers import CONTROL
+from nnunet_ssl.whole_files import write_whole
 
 METRICS = ("dice", "hd95")
 
@@ -66,7 +66,7 @@ def write_report(
     target = Path(output) if output is not None else Path(folder, "report")
     (target / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_whole(str(target / name), content)
+        write_whole(target / name, content)
     return str(target)
 
 

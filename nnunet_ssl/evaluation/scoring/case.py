@@ -13,6 +13,7 @@ from nnunet_ssl.evaluation.scoring.grid import grid_difference
 from nnunet_ssl.evaluation.scoring.label_file import read_label_file, unknown_labels, values_in
 from nnunet_ssl.evaluation.scoring.labels import Labels
 from nnunet_ssl.evaluation.scoring.scores import Row, score_classes
+from nnunet_ssl.system_errors import raise_failure
 
 LEFT_OUT = -1  # stands for the ignore label in both arrays; in no class
 
@@ -52,7 +53,7 @@ class CaseResult:
 
 
 def score_case(case: str, reference_file: str, prediction_file: str, rules: Rules, score: bool = True) -> CaseResult:
-    """Check and score one case. Does not raise: one bad file must not hide the others.
+    """Check and score one case. One bad file does not raise, it must not hide the others.
 
     Args:
         case: its id.
@@ -60,10 +61,14 @@ def score_case(case: str, reference_file: str, prediction_file: str, rules: Rule
         prediction_file: label file.
         rules: how to score.
         score: false to check the files only, because nothing will be written anyway.
+
+    Raises:
+        SystemFailure: permission denied and the like, for which no file is to blame.
     """
     try:
         return _score_case(case, reference_file, prediction_file, rules, score)
     except Exception as error:
+        raise_failure(error)
         return CaseResult(problems=(f"{case}: cannot be evaluated: {describe_failure(error)}",))
 
 

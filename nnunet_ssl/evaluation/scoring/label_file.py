@@ -11,6 +11,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_ssl.data.file_damage import find_damage
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.evaluation.scoring.grid import Grid, grid_of, spacing_problem
+from nnunet_ssl.system_errors import raise_failure
 
 SHOWN = 5  # unknown labels that a message names
 
@@ -29,7 +30,11 @@ class LabelFile:
 
 
 def read_label_file(path: str, reader: BaseReaderWriter) -> LabelFile | str:
-    """The labels, or why they cannot be used, to be read after the file's name. Does not raise."""
+    """The labels, or why they cannot be used, to be read after the file's name.
+
+    Raises:
+        SystemFailure: the system does not let the file be read.
+    """
     if damage := find_damage(path):
         return damage
     printed = Captured()
@@ -40,6 +45,7 @@ def read_label_file(path: str, reader: BaseReaderWriter) -> LabelFile | str:
             return f"is not a label file: it has {len(values)} channels"
         grid = grid_of(reader, path, values.shape[1:], properties)
     except Exception as error:
+        raise_failure(error)
         return f"cannot be read: {describe_failure(error, printed.text)}"
     if problem := spacing_problem(grid):
         return problem

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.aggregate import mean_over_classes, summarize
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS, METRICS, definitions
 from nnunet_ssl.evaluation.scoring.markdown import render
+from nnunet_ssl.whole_files import whole_file
 
 VERSION = 1
 STEM = "evaluation"
@@ -96,17 +98,10 @@ class Evaluation:
         }
         os.makedirs(folder, exist_ok=True)
         paths = [os.path.join(folder, f"{STEM}.{ending}") for ending in contents]
-        temporary = [f"{path}.{os.getpid()}.tmp" for path in paths]
-        try:
-            for name, content in zip(temporary, contents.values(), strict=True):
-                with open(name, "w", encoding="utf-8", newline="\n") as file:
+        with ExitStack() as stack:
+            for path, content in zip(paths, contents.values(), strict=True):
+                with open(stack.enter_context(whole_file(path)), "w", encoding="utf-8", newline="\n") as file:
                     file.write(content)
-            for name, path in zip(temporary, paths, strict=True):
-                os.replace(name, path)
-        finally:
-            for name in temporary:
-                if os.path.exists(name):
-                    os.remove(name)
         return paths
 
 

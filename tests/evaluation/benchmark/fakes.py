@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,14 +114,6 @@ def run(*words: str) -> int:
     parser = argparse.ArgumentParser()
     benchmark.add_arguments(parser)
     return benchmark.run(parser.parse_args(words))
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def evaluations(out: Path) -> dict[str, str]:

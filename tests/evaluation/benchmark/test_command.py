@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from nnunet_ssl.evaluation.benchmark import command
-from nnunet_ssl.evaluation.benchmark.command import GUARD, Interrupted, run_command
+from nnunet_ssl.evaluation.benchmark.command import Interrupted, run_command
 from nnunet_ssl.evaluation.benchmark.resources import Peak
-from tests.evaluation.benchmark.fakes import until
+from nnunet_ssl.processes import guarded
+from tests.waiting import gone, until
 
 # a command with a child of its own, both of which write down who they are and then wait; the child ignores SIGTERM
 FAMILY = """
@@ -44,10 +45,6 @@ def execute(folder: Path, code: str, *arguments: object, peak: Peak | None = Non
 def family(folder: Path) -> list[psutil.Process]:
     until(lambda: len(list(folder.iterdir())) == 2)
     return [psutil.Process(int(path.name)) for path in folder.iterdir()]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
 def test_exit_code_and_output_of_both_streams(tmp_path: Path):
@@ -89,7 +86,7 @@ def test_a_command_whose_parent_is_killed_ends_too(tmp_path: Path):
     """The guard is started by a process that is then killed with SIGKILL."""
     folder = tmp_path / "pids"
     folder.mkdir()
-    words = [sys.executable, str(GUARD), str(tmp_path / "lock"), "0.3", sys.executable, "-c", FAMILY, str(folder)]
+    words = guarded([sys.executable, "-c", FAMILY, str(folder)], str(tmp_path / "lock"), 0.3)
     code = f"import subprocess\nsubprocess.Popen({words!r}, stdin=subprocess.PIPE, start_new_session=True).wait()"
     parent = subprocess.Popen([sys.executable, "-c", code])
     processes = family(folder)
@@ -98,6 +95,22 @@ def test_a_command_whose_parent_is_killed_ends_too(tmp_path: Path):
     parent.wait()
     until(lambda: gone(processes), 5)
     assert guard
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_command_whose_guard_is_ended_ends_too(tmp_path: Path, number: signal.Signals):
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux ends a process with its parent")
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    quiet_child = FAMILY.replace("os.fork()", "signal.SIGUSR1") + "\n"  # a command without a child of its own
+    words = guarded([sys.executable, "-c", quiet_child, str(folder)], grace=0.3)
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as guard:
+        until(lambda: len(list(folder.iterdir())) == 1)
+        command = psutil.Process(int(next(folder.iterdir()).name))
+        guard.send_signal(number)
+        assert guard.wait(10) == (-number if number == signal.SIGKILL else 128 + signal.SIGTERM)
+    until(lambda: gone([command]), 5)
 
 
 def test_workers_of_a_command_that_was_killed_end_too(tmp_path: Path):

@@ -14,7 +14,8 @@ from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.benchmark.command import Interrupted
 from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
 from nnunet_ssl.evaluation.benchmark.scores import ToEvaluate, evaluation_of_validation
-from tests.evaluation.benchmark.fakes import run, until
+from tests.evaluation.benchmark.fakes import run
+from tests.waiting import until
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from tests.evaluation.benchmark.fakes import (
     Place,
     evaluations,
     run,
-    until,
 )
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

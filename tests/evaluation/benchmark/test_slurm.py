@@ -18,9 +18,10 @@ from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.benchmark import cluster_scripts, slurm
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources, write_script
 from nnunet_ssl.evaluation.benchmark.jobs import Job
-from tests.evaluation.benchmark.fakes import CONTROL, DRIVER, MEAN_TEACHER, TRAINING, WORDS, Place, run, until
+from tests.evaluation.benchmark.fakes import CONTROL, DRIVER, MEAN_TEACHER, TRAINING, WORDS, Place, run
 from tests.evaluation.benchmark.slurm_cluster import cluster, missing_programs
 from tests.evaluation.benchmark.test_jobs import JOB
+from tests.waiting import until
 
 needs_submitit = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra [slurm] is not installed"
@@ -106,9 +107,10 @@ def preempt(folder: Path) -> threading.Thread:
     def later() -> None:
         until(lambda: any(line.startswith("long restart") for line in starts_in(folder)))
         command = [str(folder / "stand_in"), "--job", "long"]
-        parents = {p.ppid() for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == command}
-        # not a shell that the stand-in has forked, whose parent is the stand-in itself
-        (task,) = (p for p in map(psutil.Process, parents) if "submitit.core._submit" in p.cmdline())
+        found = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == command]
+        # the stand-in or a shell that it has forked; above them the guard, and above that submitit's process
+        above = {q for p in found for q in p.parents() if "submitit.core._submit" in q.cmdline()}
+        task = next(q for q in above if not above & set(q.children()))
         task.send_signal(signal.SIGUSR2)
 
     thread = threading.Thread(target=later)

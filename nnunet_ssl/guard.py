@@ -1,14 +1,16 @@
-"""Run as a script: runs one command for a benchmark, alone on a lock, and ends it when the benchmark is gone.
+"""Run as a script: runs one command, alone on a lock, and ends it when whoever started it is gone.
 
     guard.py LOCK GRACE COMMAND ...
 
-Its standard input is a pipe that nobody writes to. When the benchmark closes it, or is killed, the command and all that
-it has started get SIGTERM, and SIGKILL after GRACE seconds; so do the workers of a command that fails. Without this, a
-benchmark that is killed leaves its training runs behind, and the next start would train in the same folder beside them.
+Its standard input is a pipe that nobody writes to. When the parent closes it, or is killed, the command and all that it
+has started get SIGTERM, and SIGKILL after GRACE seconds; so do the workers of a command that fails, and everything when
+the guard itself is told to end. Without this, a benchmark or a demo that is killed leaves its training runs behind, and the
+next start would train in the same folder beside them. LOCK may be empty.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -16,22 +18,34 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this script
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+
 
 def run(lock: str, grace: float, command: list[str]) -> int:
     """The exit code of the command, 128 + n where signal n ended it."""
-    with _acquired(lock):
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    with _acquired(lock) if lock else nullcontext():
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_guard)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # in a thread, for the main one takes note that the command has ended
+            signal.signal(number, lambda *_: threading.Thread(target=end, args=(child.pid, grace)).start())
         threading.Thread(target=_end_with_parent, args=(child.pid, grace), daemon=True).start()
         code = child.wait()
         if code:
             end(child.pid, grace)
     return code if code >= 0 else 128 - code
+
+
+def _die_with_guard() -> None:
+    """Runs in the child. On Linux the kernel ends the command even if the guard is killed with SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end(group: int, grace: float) -> None:
