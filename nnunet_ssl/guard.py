@@ -4,8 +4,8 @@
 
 Its standard input is a pipe that nobody writes to. When the parent closes it, or is killed, the command and all that it
 has started get SIGTERM, and SIGKILL after GRACE seconds; so do the workers of a command that fails, and everything when
-the guard itself is told to end. Without this, a benchmark or a demo that is killed leaves its training runs behind, and the
-next start would train in the same folder beside them. LOCK may be empty.
+the guard itself is told to end. Without this, a benchmark or a demo that is killed leaves its training runs behind,
+and the next start would train in the same folder beside them. LOCK may be empty.
 """
 
 from __future__ import annotations

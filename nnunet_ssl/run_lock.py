@@ -29,7 +29,6 @@ from torch import distributed as dist
 
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.system_errors import system_errors
-from nnunet_ssl.training.distributed import is_distributed
 from nnunet_ssl.whole_files import remove_unfinished
 
 LOCK = "training.lock"
@@ -92,7 +91,7 @@ def refuse_if_running(folder: str) -> None:
 
 def refuse_if_trained_elsewhere(plans: Mapping[str, Any], trainer: str, configuration: str, fold: int | str) -> None:
     """The above, before nnU-Net's constructor puts a log file into the output folder; the first rank asks for all."""
-    if nnUNet_results.is_set() and not (is_distributed() and dist.get_rank()):
+    if nnUNet_results.is_set() and not (dist.is_available() and dist.is_initialized() and dist.get_rank()):
         refuse_if_running(get_output_folder(plans["dataset_name"], trainer, plans["plans_name"], configuration, fold))
 
 

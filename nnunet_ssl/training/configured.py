@@ -141,12 +141,6 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self.inference_allowed_mirroring_axes = axes
         return rotation, dummy_2d, patch_size, axes
 
-    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        datasets = super().get_tr_and_val_datasets()
-        for dataset in datasets:
-            dataset.ends_with_parent = EndsWithParent()  # nnU-Net's loading workers outlive a training that is killed
-        return datasets
-
     def run_training(self) -> None:
         with alone_in(self.output_folder) if self.local_rank == 0 else nullcontext():
             super().run_training()
@@ -189,6 +183,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's, with a warning of classes that cannot be learnt; the labels of other cases stay unread."""
         training, validation = super().get_tr_and_val_datasets()
+        for dataset in (training, validation):
+            dataset.ends_with_parent = EndsWithParent()  # nnU-Net's loading workers outlive a killed training run
         for warning in unlearnable(self.plans_manager, self.dataset_json, training, self.fold):
             self.print_to_log_file("WARNING:", warning)
         return training, validation
