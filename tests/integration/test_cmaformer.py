@@ -14,8 +14,8 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
-from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
-from nnunet_ssl.training.distance_targets import AppendSignedDistance
+from nnunet_ssl.trainers.ldc.distance_targets import AppendSignedDistance
+from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
 from tests.integration.commands import (
     TRAINING,
     Project,

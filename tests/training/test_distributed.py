@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
+from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.distributed import rank_share
 from nnunet_ssl.training.monitor import Monitor

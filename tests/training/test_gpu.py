@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_ssl.trainers.cmaformer import nnUNetTrainerCMAformer
-from nnunet_ssl.trainers.dkuxnet import nnUNetTrainerDKUXNet
-from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
+from nnunet_ssl.trainers.cmaformer.trainer import nnUNetTrainerCMAformer
+from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
+from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
+from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from tests.running import make_trainer, same_weights, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
