@@ -73,10 +73,10 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw none of the two figures, which take longer than a tiny epoch."""
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
-    from nnunet_ssl.training import monitored
+    from nnunet_ssl.training import curves
 
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
-    monkeypatch.setattr(monitored, "draw_png", lambda table, folder: None)
+    monkeypatch.setattr(curves, "draw_png", lambda table, folder: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

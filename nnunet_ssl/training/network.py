@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.errors import complain
+
+GRADIENT_NORM = 12.0  # nnU-Net's limit
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -41,6 +44,54 @@ def swap_weights(first: nn.Module, second: nn.Module) -> None:
     pairs = zip([*first.parameters(), *first.buffers()], [*second.parameters(), *second.buffers()], strict=True)
     for a, b in pairs:
         a.data, b.data = b.data, a.data
+
+
+@contextmanager
+def in_place_of(network: nn.Module, predictor: nn.Module) -> Iterator[None]:
+    """``network`` holds the weights of ``predictor``, and the other way round, inside; afterwards its own again."""
+    if predictor is network:
+        yield
+        return
+    swap_weights(network, predictor)
+    try:
+        yield
+    finally:
+        swap_weights(network, predictor)
+
+
+def wrap(module: nn.Module, compiled: bool, is_ddp: bool, device: torch.device) -> nn.Module:
+    """A module on its device behind the wrappers that nnU-Net puts around a network; DDP only where it is trained."""
+    if compiled:
+        module = cast(nn.Module, torch.compile(module))
+    if is_ddp and any(p.requires_grad for p in module.parameters()):
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+    return module
+
+
+def optimize(
+    total: Tensor, optimizer: torch.optim.Optimizer, scaler: Any, clipped: Iterable[list[nn.Parameter]]
+) -> None:
+    """Backward pass, clipping of each group of parameters on its own to a norm of 12, and the optimiser's step.
+
+    Args:
+        total: scalar.
+        optimizer: whose gradients are zero.
+        scaler: of mixed precision, or ``None``.
+        clipped: groups of parameters; in none, a gradient keeps its norm.
+    """
+    (scaler.scale(total) if scaler else total).backward()
+    if scaler:
+        scaler.unscale_(optimizer)
+    for group in clipped:
+        trainable = [p for p in group if p.requires_grad]
+        if trainable:
+            nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)
+    if scaler:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
 
 
 def freeze_unused_heads(network: nn.Module) -> None:

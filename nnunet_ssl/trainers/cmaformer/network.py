@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch import nn
 
 from nnunet_ssl.architectures.cmaformer import GATES, PLANS_KEYS, CMAformer
-from nnunet_ssl.training.configured import nnUNetTrainerConfigured
+from nnunet_ssl.training.recipe import Optimization, Recipe
 from nnunet_ssl.training.settings import setting
 
-LEARNING_RATE = 1e-3  # Sec. IV-A
+RATE = 1e-3  # Sec. IV-A
+RECIPE = Recipe(Optimization(rate=RATE), {name: Optimization(name, rate=RATE) for name in ("sgd", "adamw")})
 
 
 @dataclass(frozen=True)
@@ -32,53 +32,35 @@ class CMAformerNetworkHyperparameters:
     transformer_layers: int = setting(3, "of encoder and decoder, each", source="3, released code", low=1)
     attention_heads: int = setting(8, "heads of the attention at most", source="8, released code", low=1)
 
+    @property
+    def recipe(self) -> Recipe:
+        """The paper's rate, since the scalar gate is unbounded; with the bounded one nnU-Net's holds."""
+        return Recipe() if self.gate == "sigmoid" else RECIPE
 
-class nnUNetTrainerCMAformerNetwork(nnUNetTrainerConfigured):
-    """The levels of the plans' U-Net as :class:`CMAformer`, without deep supervision; stands first among the bases.
 
-    The learning rate is the paper's 0.001, since the scalar gate is unbounded; with the bounded one nnU-Net's holds.
-    What the settings block names under "training" wins.
-    """
+def build(
+    hp: CMAformerNetworkHyperparameters, configuration: ConfigurationManager, input_channels: int, output_channels: int
+) -> CMAformer:
+    """The levels of the plans' U-Net as :class:`CMAformer`, which has no deep supervision."""
+    return CMAformer.from_plans(
+        configuration.network_arch_init_kwargs,
+        configuration.patch_size,
+        input_channels,
+        output_channels,
+        lite=hp.lite,
+        gate=hp.gate,
+        position_bias=hp.position_bias,
+        transformer_layers=hp.transformer_layers,
+        heads=hp.attention_heads,
+    )
 
-    Hyperparameters: ClassVar[type] = CMAformerNetworkHyperparameters
-    has_deep_supervision: ClassVar[bool] = False
-    needs_logits_alone: ClassVar[bool] = False  # of the network that the plans name, which this one replaces
 
-    @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """CMAformer with the options of the settings block; it has no deep supervision."""
-        hp = cls.settings_of(plans_manager.plans).hyperparameters
-        return CMAformer.from_plans(
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.patch_size,
-            num_input_channels,
-            num_output_channels,
-            lite=hp.lite,
-            gate=hp.gate,
-            position_bias=hp.position_bias,
-            transformer_layers=hp.transformer_layers,
-            heads=hp.attention_heads,
+def check_levels(trainer: str, plans: dict[str, Any], configuration: str) -> None:
+    """Raise NotImplementedError for plans without the levels of a U-Net."""
+    manager = PlansManager(plans).get_configuration(configuration)
+    missing = [key for key in PLANS_KEYS if key not in manager.network_arch_init_kwargs]
+    if missing:
+        raise NotImplementedError(
+            f"{trainer} does not support {manager.network_arch_class_name}: it needs plans with the levels of "
+            f"a U-Net ({', '.join(missing)} is missing)."
         )
-
-    @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        super().refuse(plans, configuration, dataset_json)
-        manager = PlansManager(plans).get_configuration(configuration)
-        missing = [key for key in PLANS_KEYS if key not in manager.network_arch_init_kwargs]
-        if missing:
-            raise NotImplementedError(
-                f"{cls.__name__} does not support {manager.network_arch_class_name}: it needs plans with the levels of "
-                f"a U-Net ({', '.join(missing)} is missing)."
-            )
-
-    def set_up(self) -> None:
-        super().set_up()
-        if self.settings.training.initial_lr is None and self.hyperparameters.gate != "sigmoid":
-            self.initial_lr = LEARNING_RATE

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from nnunet_ssl.architectures.cmaformer import GATES
 from nnunet_ssl.losses.lagrangian import DICE_FORMS
-from nnunet_ssl.trainers.cmaformer.network import LEARNING_RATE
+from nnunet_ssl.trainers.cmaformer.network import RECIPE
 from nnunet_ssl.trainers.cmaformer.trainer import CMAformerHyperparameters, nnUNetTrainerCMAformer
+from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import setting
 
 
@@ -36,7 +37,6 @@ class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):
     Hyperparameters: ClassVar[type] = CMAformerPaperHyperparameters
     hyperparameters: CMAformerPaperHyperparameters
 
-    def set_up(self) -> None:
-        super().set_up()
-        if self.settings.training.initial_lr is None:
-            self.initial_lr = LEARNING_RATE  # whatever the gate
+    @classmethod
+    def recipe_for(cls, hyperparameters: CMAformerHyperparameters) -> Recipe:
+        return RECIPE  # whatever the gate

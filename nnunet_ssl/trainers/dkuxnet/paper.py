@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-import torch
 from monai.losses import DiceCELoss
 from torch import nn
 
 from nnunet_ssl.architectures.dkuxnet import CLASS_HEADS, NORMS
 from nnunet_ssl.trainers.dkuxnet.settings import DKUXNetHyperparameters
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
-from nnunet_ssl.training.schedulers import StepScheduler
+from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
 from nnunet_ssl.training.settings import setting
 
 EPOCHS = 160  # of nnU-Net's 250 steps: 40,000, released code; 4000 passes over 8 or 10 labelled cases come to as many
@@ -45,13 +43,16 @@ class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
 
     Hyperparameters: ClassVar[type] = DKUXNetPaperHyperparameters
     hyperparameters: DKUXNetPaperHyperparameters
-
-    def set_up(self) -> None:
-        super().set_up()
-        self.oversample_foreground_percent = 0.0
-        self.grad_scaler = None
-        if self.settings.training.num_epochs is None and self.length_variant_epochs is None:
-            self.num_epochs = EPOCHS
+    recipe: ClassVar[Recipe] = replace(
+        nnUNetTrainerDKUXNet.recipe,
+        optimization=Optimization("adamw", rate=1e-4, weight_decay=0.01, schedule=CONSTANT),
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        foreground_share=0.0,
+        mirrored_prediction=False,
+        clipped=False,
+        mixed_precision=False,
+    )
 
     @staticmethod
     def default_group_sizes(queries: int, groups: int) -> list[int]:
@@ -59,29 +60,8 @@ class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
         first += [RELEASED_GROUPS[-1]] * (groups - 1 - len(first))
         return [*first, queries - sum(first)]
 
-    def _set_batch_size_and_oversample(self) -> None:
-        self.configuration_manager.configuration["batch_size"] = BATCH_SIZE
-        super()._set_batch_size_and_oversample()
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, Any]:
-        augmentation = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        self.inference_allowed_mirroring_axes = None
-        return augmentation
-
     def _build_loss(self) -> nn.Module:
         """MONAI's, as released; nnU-Net's own with regions or an ignore label, which that does not know."""
         if self.label_manager.has_regions or self.label_manager.has_ignore_label:
             return super()._build_loss()
         return DiceCELoss(to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        if self.settings.training.optimizer is not None:
-            return super().configure_optimizers()
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, StepScheduler(optimizer, self.initial_lr, self.num_epochs, drops=())
-
-    def clipping_groups(self) -> list[list[nn.Parameter]]:
-        return []
-
-    def mixed_precision(self) -> AbstractContextManager[Any]:
-        return nullcontext()

@@ -16,17 +16,3 @@ def query_perplexity(responses: Tensor) -> Tensor:
     nearest = responses.max(1).indices.flatten()
     share = responses.new_zeros(responses.shape[1]).scatter_add_(0, nearest, responses.new_ones(1).expand_as(nearest))
     return torch.special.entr(share / nearest.numel()).sum().exp()
-
-
-def group_sizes(queries: int, groups: int) -> list[int]:
-    """Queries per group: half for the background; of the rest, equal parts, but a quarter and three of three groups.
-
-    Source: recommended; released 16, 4 and the rest of 128.
-    """
-    background = queries // 2
-    rest = queries - background
-    if groups == 3:
-        first = max(1, queries // 8)
-        return [background, first, rest - first]
-    equal = rest // max(1, groups - 1)
-    return [background, *[equal] * (groups - 2), rest - equal * (groups - 2)]

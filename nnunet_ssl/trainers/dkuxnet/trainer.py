@@ -15,8 +15,9 @@ from nnunet_ssl.architectures.dkuxnet import DKUXNetOutput
 from nnunet_ssl.losses.info_nce import paired_distance, paired_info_nce, voxelwise_info_nce
 from nnunet_ssl.trainers.dkuxnet.settings import DKUXNetHyperparameters
 from nnunet_ssl.trainers.dkuxnet.supervised import nnUNetTrainerDKUXNetSupervised
+from nnunet_ssl.training.base import Terms
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.ramps import sigmoid_rampup
+from nnunet_ssl.training.distributed import voxel_mean
 
 
 class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
@@ -37,25 +38,17 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
     )
     uses_unlabeled: ClassVar[bool] = True
 
-    def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> dict[str, Tensor]:
+    def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> Terms:
         """lambda r(t) (L_segc + L_qdc); in the warm-up none, while all patches still go through the network."""
-        hp, ramp = self.hyperparameters, self.ramp()
-        if hp.contrast_weight * ramp == 0:
-            return {}
+        hp, terms = self.hyperparameters, Terms()
+        weight = hp.contrast_weight * self.ramp(hp.rampup_fraction, hp.warmup_fraction)  # lambda r(t)
+        if weight == 0:
+            return terms
         wanted = {"segmentation": hp.segmentation_contrast, "query": hp.query_contrast}
-        return {
-            f"{name}_contrast": self.weigh(f"{name}_contrast", self.contrast(maps, counted), hp.contrast_weight * ramp)
-            for name, maps in self.maps(out, background=hp.contrast_channels == "all").items()
-            if wanted[name]
-        }
-
-    def ramp(self) -> float:
-        """r(t): 0 in the warm-up, then exp(-5 (1 - s)^2) with s from 0 to 1, then 1."""
-        hp = self.hyperparameters
-        since = self.progress - hp.warmup_fraction
-        if since < 0:
-            return 0.0
-        return sigmoid_rampup(since / hp.rampup_fraction) if since < hp.rampup_fraction else 1.0
+        for name, maps in self.maps(out, background=hp.contrast_channels == "all").items():
+            if wanted[name]:
+                terms.add(f"{name}_contrast", self.contrast(maps, counted), weight)
+        return terms
 
     def contrast(self, maps: Tensor, counted: Tensor) -> Tensor:
         """L_nce, Eq. 4.
@@ -69,7 +62,7 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
             weak, strong = maps.chunk(2)
             maps = torch.cat([weak.detach(), strong])
         if hp.contrast == "voxel":
-            return voxelwise_info_nce(maps, hp.temperature, counted) * self.share_of_ranks(counted.sum())
+            return voxel_mean(voxelwise_info_nce, maps, hp.temperature, mask=counted)
         loss = paired_info_nce if hp.contrast == "sample" else paired_distance
         return loss((maps * counted).flatten(1), hp.temperature)
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from nnunet_ssl.losses.squared_dice import squared_dice_ce
 from nnunet_ssl.trainers.dual_networks.settings import DualNetworksHyperparameters
 from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
-from nnunet_ssl.training.network import freeze_unused_heads
-from nnunet_ssl.training.published import nnUNetTrainerPublished
-from nnunet_ssl.training.schedulers import StepScheduler
+from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe, divided_by_ten_at
 from nnunet_ssl.training.settings import setting
 
-EPOCHS = 24  # of nnU-Net's 250 steps: 6000 iterations, Sec. 3.1
 BATCH_SIZE = 2  # labelled and unlabelled each, released code
-DROPS = (2500 / 6000, 5000 / 6000)  # of the learning rate, by a factor of 10, Sec. 3.1
+WEIGHT_DECAY = 1e-4
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class DualNetworksReleasedHyperparameters(DualNetworksHyperparameters):
     )
 
 
-class nnUNetTrainerDualNetworks_released(nnUNetTrainerPublished, nnUNetTrainerDualNetworks):
+class nnUNetTrainerDualNetworks_released(nnUNetTrainerDualNetworks):
     """L = L_s^S + L_s^T + 0.5 (L_mis^S + L_mis^T) + L_une(hard target) + L_reg, all weights constant.
 
     In the authors' script the pseudo-label and the contrastive loss carry no gradient. L_s: cross-entropy and a Dice
@@ -55,26 +51,23 @@ class nnUNetTrainerDualNetworks_released(nnUNetTrainerPublished, nnUNetTrainerDu
 
     Hyperparameters: ClassVar[type] = DualNetworksReleasedHyperparameters
     hyperparameters: DualNetworksReleasedHyperparameters
-    labeled_patches = BATCH_SIZE
-
-    def set_up(self) -> None:
-        super().set_up()
-        if self.settings.training.num_epochs is None and self.length_variant_epochs is None:
-            self.num_epochs = EPOCHS
-        if self.settings.training.weight_decay is None:
-            self.weight_decay = 1e-4
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        if self.settings.training.optimizer is not None:
-            return super().configure_optimizers()
-        freeze_unused_heads(self.network)
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(parameters, self.initial_lr, momentum=0.9, weight_decay=self.weight_decay)
-        return optimizer, StepScheduler(optimizer, self.initial_lr, self.num_epochs, DROPS)
+    recipe: ClassVar[Recipe] = replace(
+        AS_PUBLISHED,
+        optimization=Optimization(
+            "sgd",
+            weight_decay=WEIGHT_DECAY,
+            momentum=0.9,
+            nesterov=False,
+            schedule=divided_by_ten_at(2500 / 6000, 5000 / 6000),  # Sec. 3.1
+        ),
+        optimizers={name: Optimization(name, weight_decay=WEIGHT_DECAY) for name in ("sgd", "adamw")},
+        epochs=24,  # of nnU-Net's 250 steps: 6000 iterations, Sec. 3.1
+        batch_size=BATCH_SIZE,
+    )
 
     def supervised(self, outputs: Any, target: Any) -> Tensor:
         """L_s of one network: cross-entropy and squared Dice."""
         return self.deep_supervised(self._squared_dice_ce, outputs, target)
 
     def _squared_dice_ce(self, logits: Tensor, target: Tensor) -> Tensor:
-        return squared_dice_ce(self.classes(logits), *self.label_maps(target))
+        return squared_dice_ce(self.targets.as_classes(logits), *self.label_maps(target))

@@ -18,15 +18,13 @@ from nnunet_ssl.losses.consistency import cosine_consistency, uncertainty_rectif
 from nnunet_ssl.losses.disagreement import disagreement, foreground_mse
 from nnunet_ssl.losses.prototypes import prototype_contrast
 from nnunet_ssl.losses.pseudo_label import Decision, decide, decide_regions, masked_cross_entropy, unite
-from nnunet_ssl.losses.regions import as_two_classes, for_each_region
 from nnunet_ssl.losses.squared_dice import squared_dice
 from nnunet_ssl.trainers.dual_networks.settings import DualNetworksHyperparameters
-from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.deep_supervision import finest
+from nnunet_ssl.training.deep_supervision import finest, split_outputs
+from nnunet_ssl.training.distributed import ddp_weight, voxel_mean
 from nnunet_ssl.training.network import unwrap
-from nnunet_ssl.training.pseudo_labels import annotated_foreground
-from nnunet_ssl.training.ramps import sigmoid_rampup
 
 
 class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
@@ -39,6 +37,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
 
     Hyperparameters: ClassVar[type] = DualNetworksHyperparameters
     hyperparameters: DualNetworksHyperparameters
+    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak")
     card: ClassVar[MethodCard] = MethodCard(
         paper="Lu et al., Dual Networks, arXiv:2505.17690",
         predicts="mean of both networks (options: student, teacher)",
@@ -71,8 +70,8 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         )
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        super().refuse(plans, configuration, dataset_json)
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
         manager = PlansManager(plans).get_configuration(configuration)
         counterparts(manager.network_arch_class_name, manager.network_arch_init_kwargs)
 
@@ -93,16 +92,16 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
 
     # ---- the terms
 
-    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
-        hp, count = self.hyperparameters, len(labeled.image)
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
+        hp, count = self.hyperparameters, len(labeled)
         out: DualOutput = self.forward(self.network, labeled.image, unlabeled.weak)
         student, teacher = (finest(logits).float() for logits in (out.student, out.teacher))
         self.observe_pseudo_labels(student[count:], teacher[count:], unlabeled.valid)
 
-        terms = {
-            "supervised_student": self.supervised(_first(out.student, count), labeled.target),
-            "supervised_teacher": self.supervised(_first(out.teacher, count), labeled.target),
-        }
+        terms = Terms(
+            supervised_student=self.supervised(split_outputs(out.student, count)[0], labeled.target),
+            supervised_teacher=self.supervised(split_outputs(out.teacher, count)[0], labeled.target),
+        )
         target = finest(labeled.target)
         if hp.disagreement_weight > 0:
             terms |= self._disagreement_terms(student[:count], teacher[:count], target)
@@ -117,41 +116,39 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         """L_s of one network (Eq. 2): nnU-Net's own."""
         return self.supervised_loss(outputs, target)
 
-    def _agreement_terms(self, student: Tensor, teacher: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    def _agreement_terms(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Terms:
         """L_reg (Eq. 5) and L_une (Eq. 8), of labelled and unlabelled patches."""
         hp = self.hyperparameters
         labeled = valid.new_ones(len(student) - len(valid), *valid.shape[1:])
         counted = torch.cat((labeled, valid))
-        share, ramp = self.share_of_ranks(counted.sum()), self._ramp() if hp.ramp_agreement else 1.0
-        student, teacher, counted = self.classes(student), self.classes(teacher), self.maps(counted)
-        terms = {}
+        ramp = self.ramp(hp.rampup_fraction) if hp.ramp_agreement else 1.0
+        both, mask = (self.targets.as_classes(student), self.targets.as_classes(teacher)), self.targets.as_maps(counted)
+        terms = Terms()
         if hp.consistency_weight > 0:
-            distance = cosine_consistency(student, teacher, counted)
-            terms["consistency"] = self.weigh("consistency", distance * share, hp.consistency_weight * ramp)
+            terms.add("consistency", voxel_mean(cosine_consistency, *both, mask=mask), hp.consistency_weight * ramp)
         if hp.uncertainty_weight > 0:
-            imitation = uncertainty_rectified_cross_entropy(
-                student, teacher, hp.temperature, hp.hard_target, counted, hp.detach_uncertainty
-            )
-            terms["uncertainty"] = self.weigh("uncertainty", imitation * share, hp.uncertainty_weight * ramp)
+            imitation = voxel_mean(
+                uncertainty_rectified_cross_entropy, *both, hp.temperature, hp.hard_target,
+                mask=mask, detach_weight=hp.detach_uncertainty,
+            )  # fmt: skip
+            terms.add("uncertainty", imitation, hp.uncertainty_weight * ramp)
         return terms
 
     def _pseudo_label_terms(
         self, logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor], valid: Tensor, is_student: Tensor | None
-    ) -> dict[str, Tensor]:
+    ) -> Terms:
         """L_u of both networks (Eqs. 3 and 4) and L_c (Eqs. 10 and 11), of (student, teacher) on unlabelled patches."""
-        hp, terms = self.hyperparameters, {}
+        hp, terms = self.hyperparameters, Terms()
         make_decision = decide_regions if self.label_manager.has_regions else decide
         own = [make_decision(z, hp.percentile, valid) for z in logits]
         (labels, reliable), _ = given = self._labels_for_both(own)
         self.monitor.add("reliable", reliable.sum() / valid.sum().clamp(min=1))
         if hp.pseudo_label_weight > 0:
-            weight = hp.pseudo_label_weight * self._ramp()
+            weight = hp.pseudo_label_weight * self.ramp(hp.rampup_fraction)
             for name, z, (label, kept) in zip(("student", "teacher"), logits, given, strict=True):
-                error = masked_cross_entropy(
-                    self.classes(z), self.classwise(label), self.maps(kept.unsqueeze(1)).squeeze(1)
-                )
-                error = error * self.share_of_ranks(kept.sum())
-                terms[f"pseudo_label_{name}"] = self.weigh(f"pseudo_label_{name}", error, weight)
+                mask = self.targets.as_maps(kept.unsqueeze(1)).squeeze(1)
+                error = masked_cross_entropy(self.targets.as_classes(z), self.classwise(label), mask)
+                terms.add(f"pseudo_label_{name}", error * ddp_weight(kept.sum()), weight)
         if hp.contrast_weight > 0:
             embedding, decided = features[0], own[0].label
             if is_student is not None:
@@ -159,8 +156,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
                 decided = torch.where(is_student, own[0].label, own[1].label)
                 labels, reliable = (torch.where(is_student, a, b) for a, b in zip(*given, strict=True))
             contrast = self._contrast(embedding, labels, decided, reliable, valid[:, 0])
-            weight = hp.contrast_weight * sigmoid_rampup(self.progress)
-            terms["contrast"] = self.weigh("contrast", contrast, weight)
+            terms.add("contrast", contrast, hp.contrast_weight * self.ramp(1.0))
         return terms
 
     def _labels_for_both(self, own: list[Decision]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -189,55 +185,31 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         ]
         return torch.stack(losses).mean()
 
-    def _disagreement_terms(self, student: Tensor, teacher: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _disagreement_terms(self, student: Tensor, teacher: Tensor, target: Tensor) -> Terms:
         """Of the released code alone: the error of each network where their confident foreground differs."""
         hp = self.hyperparameters
         labels, annotated = self.label_maps(target)
-        student, teacher = self.classes(student), self.classes(teacher)
+        student, teacher = self.targets.as_classes(student), self.targets.as_classes(teacher)
         disputed = disagreement(student, teacher, hp.disagreement_threshold) & annotated
-        return {
-            f"disagreement_{name}": self.weigh(
-                f"disagreement_{name}", foreground_mse(z, labels, disputed), hp.disagreement_weight
-            )
-            for name, z in (("student", student), ("teacher", teacher))
-        }
+        terms = Terms()
+        for name, z in (("student", student), ("teacher", teacher)):
+            terms.add(f"disagreement_{name}", foreground_mse(z, labels, disputed), hp.disagreement_weight)
+        return terms
 
     @torch.no_grad()
     def _weaker_is_student(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         """Whether the student has the larger Dice loss on the labelled patches, as a bool tensor."""
         labels, annotated = self.label_maps(target)
-        first, second = (squared_dice(self.classes(z), labels, annotated) for z in (student, teacher))
+        first, second = (squared_dice(self.targets.as_classes(z), labels, annotated) for z in (student, teacher))
         return first >= second
-
-    def _ramp(self) -> float:
-        fraction = self.hyperparameters.rampup_fraction
-        return sigmoid_rampup(self.progress / fraction) if fraction > 0 else 1.0
 
     # ---- regions as problems of two classes each
 
-    def classes(self, logits: Tensor) -> Tensor:
-        """Logits of exclusive classes: (B, K, *P), of R regions (B * R, 2, *P)."""
-        return as_two_classes(logits) if self.label_manager.has_regions else logits
-
-    def maps(self, volume: Tensor) -> Tensor:
-        """A map (B, 1, *P) for :meth:`classes`: unchanged, or (B * R, 1, *P)."""
-        if not self.label_manager.has_regions:
-            return volume
-        return for_each_region(volume, self.label_manager.num_segmentation_heads)
-
     def classwise(self, label: Tensor) -> Tensor:
         """Labels (B, *P), or of regions (B, R, *P) -> (B * R, *P)."""
-        return label.flatten(0, 1) if self.label_manager.has_regions else label
+        return label.flatten(0, 1) if self.targets.has_regions else label
 
     def label_maps(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(labels, annotated) for :meth:`classes`, of nnU-Net's full-resolution target."""
-        _, annotated = annotated_foreground(target, self.label_manager)
-        if not self.label_manager.has_regions:
-            return target, annotated
-        regions = target[:, : self.label_manager.num_segmentation_heads]
-        return self.classwise(regions).unsqueeze(1), self.maps(annotated)
-
-
-def _first(outputs: Any, count: int) -> Any:
-    """The first samples of what a network returns with or without deep supervision."""
-    return [o[:count] for o in outputs] if isinstance(outputs, (list, tuple)) else outputs[:count]
+        """(labels, annotated) for logits of exclusive classes, of nnU-Net's full-resolution target."""
+        targets = self.targets
+        return targets.as_labels(targets.labels(target)), targets.as_maps(targets.counted(target))

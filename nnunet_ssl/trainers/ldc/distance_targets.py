@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.data.batches import LabeledBatch
 from nnunet_ssl.losses.signed_distance import signed_distance_map
 
 SMALLEST_HALF = 4  # positions that an axis keeps at half resolution
 
 
-@dataclass(frozen=True)
-class DistanceBatch(LabeledBatch):
-    """Labelled patches with the signed distance maps of their labels.
-
-    Attributes:
-        distance: (B, F, *P) or at half resolution, see :class:`AppendSignedDistance`.
-    """
-
-    distance: Tensor = field(kw_only=True)
+DISTANCE = "distance"
 
 
-class AppendSignedDistance(SegOnlyTransform):
-    """The last step of the augmentation: the segmentation becomes a list, whose last entry are the maps (F, *P).
-
-    As part of the segmentation the maps need no key of their own on their way through nnU-Net's loader.
+class AddSignedDistance(BasicTransform):
+    """The last step of the augmentation: the maps (F, *P) of the segmentation under the name ``distance``.
 
     Args:
         labels: foreground label values; ``None``: the segmentation's first channels are regions.
@@ -50,15 +36,15 @@ class AppendSignedDistance(SegOnlyTransform):
         self.fine_spacing = list(spacing)
         self.spacing = [s * f for s, f in zip(spacing, factors, strict=True)]
 
-    def _apply_to_segmentation(self, segmentation: Any, **params: Any) -> list[Tensor]:
-        resolutions = segmentation if isinstance(segmentation, list) else [segmentation]
-        finest = resolutions[0]
+    def apply(self, data_dict: dict, **params) -> dict:
+        segmentation = data_dict["segmentation"]
+        finest = segmentation[0] if isinstance(segmentation, list) else segmentation
         if self.labels is None:
             masks = finest[: self.regions] > 0
         else:
             masks = torch.cat([finest[:1] == label for label in self.labels])
         maps = [self._map(*pair) for pair in zip(masks, shrink(masks, self.factors), strict=True)]
-        return [*resolutions, torch.stack(maps)]
+        return {**data_dict, DISTANCE: torch.stack(maps)}
 
     def _map(self, mask: Tensor, small: Tensor) -> Tensor:
         """Of an object so thin that no voxel of the coarse grid is inside it: the fine map, averaged."""
@@ -95,11 +81,6 @@ def distance_factors(patch_size: Sequence[int], spacing: Sequence[float], half: 
         2 if size % 2 == 0 and size >= 2 * SMALLEST_HALF and step < 2 * min(spacing) else 1
         for size, step in zip(patch_size, spacing, strict=True)
     ]
-
-
-def with_distances(training: ComposeTransforms, step: AppendSignedDistance) -> ComposeTransforms:
-    """nnU-Net's training augmentation with the maps at its end."""
-    return ComposeTransforms([*training.transforms, step])
 
 
 def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:

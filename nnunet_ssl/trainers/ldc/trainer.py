@@ -7,12 +7,11 @@ docs/methods/ldc.md.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
@@ -38,24 +37,17 @@ from nnunet_ssl.losses.lagrangian import (
     frequency_class_weights,
 )
 from nnunet_ssl.losses.signed_distance import signed_distance_mse
-from nnunet_ssl.trainers.ldc.distance_targets import (
-    AppendSignedDistance,
-    DistanceBatch,
-    distance_factors,
-    resize_maps,
-    with_distances,
-)
+from nnunet_ssl.trainers.ldc.distance_targets import DISTANCE, AddSignedDistance, distance_factors, resize_maps
 from nnunet_ssl.trainers.ldc.dual_ascent import DualAscent
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
-from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
-from nnunet_ssl.training.ema import copy_buffers, update_ema
+from nnunet_ssl.training.distributed import ddp_weight, voxel_count, voxel_mean
 from nnunet_ssl.training.monitor import COUNT
-from nnunet_ssl.training.monitored import OBSERVE_EVERY
 from nnunet_ssl.training.network import unwrap
-from nnunet_ssl.training.pseudo_labels import annotated_foreground, class_masks, hard_labels, mean_dice
-from nnunet_ssl.training.ramps import sigmoid_rampup
+from nnunet_ssl.training.targets import mean_dice
+from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 
@@ -70,7 +62,8 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     Hyperparameters: ClassVar[type] = LDCHyperparameters
     hyperparameters: LDCHyperparameters
-    weak_labeled_view: ClassVar[bool] = True
+    views: ClassVar[tuple[str, ...]] = ("labeled.weak", "labeled.strong", "unlabeled.weak", "unlabeled.strong")
+    teacher: Teacher
     card: ClassVar[MethodCard] = MethodCard(
         paper="Zheng et al., Lagrange duality, arXiv:2409.07793",
         predicts="student (option: teacher)",
@@ -80,8 +73,8 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     )
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        super().refuse(plans, configuration, dataset_json)
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
         hp: LDCHyperparameters = cls.settings_of(plans).hyperparameters
         if hp.value_lower >= hp.value_upper:
             raise complain(
@@ -100,7 +93,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         hp, dimensions = self.hyperparameters, len(self.configuration_manager.patch_size)
-        student, classes = unwrap(self.network), len(self.foreground())
+        student, classes = unwrap(self.network), len(self.targets.foreground)
         multipliers = LagrangeMultipliers(
             classes,
             (LABELED, UNLABELED),
@@ -121,13 +114,8 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         }
         if hp.contrast_weight > 0:
             modules["projection"] = SliceProjection(classes, hp.pooled_size, hp.projection_hidden, hp.projection_size)
-        averaged = {f"teacher_{name}": copy.deepcopy(m).requires_grad_(False) for name, m in modules.items()}
-        return {"teacher": teacher, **modules, **averaged}
-
-    def foreground(self) -> list[Any]:
-        """Label values, or regions, of the foreground channels."""
-        labels = self.label_manager
-        return list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+        self.teacher = Teacher(teacher, warmed_up(hp.ema_decay), modules)
+        return {**modules, **self.teacher.modules()}
 
     def set_up(self) -> None:
         super().set_up()
@@ -136,12 +124,11 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     def dice_weights(self) -> Tensor:
         """w_c (F,) of the foreground classes; the labelled cases are counted where that matters."""
         if self._dice_weights is None:
-            rule, classes = self.hyperparameters.class_weights, self.foreground()
+            rule, classes = self.hyperparameters.class_weights, self.targets.foreground
             weights: Sequence[float] = (1.0 / len(classes),) * len(classes)
             if rule == "frequency" or (rule == "auto" and len(classes) == 2):
                 counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
-                values = [c if isinstance(c, (tuple, list)) else (c,) for c in classes]
-                voxels = [sum(counts.get(int(v), 0) for v in each) for each in values]
+                voxels = [sum(counts.get(v, 0) for v in each) for each in classes]
                 frequent_first = PAPER_WEIGHTS if voxels[0] >= voxels[-1] else PAPER_WEIGHTS[::-1]
                 weights = frequency_class_weights(voxels) if rule == "frequency" else frequent_first
             self.print_to_log_file("Weights of the classes in the Dice:", [round(w, 4) for w in weights])
@@ -150,22 +137,13 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     # ---- data
 
-    def distance_step(self) -> AppendSignedDistance:
-        """What the workers append to the labels of a patch."""
+    def labeled_steps(self) -> list[BasicTransform]:
+        """The workers add the signed distance maps of the labels, at half the resolution in 3D."""
         hp, plan, labels = self.hyperparameters, self.configuration_manager, self.label_manager
         half = hp.distance_resolution == "half" or (hp.distance_resolution == "auto" and len(plan.patch_size) == 3)
         values = None if labels.has_regions else labels.foreground_labels
         factors = distance_factors(plan.patch_size, plan.spacing, half)
-        return AppendSignedDistance(values, len(self.foreground()), plan.spacing, factors)
-
-    def make_labeled_view(self, training: ComposeTransforms) -> ComposeTransforms:
-        return with_distances(super().make_labeled_view(training), self.distance_step())
-
-    def split_batch(self, batch: dict[str, Any]) -> tuple[DistanceBatch, UnlabeledBatch]:
-        *target, distance = batch["target"]
-        rest = {**batch, "target": target if self.enable_deep_supervision else target[0]}
-        labeled, unlabeled = super().split_batch(rest)
-        return DistanceBatch(**vars(labeled), distance=self._on_device(distance)), unlabeled
+        return [AddSignedDistance(values, len(self.targets.foreground), plan.spacing, factors)]
 
     # ---- one step
 
@@ -177,108 +155,91 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        for name in self.auxiliary:
-            if name.startswith("teacher"):
-                self.auxiliary[name].eval()
         if self.hyperparameters.reset_each_epoch:
             self.dual.multipliers.reset()
 
     @property
-    def ramp(self) -> float:
+    def unlabeled_ramp(self) -> float:
         """r: 0 in the warm-up, then up to 1."""
         hp = self.hyperparameters
-        return 0.0 if self.progress < hp.warmup_fraction else sigmoid_rampup(self.progress / hp.rampup_fraction)
+        return self.ramp(hp.rampup_fraction, hp.warmup_fraction, from_start=True)
 
-    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
-        assert isinstance(labeled, DistanceBatch)
-        hp, ramp = self.hyperparameters, self.ramp
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
+        hp, ramp = self.hyperparameters, self.unlabeled_ramp
         self.dual.begin()
         with self.student_tap.open():
-            outputs, student = self.forward_joint(labeled.strong, unlabeled.strong)
+            outputs, other = self.forward_joint(labeled.strong, unlabeled.strong)
+        student = finest(other)
         distance = self.forward(self.auxiliary["distance_head"], self.student_tap.take())
-        teacher, teacher_distance = self._teacher(labeled.image, unlabeled.weak)
+        teacher, teacher_distance = self._teacher(labeled.weak, unlabeled.weak)
         pseudo, certain = self.pseudo_labels(teacher, unlabeled.valid)
-        label, annotated = self.label_maps(labeled.target)
+        label, annotated = self.targets.labels(labeled.target), self.targets.annotated(labeled.target)
         self._observe(student, teacher, unlabeled.valid)
 
         constrained = self.constrained(LABELED, outputs, label, annotated)  # Eqs. 2 and 3
         constrained_unlabeled = self.constrained(UNLABELED, student, pseudo, certain)
-        error = brier_score(finest(outputs), finest(label), finest(annotated), regions=self.label_manager.has_regions)
-        regression = self.distance_regression(distance[: len(labeled.image)], labeled, finest(annotated))
-        terms = {
-            "constrained": self.weigh("constrained", constrained, hp.constrained_weight),
-            "constrained_unlabeled": self.weigh(
-                "constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * hp.unlabeled_weight * ramp
-            ),
-            "squared_error": self.weigh("squared_error", self._shared(error, finest(annotated), labeled.image),
-                                        hp.supervised_weight),
-            "distance": self.weigh("distance", regression, hp.supervised_weight),
-            "norm": self._norm_term(),
-        }  # fmt: skip
+        regions = self.targets.has_regions
+        error = voxel_mean(brier_score, finest(outputs), finest(label), mask=finest(annotated), regions=regions)
+        regression = self.distance_regression(distance[: len(labeled)], labeled, finest(annotated))
+        terms = Terms()
+        terms.add("constrained", constrained, hp.constrained_weight)
+        terms.add("constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * hp.unlabeled_weight * ramp)
+        terms.add("squared_error", error, hp.supervised_weight)
+        terms.add("distance", regression, hp.supervised_weight)
+        terms.add("norm", *self.dual.norm_term())
         if teacher_distance is not None:
             contrast = self.contrast(teacher_distance, distance, labeled, finest(annotated), unlabeled.valid)  # Eq. 4
-            terms["contrast"] = self.weigh("contrast", contrast, hp.contrast_weight * ramp)
+            terms.add("contrast", contrast, hp.contrast_weight * ramp)
         return terms
 
     @torch.no_grad()
     def _teacher(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor | None]:
         """The teacher's logits of the unlabelled patches, and its signed distances of all where they are contrasted."""
         if "projection" not in self.auxiliary:
-            return self.forward(self.auxiliary["teacher"], unlabeled), None
+            return self.teacher(unlabeled), None
         with self.teacher_tap.open():
-            logits = self.forward(self.auxiliary["teacher"], torch.cat((labeled, unlabeled)))
-        distance = self.forward(self.auxiliary["teacher_distance_head"], self.teacher_tap.take())
+            logits = self.teacher(torch.cat((labeled, unlabeled)))
+        distance = self.teacher.head("distance_head", self.teacher_tap.take())
         return logits[len(labeled) :], distance
 
     def pseudo_labels(self, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """(hard labels, where they count) of the teacher's logits: classes (B, 1, *P), or regions (B, R, *P)."""
-        regions, threshold = self.label_manager.has_regions, self.hyperparameters.confidence_threshold
+        threshold = self.hyperparameters.confidence_threshold
         if threshold > 0:
-            valid = valid & (class_masks(teacher, regions)[1] > threshold)
-        return (teacher > 0) if regions else hard_labels(teacher), valid
-
-    def label_maps(self, target: Any) -> tuple[Any, Any]:
-        """(labels or regions, where they are annotated or ``None``) of nnU-Net's target, at every resolution of it."""
-        labels = self.label_manager
-        targets = target if isinstance(target, list) else [target]
-        maps = [t[:, : len(self.foreground())] for t in targets] if labels.has_regions else targets
-        annotated = [annotated_foreground(t, labels)[1] for t in targets] if labels.has_ignore_label else None
-        if isinstance(target, list):
-            return maps, annotated
-        return maps[0], None if annotated is None else annotated[0]
+            valid = valid & (self.targets.confidence(teacher) > threshold)
+        return self.targets.decide(teacher), valid
 
     def constrained(self, part: str, outputs: Any, target: Any, mask: Any) -> Tensor:
         """L_LDC of one part of the data: L_con at every resolution, the constraints at full resolution."""
-        hp, regions = self.hyperparameters, self.label_manager.has_regions
+        hp, regions = self.hyperparameters, self.targets.has_regions
         logits, label, counted = finest(outputs), finest(target), finest(mask)
         volumes = class_volumes(logits, label, counted, regions=regions)
         bounds = None
         if hp.has_bounds:
             bounds = bound_excess(logits, hp.value_lower, hp.value_upper, hp.bound_tolerance, counted, regions=regions)
         objective = self.deep_supervised(self._objective, outputs, target, mask)
-        count = self._count(counted, logits)
-        return (objective + self.dual.constrain(part, volumes, count, bounds)) * self.share_of_ranks(count)
+        count = voxel_count(counted, logits)
+        return (objective + self.dual.constrain(part, volumes, count, bounds)) * ddp_weight(count)
 
     def _objective(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
         """L_con, Eq. 2."""
         hp = self.hyperparameters
         return dice_cross_entropy_consistency(
             logits, target, self.dice_weights(), hp.alpha, mask,
-            regions=self.label_manager.has_regions, dice_form=hp.dice_form,
+            regions=self.targets.has_regions, dice_form=hp.dice_form,
         )  # fmt: skip
 
-    def distance_regression(self, predicted: Tensor, labeled: DistanceBatch, annotated: Tensor | None) -> Tensor:
+    def distance_regression(self, predicted: Tensor, labeled: LabeledBatch, annotated: Tensor | None) -> Tensor:
         """L_sdm of the labelled patches."""
-        target = resize_maps(labeled.distance, predicted.shape[2:])
-        return self._shared(signed_distance_mse(predicted, target, annotated), annotated, predicted)
+        target = resize_maps(labeled.extra[DISTANCE], predicted.shape[2:])
+        return voxel_mean(signed_distance_mse, predicted, target, mask=annotated)
 
     def contrast(
         self, teacher: Tensor, student: Tensor, labeled: LabeledBatch, annotated: Tensor | None, valid: Tensor
     ) -> Tensor:
         """L_ctr between slices of the teacher's and the student's signed distances (B_L + B_U, F, *P)."""
-        hp, count = self.hyperparameters, len(labeled.image)
-        known = cast(Tensor, labeled.valid)  # no padding
-        known = known if annotated is None else annotated & known
+        hp, count = self.hyperparameters, len(labeled)
+        known = labeled.valid if annotated is None else annotated & labeled.valid
         voxels = torch.cat((known, valid))
         index = None
         if teacher.ndim == 5:
@@ -288,57 +249,30 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         keep = keep_slices(of_teacher, take_slices(voxels, index), complete)
         vectors = self.auxiliary["projection"](of_student.flatten(0, 1))
         with torch.no_grad():
-            targets = self.auxiliary["teacher_projection"](of_teacher.flatten(0, 1))
+            targets = self.auxiliary[Teacher.copy_of("projection")](of_teacher.flatten(0, 1))
         number = keep.sum()
         self.monitor.add(COUNT + "slices", number)
         negatives = None if index is None or hp.slice_distance == 0 else distant_pairs(index, hp.slice_distance)
         loss = boundary_contrast(targets, vectors, hp.temperature, keep, negatives)
-        return loss * self.share_of_ranks(number)
+        return loss * ddp_weight(number)
 
     def after_optimizer_step(self) -> None:
-        both = self.ramp * self.hyperparameters.unlabeled_weight > 0
+        both = self.unlabeled_ramp * self.hyperparameters.unlabeled_weight > 0
         self.dual.ascend([LABELED, UNLABELED] if both else [LABELED])  # Eq. 3
-        decay = min(1 - 1 / (self.iteration + 1), self.hyperparameters.ema_decay)
-        averaged = {"teacher": self.network} | {
-            name: self.auxiliary[name.removeprefix("teacher_")]
-            for name in self.auxiliary
-            if name.startswith("teacher_")
-        }
-        for name, source in averaged.items():
-            update_ema(unwrap(self.auxiliary[name]), unwrap(source), decay)
-            copy_buffers(unwrap(self.auxiliary[name]), unwrap(source))
+        if self.observing:
+            self.dual.observe(self.monitor)
 
-    # ---- shares of ranks, monitors, checkpoint
-
-    def _count(self, mask: Tensor | None, logits: Tensor) -> Tensor:
-        voxels = logits.new_full((), logits[:, 0].numel(), dtype=torch.float32) if mask is None else mask.sum()
-        return voxels.float()
-
-    def _shared(self, loss: Tensor, mask: Tensor | None, like: Tensor) -> Tensor:
-        return loss * self.share_of_ranks(self._count(mask, like))
-
-    def _norm_term(self) -> Tensor:
-        excess, multiplier = self.dual.norm_term()
-        self.monitor.add("weight_norm", multiplier)
-        return multiplier * excess
+    # ---- monitors, checkpoint
 
     @torch.no_grad()
     def _observe(self, student: Tensor, teacher: Tensor, valid: Tensor) -> None:
         self.observe_pseudo_labels(student, teacher, valid)
-        if self._step % OBSERVE_EVERY == 0:
-            masks = (class_masks(z, self.label_manager.has_regions)[0] & valid for z in (student, teacher))
+        if self.observing:
+            masks = (self.targets.decided_masks(z) & valid for z in (student, teacher))
             self.monitor.add("teacher_student_dice", *mean_dice(*masks))
-
-    def _observe_labels(self, labeled: LabeledBatch) -> None:
-        super()._observe_labels(labeled)
-        if self._step % OBSERVE_EVERY == 0:
-            self.dual.observe(self.monitor)
 
     def auxiliary_state(self) -> dict[str, Any]:
         return self.dual.state()
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
         self.dual.load_state(state)
-
-    def predictor(self) -> nn.Module:
-        return self.auxiliary["teacher"] if self.hyperparameters.predict_with == "teacher" else self.network

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import distributed as dist
 
-from nnunet_ssl.training.distributed import is_distributed, number_of_ranks
+from nnunet_ssl.training.distributed import number_of_ranks, rank
 
 
 def own_generator(device: torch.device) -> torch.Generator:
     """Seeded with torch's own seed, and another one on each rank."""
-    return torch.Generator(device).manual_seed(torch.initial_seed() % 2**62 + _rank())
+    return torch.Generator(device).manual_seed(torch.initial_seed() % 2**62 + rank())
 
 
 def generator_state(generator: torch.Generator) -> dict[str, Any]:
@@ -28,11 +27,7 @@ def restore_generator(generator: torch.Generator, state: dict[str, Any], epoch: 
         state: its state on the same kind of device; otherwise nothing changes.
         epoch: the one that begins.
     """
-    if _rank() > 0:
+    if rank() > 0:
         generator.manual_seed(generator.initial_seed() + epoch * number_of_ranks())
     elif state["generator_device"] == generator.device.type:
         generator.set_state(state["generator"].cpu())
-
-
-def _rank() -> int:
-    return dist.get_rank() if is_distributed() else 0

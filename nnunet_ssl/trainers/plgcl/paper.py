@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from typing import ClassVar
 
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
-from nnunet_ssl.training.network import freeze_unused_heads
+from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
 from nnunet_ssl.training.settings import setting
-
-LEARNING_RATE = 1e-4  # Sec. 4.2
-BATCH_SIZE_2D = 8  # labelled and unlabelled each, 16 in Sec. 4.2
 
 
 @dataclass(frozen=True)
@@ -57,23 +51,7 @@ class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
 
     Hyperparameters: ClassVar[type] = PLGCLPaperHyperparameters
     hyperparameters: PLGCLPaperHyperparameters
-
-    def set_up(self) -> None:
-        super().set_up()
-        if self.settings.training.initial_lr is None and self.settings.training.optimizer is None:
-            self.initial_lr = LEARNING_RATE
-        if self.settings.training.weight_decay is None and self.settings.training.optimizer is None:
-            self.weight_decay = 0.0
-
-    def _set_batch_size_and_oversample(self) -> None:
-        if len(self.configuration_manager.patch_size) == 2:
-            self.configuration_manager.configuration["batch_size"] = BATCH_SIZE_2D
-        super()._set_batch_size_and_oversample()
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        if self.settings.training.optimizer is not None:
-            return super().configure_optimizers()
-        freeze_unused_heads(self.network)
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent=0)  # no decay is stated
+    recipe: ClassVar[Recipe] = Recipe(
+        Optimization("adam", rate=1e-4, weight_decay=0.0, schedule=CONSTANT),  # Sec. 4.2; no decay is stated
+        batch_size_2d=8,  # labelled and unlabelled each, 16 in Sec. 4.2
+    )

@@ -6,7 +6,6 @@ Source: Basak & Yin, "Pseudo-label Guided Contrastive Learning for Semi-supervis
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar, cast
 
 import torch
@@ -27,15 +26,14 @@ from nnunet_ssl.trainers.plgcl.own_generator import generator_state, own_generat
 from nnunet_ssl.trainers.plgcl.patch_sampler import Patches, PatchSampler
 from nnunet_ssl.trainers.plgcl.rescale_intensity import fixed_ranges
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
-from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
-from nnunet_ssl.training.ema import copy_buffers, update_ema
-from nnunet_ssl.training.global_mean import global_mean
+from nnunet_ssl.training.distributed import masked_mean_over_ranks, voxel_mean
 from nnunet_ssl.training.monitor import COUNT, WEIGHT
-from nnunet_ssl.training.monitored import OBSERVE_EVERY
 from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.ramps import linear_rampup
+from nnunet_ssl.training.teacher import Teacher, constant, warmed_up
 
 
 class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
@@ -46,6 +44,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
 
     Hyperparameters: ClassVar[type] = PLGCLHyperparameters
     hyperparameters: PLGCLHyperparameters
+    teacher: Teacher
     card: ClassVar[MethodCard] = MethodCard(
         paper="Basak & Yin, PLGCL, CVPR 2023",
         predicts="student (option: teacher)",
@@ -56,28 +55,26 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
 
     # ---- one step
 
-    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
-        outputs, student = self.forward_joint(labeled.image, unlabeled.strong)
-        with torch.no_grad():
-            teacher = self.forward(self.auxiliary["teacher"], unlabeled.weak)
+        outputs, other = self.forward_joint(labeled.image, unlabeled.strong)
+        student, teacher = finest(other), self.teacher(unlabeled.weak)
         self.observe_pseudo_labels(student, teacher, unlabeled.valid)
-        if self._step == 0:
+        if self.step == 0:
             self.observe_purity(labeled)
 
-        distance = sigmoid_cross_entropy if self.label_manager.has_regions else softmax_cross_entropy
-        consistency = distance(student, teacher, unlabeled.valid, hard=hp.consistency_target == "hard")  # Eq. 6
-        consistency = consistency * self.share_of_ranks(unlabeled.valid.sum())
+        distance = sigmoid_cross_entropy if self.targets.has_regions else softmax_cross_entropy
+        hard = hp.consistency_target == "hard"
+        consistency = voxel_mean(distance, student, teacher, mask=unlabeled.valid, hard=hard)  # Eq. 6
 
         weight = hp.contrast_weight if self.current_epoch >= self.warmup_epochs else 0.0
         contrast = consistency.new_zeros(())
         if self.current_epoch >= self.warmup_epochs - 1:  # one epoch earlier, to fill the memory
             contrast = self.contrast(self.sample_patches(labeled, unlabeled, teacher), with_queries=weight > 0)
-        return {
-            "supervised": self.supervised_loss(outputs, labeled.target),  # Eq. 7
-            "consistency": self.weigh("consistency", consistency, hp.consistency_weight),
-            "contrast": self.weigh("contrast", contrast, weight),
-        }
+        terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))  # Eq. 7
+        terms.add("consistency", consistency, hp.consistency_weight)
+        terms.add("contrast", contrast, weight)
+        return terms
 
     @torch.no_grad()
     def sample_patches(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch, teacher: Tensor) -> Patches:
@@ -91,9 +88,9 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         if self.hyperparameters.confidence_source == "student":
             teacher = finest(self.forward(unwrap(self.network), unlabeled.weak))
         if self.label_manager.has_ignore_label:
-            guess = sampler.confidence(self.forward(self.auxiliary["teacher"], labeled.image))
+            guess = sampler.confidence(self.teacher(labeled.image))
         confidence = torch.cat([sampler.true_confidence(labeled.target, guess), sampler.confidence(teacher)])
-        whole = torch.ones_like(unlabeled.valid[:1]).expand(len(labeled.image), *unlabeled.valid.shape[1:])
+        whole = torch.ones_like(unlabeled.valid[:1]).expand(len(labeled), *unlabeled.valid.shape[1:])
         images, valid = torch.cat([labeled.image, unlabeled.weak]), torch.cat([whole, unlabeled.valid])
         patches, candidates = sampler.sample(images, confidence, valid)
         self.monitor.add(COUNT + "candidates", candidates)
@@ -102,7 +99,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
     @torch.no_grad()
     def observe_purity(self, labeled: LabeledBatch) -> None:
         """Log which share of the windows chosen by the teacher's probabilities of labelled images show their class."""
-        guess = self.sampler.confidence(self.forward(self.auxiliary["teacher"], labeled.image))
+        guess = self.sampler.confidence(self.teacher(labeled.image))
         self.monitor.add("purity", *self.sampler.purity(labeled.image, labeled.target, guess))
 
     def contrast(self, patches: Patches, with_queries: bool = True) -> Tensor:
@@ -119,7 +116,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
             means, covariances = memory.statistics(hp.covariance)
             usable = memory.counts >= hp.min_keys
         self.monitor.add(WEIGHT + "covariance", self.covariance_weight)
-        if self._step % OBSERVE_EVERY == 0:
+        if self.observing:
             observe_memory(self.monitor, memory, means, usable)
         if queries is None:
             return means.new_zeros(())
@@ -130,12 +127,12 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
             queries, asked.classes, means, covariances, enters, hp.temperature, self.covariance_weight, zeta
         )
         counted = asked.valid & has_contrast(asked.classes, enters)
-        return global_mean(losses, counted, asked.classes, memory.classes, hp.class_balanced)
+        return masked_mean_over_ranks(losses, counted, asked.classes, memory.classes, hp.class_balanced)
 
     def embed(self, network: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
         """(N, D), unit length. The encoder runs outside torch.compile and DDP, whose gradients meet all the same."""
         encoder: Any = unwrap(network).encoder
-        return head(self.forward(lambda x: pooled_features(encoder, x, self.grid.stage), images))  # type: ignore[arg-type]
+        return head(self.forward(lambda x: pooled_features(encoder, x, self.grid.stage), images))
 
     def keys(self, patches: Patches, queries: Tensor | None) -> Tensor:
         """One key per patch: by the teacher from an augmented copy, or by the student as it is (its query, if any)."""
@@ -145,14 +142,6 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         return (
             self.embed(self.network, unwrap(self.auxiliary["head"]), patches.images()) if queries is None else queries
         )
-
-    def after_optimizer_step(self) -> None:  # Eqs. 9-10
-        limit = self.hyperparameters.ema_decay
-        decay = min(1 - 1 / (self.iteration + 1), limit) if self.hyperparameters.ema_rampup else limit
-        teacher, network = unwrap(self.auxiliary["teacher"]), unwrap(self.network)
-        update_ema(teacher, network, decay)
-        copy_buffers(teacher, network)
-        update_ema(unwrap(self.auxiliary["teacher_head"]), unwrap(self.auxiliary["head"]), decay)
 
     # ---- schedules
 
@@ -167,20 +156,21 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         hp = self.hyperparameters
         if hp.covariance_schedule == "constant":
             return hp.covariance_weight
-        return hp.covariance_weight * linear_rampup(self.progress, self.warmup_epochs / self.num_epochs)
+        warmup = self.warmup_epochs / self.num_epochs
+        return hp.covariance_weight * self.ramp(1 - warmup, warmup, curve=linear_rampup)
 
     # ---- construction
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        super().refuse(plans, configuration, dataset_json)
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
         hp: PLGCLHyperparameters = cls.settings_of(plans).hyperparameters
         plan = PlansManager(plans).get_configuration(configuration)
         hp.grid(plan, plan.batch_size + (hp.unlabeled_batch_size or plan.batch_size))
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         hp, plan = self.hyperparameters, self.configuration_manager
-        self.grid = hp.grid(plan, self.batch_size + self.unlabeled_batch_size())
+        self.grid = hp.grid(plan, self.batch_size + self.streams.unlabeled_batch_size)
         channels = check_encoder(unwrap(self.network), self.grid, self.num_input_channels, pooled_features)
         properties = self.plans_manager.plans.get("foreground_intensity_properties_per_channel", {})
         self.sampler = PatchSampler(
@@ -190,15 +180,13 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         )  # fmt: skip
         self.pairs = class_pairs(self.label_manager).to(self.device)
         head = ProjectionHead(channels, hp.embedding_size)
-        return {
-            "teacher": self.network_copy(),
-            "head": head,
-            "teacher_head": copy.deepcopy(head).requires_grad_(False),
-            "memory": ClassMemory(len(self.pairs), hp.memory_size, hp.embedding_size),
-        }
+        decay = warmed_up(hp.ema_decay) if hp.ema_rampup else constant(hp.ema_decay)  # Eqs. 9-10
+        self.teacher = Teacher(self.network_copy(), decay, {"head": head})
+        memory = ClassMemory(len(self.pairs), hp.memory_size, hp.embedding_size)
+        return {"head": head, **self.teacher.modules(), "memory": memory}
 
     def make_strong_view(self, anisotropic: bool) -> MorphologicalView:
-        return MorphologicalView((0,) if anisotropic else None, masked_channels=self.masked_channels)
+        return MorphologicalView((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)
 
     def _build_loss(self) -> Any:
         loss = super()._build_loss()
@@ -210,13 +198,9 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         super().on_train_start()
         if self.warmup_epochs >= self.num_epochs:
             self.print_to_log_file(
-                f"WARNING: The warm-up of {self.warmup_epochs} epochs is the whole training: there will be no "
+                f"WARNING: The warm-up of {self.warmup_epochs} epochs is the whole training run: there will be no "
                 "contrast. Set the hyper-parameter warmup_epochs."
             )
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self.auxiliary["teacher"].eval()
 
     # ---- checkpoint
 
@@ -225,6 +209,3 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
         restore_generator(self.sampler.generator, state, self.current_epoch)
-
-    def predictor(self) -> nn.Module:
-        return self.auxiliary["teacher"] if self.hyperparameters.predict_with == "teacher" else self.network

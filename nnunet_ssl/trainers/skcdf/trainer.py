@@ -11,14 +11,12 @@ import os
 from typing import Any, ClassVar, cast
 
 import torch
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.architectures.skcdf import SKCDFNet, SKCDFOutput
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.class_counts import count_labels
-from nnunet_ssl.data.views import image_part
 from nnunet_ssl.losses.balanced import (
     balanced_dice_ce,
     dice_ce,
@@ -28,12 +26,11 @@ from nnunet_ssl.losses.balanced import (
 )
 from nnunet_ssl.trainers.skcdf.settings import SKCDFHyperparameters
 from nnunet_ssl.trainers.skcdf.transfer import Branch, knowledge_transfer
-from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.network import unwrap
-from nnunet_ssl.training.pseudo_labels import hard_labels
-from nnunet_ssl.training.ramps import sigmoid_rampup
+from nnunet_ssl.training.targets import hard_labels
 
 
 class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
@@ -45,6 +42,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
 
     Hyperparameters: ClassVar[type] = SKCDFHyperparameters
     hyperparameters: SKCDFHyperparameters
+    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.image")
     card: ClassVar[MethodCard] = MethodCard(
         paper="Zhang et al., SKCDF, CVPR 2025",
         predicts="unlabelled decoder (option: labelled)",
@@ -85,8 +83,8 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         )
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        super().refuse(plans, configuration, dataset_json)
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
         if PlansManager(plans).get_label_manager(dataset_json).has_regions:
             raise NotImplementedError(
                 f"{cls.__name__} does not support region-based training: its pseudo-labels are single classes. "
@@ -111,36 +109,35 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         """Only where nnUNet_compile says so; nnU-Net's default is on, but parity in half precision is not shown yet."""
         return "nnUNet_compile" in os.environ and super()._do_i_compile()
 
-    def make_weak_view(self, training: ComposeTransforms) -> ComposeTransforms:
-        """One view, augmented like the labelled patches."""
-        return image_part(training, self.masked_channels)
-
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.hyperparameters.balanced_heads:
             self.keep_probability()  # counted before the first step
 
-    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
         self.transfer_knowledge()
-        out: SKCDFOutput = self.forward(self.network, labeled.image, unlabeled.weak)
+        out: SKCDFOutput = self.forward(self.network, labeled.image, unlabeled.image)
         self.observe_pseudo_labels(finest(out.unlabeled_main), out.guided_main, unlabeled.valid)
 
         pseudo = hard_labels(out.guided_main)  # Eq. 3
-        supervised = self.deep_supervised(_dice_ce, out.labeled_main, labeled.target, self.annotated(labeled.target))
+        supervised = self.deep_supervised(
+            _dice_ce, out.labeled_main, labeled.target, self.targets.annotated(labeled.target)
+        )
         unsupervised = self.deep_supervised(_dice_ce, out.unlabeled_main, pseudo, unlabeled.valid)
-        weight = hp.unsupervised_weight * sigmoid_rampup(self.progress / hp.rampup_fraction)
-        terms = {"supervised": supervised, "unsupervised": self.weigh("unsupervised", unsupervised, weight)}
+        weight = hp.unsupervised_weight * self.ramp(hp.rampup_fraction)
+        terms = Terms(supervised=supervised)
+        terms.add("unsupervised", unsupervised, weight)
         if hp.balanced_heads:
             terms |= self._balanced_terms(out, finest(labeled.target), unlabeled.valid, weight)
         return terms
 
-    def _balanced_terms(self, out: SKCDFOutput, label: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
+    def _balanced_terms(self, out: SKCDFOutput, label: Tensor, valid: Tensor, weight: float) -> Terms:
         """The auxiliary heads, on voxels thinned to about as many of each class (Eqs. 16-19)."""
         assert out.labeled_auxiliary is not None and out.guided_auxiliary is not None
         assert out.unlabeled_auxiliary is not None
         keep_probability = self.keep_probability()
-        annotated = self.annotated(label)
+        annotated = self.targets.annotated(label)
         pseudo = hard_labels(out.guided_auxiliary)  # Eq. 15
         scheduled = scheduled_keep_probabilities(keep_probability, self.progress)
         kept = sample_keep_mask(label, keep_probability, valid=annotated)
@@ -148,10 +145,9 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         offset = self.hyperparameters.auxiliary_dice_offset
         supervised = balanced_dice_ce(out.labeled_auxiliary, label, kept, annotated, dice_offset=offset)
         unsupervised = balanced_dice_ce(out.unlabeled_auxiliary, pseudo, kept_pseudo, valid, dice_offset=offset)
-        return {
-            "supervised_balanced": supervised,
-            "unsupervised_balanced": self.weigh("unsupervised_balanced", unsupervised, weight),
-        }
+        terms = Terms(supervised_balanced=supervised)
+        terms.add("unsupervised_balanced", unsupervised, weight)
+        return terms
 
     def transfer_knowledge(self) -> None:
         """Auxiliary -> main head, labelled -> unlabelled branch, auxiliary -> main head, Eq. 6."""

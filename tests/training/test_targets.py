@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from nnunet_ssl.training.pseudo_labels import describe, hard_labels, mean_dice, true_dice
 
 
