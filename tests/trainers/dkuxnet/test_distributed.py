@@ -36,7 +36,7 @@ def started(dataset: Path, trainer_class: type, configuration: str, hyperparamet
         trainer._set_batch_size_and_oversample = lambda: setattr(trainer, "batch_size", 1)
     seed_everything(1)
     trainer.initialize()
-    trainer.strong_view = lambda images: images + 0.1 * torch.randn_like(images)
+    trainer.streams.strong_view = lambda images: images + 0.1 * torch.randn_like(images)
     return trainer
 
 
@@ -60,11 +60,11 @@ def query_terms(dataset: Path, rows: slice) -> list[torch.Tensor]:
     for module in trainer.network.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
-    trainer.strong_view = lambda images: images
+    trainer.streams.strong_view = lambda images: images
     batch = joined_batch(2)
-    mask = torch.ones(4, 1, 16, 16)
-    mask[0, :, 1:], mask[1, :, :9] = 0, 0  # no multiple of the coarser voxels
-    batch = {"data": torch.cat([batch["data"], mask], 1), "target": batch["target"][0]}
+    mask = torch.ones(4, 1, 16, 16, dtype=torch.bool)
+    mask[0, :, 1:], mask[1, :, :9] = False, False  # no multiple of the coarser voxels
+    batch = {**batch, "extra": {"valid": mask}, "target": batch["target"][0]}
     terms = trainer.losses(*trainer.split_batch(part(batch, rows)))
     (terms["query_distribution"] + terms["assignment"] + 0 * terms["supervised"]).backward()
     return [p.grad.clone() for p in unwrap(trainer.network).parameters()]

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from nnunet_ssl.trainers.dkuxnet.query_perplexity import group_sizes, query_perplexity
+from nnunet_ssl.trainers.dkuxnet.network import group_sizes
+from nnunet_ssl.trainers.dkuxnet.query_perplexity import query_perplexity
 
 
 def test_used_queries_by_hand():

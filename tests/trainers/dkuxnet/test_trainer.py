@@ -50,10 +50,10 @@ def batch_of(trainer: Any, all_valid: bool = True) -> tuple[LabeledBatch, Unlabe
 def random_output(labeled: LabeledBatch, unlabeled: UnlabeledBatch, outputs: int = 3) -> DKUXNetOutput:
     """Logits and responses that are leaves with a gradient; two layers, at half and at a quarter of the resolution."""
     generator = torch.Generator().manual_seed(0)
-    images = 2 * (len(labeled.image) + len(unlabeled.weak))
+    images = 2 * (len(labeled.weak) + len(unlabeled.weak))
 
     def leaf(channels: int, factor: int = 1) -> Tensor:
-        size = [s // factor for s in labeled.image.shape[2:]]
+        size = [s // factor for s in labeled.weak.shape[2:]]
         return torch.randn(images, channels, *size, generator=generator).requires_grad_()
 
     return DKUXNetOutput(leaf(outputs), leaf(8), [leaf(8, 2), leaf(8, 4)])
@@ -117,7 +117,7 @@ def test_unlabelled_patches_teach_nothing_before_the_contrast_begins(make_datase
                 module.eval()
         torch.manual_seed(0)
         labeled, unlabeled = batch_of(trainer)
-        labeled.__dict__["strong"] = labeled.image + 0.1
+        labeled.__dict__["strong"] = labeled.weak + 0.1
         for shift in (0.0, 1.0):
             unlabeled.weak = unlabeled.weak + shift * torch.randn_like(unlabeled.weak)
             unlabeled.__dict__["strong"] = unlabeled.weak + 0.2
@@ -212,10 +212,10 @@ def test_forms_of_the_contrast(make_dataset):
 def test_weight_of_the_contrast_along_the_training(make_dataset):
     trainer = make_trainer(make_dataset(), nnUNetTrainerDKUXNet, "2d", hyperparameters=SMALL,
                            training={"num_epochs": 100, "num_iterations_per_epoch": 10})  # fmt: skip
-    found = {}
+    found, hp = {}, trainer.hyperparameters
     for epoch, step in ((0, 0), (9, 9), (10, 0), (25, 0), (40, 0), (99, 9)):
-        trainer.current_epoch, trainer._step = epoch, step
-        found[epoch + step / 10] = trainer.ramp()
+        trainer.current_epoch, trainer.step = epoch, step
+        found[epoch + step / 10] = trainer.ramp(hp.rampup_fraction, hp.warmup_fraction)
     expected = {0: 0, 9.9: 0, 10: math.exp(-5), 25: math.exp(-1.25), 40: 1, 99.9: 1}
     assert found == pytest.approx(expected)
 
@@ -229,7 +229,7 @@ def test_labels_are_merged_to_groups(make_dataset):
         trainer = started(dataset, hyperparameters={**AT_WORK, "groups": groups})
         target = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
         valid = torch.tensor([[[[False, True], [True, True]]]])
-        merged, counted = trainer.group_labels(LabeledBatch(torch.zeros(1, 1, 2, 2), target, None, valid))
+        merged, counted = trainer.group_labels(LabeledBatch(torch.zeros(1, 1, 2, 2), target, valid=valid))
         assert merged[0, 0].tolist()[0] == [0, 1] and merged[0, 0, 1, 0] == last
         assert counted[0, 0].tolist() == [[False, True], [True, False]]
         assert target.flatten().tolist() == [0, 1, 2, 3]
@@ -317,7 +317,7 @@ def test_labelled_cases_alone_need_no_unlabelled_image(make_dataset):
     dataset = make_dataset(unlabeled=0)
     trainer = started(dataset, "3d_fullres", nnUNetTrainerDKUXNetSupervised, hyperparameters=SMALL)
     labeled, unlabeled = batch_of(trainer)
-    assert len(unlabeled.weak) == len(unlabeled.strong) == 0 and len(labeled.image) == 2
+    assert len(unlabeled.weak) == len(unlabeled.strong) == 0 and len(labeled.weak) == 2
     out = random_output(labeled, unlabeled)
     terms = terms_of(trainer, labeled, unlabeled, out)
     assert tuple(terms) == LABELED_TERMS

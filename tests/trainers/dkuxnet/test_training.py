@@ -281,7 +281,7 @@ def test_paper_preset_trains(make_dataset):
     assert group["lr"] == 1e-4 and trainer.clipping_groups() == []
     assert trainer.inference_allowed_mirroring_axes is None
     labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
-    assert len(labeled.image) == len(unlabeled.weak) == 1
+    assert len(labeled) == len(unlabeled.weak) == 1
     assert trainer.dataloader_train.data_loader.labeled.oversample_foreground_percent == 0.0
     assert isinstance(trainer.loss, DiceCELoss) and trainer.network.class_head.flat
     assert any(isinstance(m, nn.BatchNorm2d) for m in trainer.network.modules())

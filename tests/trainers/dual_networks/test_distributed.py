@@ -27,7 +27,7 @@ def started(dataset: Path, trainer_class: type, configuration: str, hyperparamet
     trainer = make_trainer(dataset, trainer_class, configuration, fold="all", hyperparameters=hyperparameters)
     seed_everything(1)
     trainer.initialize()
-    trainer.strong_view = lambda images: images
+    trainer.streams.strong_view = lambda images: images
     return trainer
 
 

@@ -237,7 +237,7 @@ def test_weights_follow_the_progress(make_dataset):
         np.testing.assert_allclose(table[f"weight_{name}"], ramp, rtol=1e-6)
     assert table[[f"loss_{name}" for name in TERMS]].gt(0).all(axis=None)
     assert table["reliable"].between(0.8 - 0.01, 0.96 + 0.01).all()
-    trainer.current_epoch, trainer._step = 4, 0
+    trainer.current_epoch, trainer.step = 4, 0
     labeled, unlabeled = batch_of(trainer)
     terms_of(trainer, labeled, unlabeled, random_output(labeled, unlabeled))
     assert trainer.monitor._sums["weight_contrast"] == pytest.approx(0.1)
@@ -446,7 +446,7 @@ def test_a_sequential_step_takes_three_fifths_of_the_memory(make_dataset):
         trainer.on_train_start()
         trainer.on_train_epoch_start()
         labeled, unlabeled = batch_of(trainer)
-        trainer._step = 1  # monitors rest
+        trainer.step = 1  # monitors rest
         for parameter in trainer.network.parameters():
             parameter.grad = torch.zeros_like(parameter)
         with LiveMemory() as memory:

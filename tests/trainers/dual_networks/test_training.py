@@ -209,7 +209,7 @@ def test_released_objective(make_dataset, recipe):
     torch.testing.assert_close(
         terms["uncertainty"],
         uncertainty_rectified_cross_entropy(
-            trainer.classes(out.student), trainer.classes(out.teacher), hard_target=True
+            trainer.targets.as_classes(out.student), trainer.targets.as_classes(out.teacher), hard_target=True
         ),
     )
     target = labeled.target

@@ -10,11 +10,10 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 
 from nnunet_ssl.losses.signed_distance import signed_distance_map
 from nnunet_ssl.trainers.ldc.distance_targets import (
-    AppendSignedDistance,
+    AddSignedDistance,
     distance_factors,
     resize_maps,
     shrink,
-    with_distances,
 )
 
 
@@ -25,35 +24,32 @@ def blocks() -> torch.Tensor:
     return label
 
 
-def test_maps_are_the_last_entry_of_the_segmentation():
+def test_maps_have_a_name_beside_the_segmentation():
     label, spacing = blocks(), (2.0, 1.0, 0.5)
-    training = ComposeTransforms([DownsampleSegForDSTransform([[1, 1, 1], [0.5, 0.5, 0.5]])])
-    step = AppendSignedDistance([1, 2, 3], 0, spacing, [1, 1, 1])
-    out = with_distances(training, step)(image=torch.zeros(1, 12, 16, 8), segmentation=label.clone())
-    finest, coarse, maps = out["segmentation"]
-    assert torch.equal(finest, label) and coarse.shape == (1, 6, 8, 4) and len(training.transforms) == 1
+    coarser = DownsampleSegForDSTransform([[1, 1, 1], [0.5, 0.5, 0.5]])
+    step = AddSignedDistance([1, 2, 3], 0, spacing, [1, 1, 1])
+    out = ComposeTransforms([coarser, step])(image=torch.zeros(1, 12, 16, 8), segmentation=label.clone())
+    (finest, coarse), maps = out["segmentation"], out["distance"]
+    assert torch.equal(finest, label) and coarse.shape == (1, 6, 8, 4)
     assert maps.shape == (3, 12, 16, 8) and maps.dtype == torch.float32
     for k, value in enumerate((1, 2, 3)):
         torch.testing.assert_close(maps[k], signed_distance_map(label[0] == value, spacing))
     assert (maps[1] == 1).all()
-    single = step(segmentation=label)["segmentation"]
-    assert len(single) == 2 and torch.equal(single[1], maps)
+    assert torch.equal(step(segmentation=label)["distance"], maps)
 
 
 def test_regions_have_maps_of_their_own_and_the_ignore_channel_has_none():
     label = blocks()
     regions = torch.cat((label == 1, (label == 1) | (label == 3), label == 9))
-    step = AppendSignedDistance(None, 2, (1.0,) * 3, [1, 1, 1])
-    *_, maps = step(segmentation=regions)["segmentation"]
+    step = AddSignedDistance(None, 2, (1.0,) * 3, [1, 1, 1])
+    maps = step(segmentation=regions)["distance"]
     assert maps.shape == (2, 12, 16, 8)
     torch.testing.assert_close(maps[1], signed_distance_map(regions[1]))
 
 
 def test_half_resolution_is_close_to_the_whole_one():
     label = blocks()
-    whole, half = (
-        AppendSignedDistance([1], 0, (1.0,) * 3, [f] * 3)(segmentation=label)["segmentation"][-1] for f in (1, 2)
-    )
+    whole, half = (AddSignedDistance([1], 0, (1.0,) * 3, [f] * 3)(segmentation=label)["distance"] for f in (1, 2))
     assert half.shape == (1, 6, 8, 4)
     enlarged = resize_maps(half[None], (12, 16, 8))[0]
     assert enlarged.shape == whole.shape
@@ -69,9 +65,7 @@ def test_thin_objects_have_an_inside_at_half_resolution(start, thickness):
     """On the coarse grid they are all boundary, whose distance is 0."""
     label = torch.zeros(1, 16, 16, 16)
     label[0, start : start + thickness, 3:13, 3:13] = 1
-    whole, half = (
-        AppendSignedDistance([1], 0, (1.0,) * 3, [f] * 3)(segmentation=label)["segmentation"][-1] for f in (1, 2)
-    )
+    whole, half = (AddSignedDistance([1], 0, (1.0,) * 3, [f] * 3)(segmentation=label)["distance"] for f in (1, 2))
     enlarged = resize_maps(half[None], (16, 16, 16))[0]
     assert half.shape == (1, 8, 8, 8) and half.min() >= -1 and half.max() <= 1
     deep = whole < -0.9
@@ -79,7 +73,7 @@ def test_thin_objects_have_an_inside_at_half_resolution(start, thickness):
     assert (enlarged[label == 0] >= 0).float().mean() > 0.9
     line = torch.zeros(1, 16, 16, 16)
     line[0, 7] = 1  # no inside at full resolution either
-    found = AppendSignedDistance([1], 0, (1.0,) * 3, [2] * 3)(segmentation=line)["segmentation"][-1]
+    found = AddSignedDistance([1], 0, (1.0,) * 3, [2] * 3)(segmentation=line)["distance"]
     torch.testing.assert_close(found[0], signed_distance_map(shrink(line > 0, [2] * 3)[0], (2.0,) * 3))
 
 
@@ -90,11 +84,11 @@ def test_resized_maps_keep_the_place_of_voxels():
 
 
 def test_spacing_of_a_coarser_grid():
-    step = AppendSignedDistance([1], 0, (3.0, 1.0), [1, 2])
+    step = AddSignedDistance([1], 0, (3.0, 1.0), [1, 2])
     assert step.spacing == [3.0, 2.0]
     label = torch.zeros(1, 6, 16)
     label[0, :4, 4:12] = 1
-    maps = step(segmentation=label)["segmentation"][-1]
+    maps = step(segmentation=label)["distance"]
     mask = np.zeros((6, 8), bool)
     mask[:4, 2:6] = True
     np.testing.assert_allclose(maps[0].numpy(), signed_distance_map(mask, (3.0, 2.0)))

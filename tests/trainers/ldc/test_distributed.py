@@ -27,7 +27,7 @@ def build(dataset: Path, trainer_class: type, configuration: str, options: dict[
         dataset, trainer_class, configuration, fold="all", training={**SHORT, "seed": 1}, hyperparameters=options
     )
     trainer.initialize()
-    trainer.strong_view = lambda images: images
+    trainer.streams.strong_view = lambda images: images
     trainer._dice_weights = torch.tensor([0.4, 0.6])
     trainer.current_epoch = 1  # up the ramp
     generator = torch.Generator().manual_seed(7)
@@ -45,12 +45,10 @@ def build(dataset: Path, trainer_class: type, configuration: str, options: dict[
 
 def batch_for(trainer: Any, rows: slice) -> dict[str, Any]:
     batch = joined_batch(len(trainer.configuration_manager.patch_size))
-    step = trainer.distance_step()
+    (step,) = trainer.labeled_steps()
     finest = batch["target"][0]
-    maps = torch.stack([step(segmentation=sample)["segmentation"][-1] for sample in finest])
-    resolutions = batch["target"][:2] if trainer.enable_deep_supervision else [finest]
-    images = torch.cat((batch["data"], torch.ones_like(batch["data"])), 1)  # no padding
-    return part({**batch, "data": images, "target": [*resolutions, maps]}, rows)
+    batch["extra"]["distance"] = torch.stack([step(segmentation=sample)["distance"] for sample in finest])
+    return part({**batch, "target": batch["target"][:2] if trainer.enable_deep_supervision else finest}, rows)
 
 
 def state_of(trainer: Any) -> dict[str, Any]:

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnunet_ssl.data.batches import UnlabeledBatch
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.losses.lagrangian import PAPER_WEIGHTS, class_volumes, squared_norm
-from nnunet_ssl.trainers.ldc.distance_targets import DistanceBatch
 from nnunet_ssl.trainers.ldc.trainer import LABELED, UNLABELED, nnUNetTrainerLDC
 from tests.running import FOLD, SHORT, make_trainer, same_weights, weights, write_split
 
@@ -35,7 +34,7 @@ def started(dataset: Path, configuration: str = "3d_fullres", trainer: type = nn
     return made
 
 
-def batch_of(trainer: Any) -> tuple[DistanceBatch, UnlabeledBatch]:
+def batch_of(trainer: Any) -> tuple[LabeledBatch, UnlabeledBatch]:
     labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
     for valid in (labeled.valid, unlabeled.valid):  # no padding, unless a test wants some
         valid.fill_(True)
@@ -44,7 +43,7 @@ def batch_of(trainer: Any) -> tuple[DistanceBatch, UnlabeledBatch]:
 
 def up_the_ramp(trainer: Any) -> Any:
     trainer.current_epoch = 1  # of two
-    assert trainer.ramp == 1.0
+    assert trainer.unlabeled_ramp == 1.0
     return trainer
 
 
@@ -77,7 +76,7 @@ def test_values_of_undecided_networks(make_dataset):
             value += 0.5 * w * (1 - sum((2 * n / 3 + 1e-5) / (voxels / 3 + n + 1e-5) for n in counts) / len(counts))
         return value
 
-    distance = nn.functional.interpolate(labeled.distance, labeled.image.shape[2:], mode="trilinear")
+    distance = nn.functional.interpolate(labeled.extra["distance"], labeled.weak.shape[2:], mode="trilinear")
     expected = {
         "constrained": consistency(labeled.target),
         "constrained_unlabeled": consistency(torch.zeros_like(unlabeled.valid)),  # a tie is background
@@ -87,13 +86,13 @@ def test_values_of_undecided_networks(make_dataset):
         "norm": 0.0,
     }
     assert terms == pytest.approx(expected, rel=1e-5)
-    assert labeled.distance.shape == (2, 2, 8, 8, 8) and not distance.requires_grad
+    assert labeled.extra["distance"].shape == (2, 2, 8, 8, 8) and not distance.requires_grad
 
 
 def test_with_multipliers_at_zero_the_lagrangian_is_the_consistency_bit_for_bit(make_dataset):
     trainer = started(make_dataset())
     labeled, unlabeled = batch_of(trainer)
-    outputs = [o.detach().requires_grad_() for o in trainer.forward_joint(labeled.image, unlabeled.strong)[0]]
+    outputs = [o.detach().requires_grad_() for o in trainer.forward_joint(labeled.weak, unlabeled.strong)[0]]
     trainer.loss.weight_factors = (0.75, 0.25)
     found = []
     for constrained in (True, False):
@@ -116,13 +115,13 @@ def test_bounds_enter_the_loss_with_their_multipliers(make_dataset):
     own = trainer.dual.multipliers
     assert 0 < own.lower[LABELED] < 0.2 and own.lower[UNLABELED] > 0
     labeled, unlabeled = batch_of(trainer)
-    outputs, _ = trainer.forward_joint(labeled.image, unlabeled.strong)
+    outputs, _ = trainer.forward_joint(labeled.weak, unlabeled.strong)
     before = trainer.constrained(LABELED, outputs, labeled.target, None)
     excess = (0.2 - outputs[0].softmax(1)).relu().mean()
     own.lower[LABELED] += 1
     torch.testing.assert_close(trainer.constrained(LABELED, outputs, labeled.target, None) - before, excess)
     trainer.monitor.epoch_means()
-    trainer._step = 0
+    trainer.step = 0
     trainer.train_step(next(trainer.dataloader_train))
     means = trainer.monitor.epoch_means()
     assert {"violation_upper_labeled", "weight_lower_unlabeled", "complementarity"} <= set(means)
@@ -135,7 +134,7 @@ def test_bounds_enter_the_loss_with_their_multipliers(make_dataset):
     ({1: 16, 2: 1}, "uniform", (0.5, 0.5)),
 ])  # fmt: skip
 def test_weights_of_the_classes(make_dataset, monkeypatch, counts, rule, expected):
-    monkeypatch.setattr("nnunet_ssl.trainers.ldc.count_labels", lambda folder, cases: {0: 9999, **counts})
+    monkeypatch.setattr("nnunet_ssl.trainers.ldc.trainer.count_labels", lambda folder, cases: {0: 9999, **counts})
     trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters={"class_weights": rule})
     assert trainer.dice_weights().tolist() == pytest.approx(expected)
 
@@ -152,7 +151,7 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
     trainer.auxiliary["teacher_distance_head"].conv.bias.data -= 3
     trainer.dual.multipliers.volume[LABELED] += 0.1
     labeled, unlabeled = batch_of(trainer)
-    labeled.image.requires_grad_()
+    labeled.weak.requires_grad_()
     labeled.strong.requires_grad_()
     unlabeled.weak.requires_grad_()
     unlabeled.strong.requires_grad_()
@@ -166,7 +165,7 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
         "distance": {"network", "distance_head", "labeled"},
         "contrast": {"network", "distance_head", "projection", "labeled", "unlabeled"},
     }
-    groups |= {"labeled": [labeled.strong], "unlabeled": [unlabeled.strong], "weak": [labeled.image, unlabeled.weak]}
+    groups |= {"labeled": [labeled.strong], "unlabeled": [unlabeled.strong], "weak": [labeled.weak, unlabeled.weak]}
     terms = trainer.losses(labeled, unlabeled)
     assert set(terms) == {*receivers, "norm"} and not terms["norm"].requires_grad
     for term, reached in receivers.items():
@@ -193,14 +192,14 @@ def test_the_student_sees_strong_views_and_the_teacher_weak_ones_of_both_streams
     labeled, unlabeled = batch_of(trainer)
     trainer.losses(labeled, unlabeled)
     assert torch.equal(torch.cat(seen["network"]), torch.cat((labeled.strong, unlabeled.strong)))
-    assert torch.equal(torch.cat(seen["teacher"]), torch.cat((labeled.image, unlabeled.weak)))
-    assert not torch.equal(labeled.strong, labeled.image) and not torch.equal(unlabeled.strong, unlabeled.weak)
+    assert torch.equal(torch.cat(seen["teacher"]), torch.cat((labeled.weak, unlabeled.weak)))
+    assert not torch.equal(labeled.strong, labeled.weak) and not torch.equal(unlabeled.strong, unlabeled.weak)
 
 
 def test_padding_of_labelled_patches_shows_no_object(make_dataset):
     trainer = up_the_ramp(started(make_dataset()))
     labeled, unlabeled = batch_of(trainer)
-    shape = (len(labeled.image) + len(unlabeled.weak), 2, *labeled.image.shape[2:])
+    shape = (len(labeled.weak) + len(unlabeled.weak), 2, *labeled.weak.shape[2:])
     found = []
     for valid in (True, False):
         labeled.valid[0] = valid
@@ -259,7 +258,7 @@ def test_multipliers_follow_the_volumes_of_their_step(make_dataset, configuratio
 
     trainer.constrained = record
     for step in range(6):
-        trainer.current_epoch, trainer._step = divmod(step, 3)
+        trainer.current_epoch, trainer.step = divmod(step, 3)
         trainer.train_step(next(trainer.dataloader_train))
         for part, error in seen.items():
             if part == LABELED or step >= 2:  # 0.3 of 6 steps are warm-up
@@ -359,7 +358,7 @@ def test_weight_of_unlabelled_terms_along_the_training(make_dataset):
     for epoch, expected in ((0, 0.0), (199, 0.0), (200, math.exp(-5 * (1 - 1 / 15) ** 2)), (1500, math.exp(-1.25)),
                             (3000, 1.0), (9999, 1.0)):  # fmt: skip
         trainer.current_epoch = epoch
-        assert trainer.ramp == pytest.approx(expected), epoch
+        assert trainer.unlabeled_ramp == pytest.approx(expected), epoch
 
 
 def test_hyper_parameters_reach_the_multipliers(make_dataset):
@@ -385,7 +384,7 @@ def test_regions_and_what_is_annotated_of_them(make_dataset):
     trainer = started(make_dataset(labels=labels, regions_class_order=(1, 2)), trainer=OneResolution)
     target = torch.zeros(1, 3, 4, 4, 4)  # the two regions, and the ignore label
     target[0, 0, :2], target[0, 1, 0], target[0, 2, 3] = 1, 1, 1
-    maps, annotated = trainer.label_maps(target)
+    maps, annotated = trainer.targets.labels(target), trainer.targets.annotated(target)
     assert torch.equal(maps, target[:, :2]) and annotated.shape == (1, 1, 4, 4, 4)
     assert annotated[0, 0, :3].all() and not annotated[0, 0, 3].any()
     logits = torch.tensor([0.5, -0.5]).view(1, 2, 1, 1, 1).expand(1, 2, 4, 4, 4)
@@ -420,8 +419,8 @@ def test_ignored_voxels_have_no_part(make_dataset):
     labeled, unlabeled = batch_of(trainer)
     labeled.target[:] = labeled.target.clamp(max=2)
     labeled.target[0, :, :, :4] = 3  # of every slice along the first axis
-    outputs = trainer.forward_joint(labeled.image, unlabeled.strong)[0].detach().requires_grad_()
-    label, annotated = trainer.label_maps(labeled.target)
+    outputs = trainer.forward_joint(labeled.weak, unlabeled.strong)[0].detach().requires_grad_()
+    label, annotated = trainer.targets.labels(labeled.target), trainer.targets.annotated(labeled.target)
     loss = trainer.constrained(LABELED, outputs, label, annotated)
     (gradient,) = torch.autograd.grad(loss, outputs)
     assert not gradient[0, :, :, :4].any() and gradient[0, :, :, 4:].all() and gradient[1].all()
@@ -433,6 +432,6 @@ def test_ignored_voxels_have_no_part(make_dataset):
 def test_withheld_labels_are_not_counted(make_dataset, monkeypatch):
     dataset, seen = make_dataset(preprocess=False), []
     write_split(dataset)
-    monkeypatch.setattr("nnunet_ssl.trainers.ldc.count_labels", lambda folder, cases: seen.extend(cases) or {})
+    monkeypatch.setattr("nnunet_ssl.trainers.ldc.trainer.count_labels", lambda folder, cases: seen.extend(cases) or {})
     make_trainer(dataset, nnUNetTrainerLDC, split="n2").dice_weights()
     assert seen == FOLD.labeled

@@ -75,7 +75,7 @@ def test_every_kind_of_dataset_trains(make_dataset, trainer_class, recipe, confi
     factors = {"2d": [1, 1], "3d_fullres": [1, 2, 2] if recipe is ANISOTROPIC else [2, 2, 2]}[configuration]
     if options.get("distance_resolution") == "full":
         factors = [1, 1, 1]
-    distance = next(trainer.dataloader_train)["target"][-1]
+    distance = next(trainer.dataloader_train)["extra"]["distance"]
     patch = trainer.configuration_manager.patch_size
     assert list(distance.shape) == [2, 2, *(p // f for p, f in zip(patch, factors, strict=True))]
     assert distance.dtype == torch.float32 and distance.abs().max() == 1
@@ -238,7 +238,7 @@ def test_compiled_network_gives_the_same_terms_and_gradients(make_dataset, monke
         monkeypatch.setattr(trainer, "_do_i_compile", lambda compiled=compiled: compiled)
         trainer.initialize()
         assert (unwrap(trainer.network) is not trainer.network) == compiled
-        trainer.strong_view = lambda images: images
+        trainer.streams.strong_view = lambda images: images
         trainer.current_epoch = 1
         g = torch.Generator().manual_seed(0)
         target = [torch.randint(0, 3, (2, 1, 16, 16), generator=g), torch.randn(2, 2, 16, 16, generator=g)]

@@ -35,7 +35,7 @@ def build(dataset: Path, configuration: str, options: dict[str, Any]) -> nnUNetT
         dataset, nnUNetTrainerPLGCL, configuration, training={**SHORT, "seed": 1}, hyperparameters=OPTIONS | options
     )
     trainer.initialize()
-    trainer.strong_view = lambda images: images
+    trainer.streams.strong_view = lambda images: images
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():  # the same weights everywhere, and a teacher that disagrees
         for module in (unwrap(trainer.network), unwrap(trainer.auxiliary["head"])):
@@ -66,7 +66,7 @@ def two_steps(trainer: nnUNetTrainerPLGCL, batch: Any) -> list[dict[str, Any]]:
     """A warm-up step that fills the memory, without the head; then the first step with it, as `losses` does both."""
     found = []
     for epoch in (0, 1):
-        trainer.current_epoch, trainer._step = epoch, 1  # the first one draws for the purity too
+        trainer.current_epoch, trainer.step = epoch, 1  # the first one draws for the purity too
         trainer.network.zero_grad(), trainer.auxiliary["head"].zero_grad()
         sum(trainer.losses(*trainer.split_batch(batch)).values()).backward()
         found.append(state_of(trainer))
@@ -115,7 +115,7 @@ def worker(rank: int, dataset: Path) -> Any:
         seed = trainer.sampler.generator.initial_seed()
         found.append((seed, trainer.grid, on_rank(trainer, rank)))
     # two whole steps: the second is refused by DDP if the first left a trained parameter without gradient
-    trainer.current_epoch, trainer._step = 1, 0
+    trainer.current_epoch, trainer.step = 1, 0
     for _ in range(2):
         trainer.train_step(part(batch_for(trainer), slice(2 * rank, 2 * rank + 2)))
     modules = [unwrap(trainer.network), *(unwrap(trainer.auxiliary[n]) for n in ("head", "teacher", "teacher_head"))]

@@ -149,7 +149,7 @@ def test_regions_have_a_binary_consistency(make_dataset):
     trainer = started(make_dataset(**REGIONS), hyperparameters={})
     labeled, unlabeled = batch_of(trainer)
     terms = trainer.losses(labeled, unlabeled)
-    _, student = trainer.forward_joint(labeled.image, unlabeled.strong)
+    _, (student, *_) = trainer.forward_joint(labeled.image, unlabeled.strong)
     target = trainer.auxiliary["teacher"](unlabeled.weak).sigmoid()
     error = F.binary_cross_entropy(student.sigmoid(), target, reduction="none").mean(1, keepdim=True)
     assert terms["consistency"].item() == pytest.approx(0.25 * error[unlabeled.valid].mean().item(), rel=1e-4)
@@ -218,7 +218,7 @@ def test_lambda_rises_after_the_warm_up(make_dataset):
         trainer.current_epoch = epoch
         found.append(trainer.covariance_weight)
     assert found == pytest.approx([0, 0, 0, 4 * 47 / 95, 4])
-    trainer.current_epoch, trainer._step = 5, 1
+    trainer.current_epoch, trainer.step = 5, 1
     assert trainer.covariance_weight == pytest.approx(4 / 3 / 95)
     for epochs, expected in ((1000, 50), (10, 1), (1, 1), (150, 8)):
         trainer.num_epochs = epochs
@@ -239,12 +239,12 @@ def test_teacher_and_its_head_move_by_a_thousandth_per_step(make_dataset):
             parameter.data.zero_()
         for parameter in student.parameters():
             parameter.data.fill_(1.0)
-    trainer.after_optimizer_step()
+    trainer.teacher.update(trainer.iteration)
     for name, _ in pairs:
         state = trainer.auxiliary[name].state_dict()  # every name, also of tensors that have several
         assert all(torch.allclose(v, torch.full_like(v, 0.001), atol=1e-9) for v in state.values())
     for _ in range(249):
-        trainer.after_optimizer_step()
+        trainer.teacher.update(trainer.iteration)
     for name, _ in pairs:
         assert all(
             torch.allclose(p, torch.full_like(p, 0.221297), atol=1e-5) for p in trainer.auxiliary[name].parameters()
@@ -260,7 +260,7 @@ def test_decay_may_start_as_a_plain_mean(make_dataset):
     trainer = started(make_dataset(), hyperparameters={"ema_rampup": True})
     for parameter in trainer.network.parameters():
         parameter.data.fill_(2.0)
-    trainer.after_optimizer_step()
+    trainer.teacher.update(trainer.iteration)
     assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
 
 
@@ -306,7 +306,7 @@ def test_without_contrast_it_is_a_mean_teacher_with_cross_entropy(make_dataset):
     before = weights(trainer.auxiliary["head"])
     terms = trainer.losses(labeled, unlabeled)
     assert terms["contrast"].item() == 0.0 and trainer.auxiliary["memory"].counts.sum() > 0
-    outputs, student = trainer.forward_joint(labeled.image, unlabeled.strong)
+    outputs, (student, *_) = trainer.forward_joint(labeled.image, unlabeled.strong)
     target = trainer.auxiliary["teacher"](unlabeled.weak).softmax(1)
     error = F.cross_entropy(student, target, reduction="none")[:, None]
     assert terms["consistency"].item() == pytest.approx(0.25 * error[unlabeled.valid].mean().item(), rel=1e-5)
@@ -321,7 +321,7 @@ def test_warm_up_leaves_the_head_alone_and_its_last_epoch_fills_the_memory(make_
     for epoch, filled in ((0, False), (1, True)):
         trainer.current_epoch = epoch
         labeled, unlabeled = batch_of(trainer)
-        trainer._step, trainer.monitor = 0, Monitor(trainer.device)
+        trainer.step, trainer.monitor = 0, Monitor(trainer.device, trainer.targets)
         terms = trainer.losses(labeled, unlabeled)
         assert 0 <= trainer.monitor.epoch_means()["purity"] <= 1
         assert terms["contrast"].item() == 0.0 and not terms["contrast"].requires_grad
@@ -392,7 +392,7 @@ def test_purity_tells_right_from_wrong_predictions(make_dataset):
     labeled, _ = batch_of(trainer)
     truth = F.one_hot(labeled.target[0][:, 0].long(), 3).movedim(-1, 1).float()
     for shift, low, high in ((0, 1.0, 1.0), (1, 0.0, 0.4)):
-        trainer.monitor = Monitor(trainer.device)
+        trainer.monitor = Monitor(trainer.device, trainer.targets)
         logits = 20 * truth.roll(shift, 1)  # the right class, or the next one
         trainer.forward = lambda network, images, logits=logits: logits
         trainer.observe_purity(labeled)
@@ -401,7 +401,7 @@ def test_purity_tells_right_from_wrong_predictions(make_dataset):
 
 def test_monitors(make_dataset):
     trainer = started(make_dataset(), hyperparameters={"warmup_epochs": 0, "min_keys": 2})
-    trainer.monitor = Monitor(trainer.device)
+    trainer.monitor = Monitor(trainer.device, trainer.targets)
     trainer.train_step(next(trainer.dataloader_train))
     means = trainer.monitor.epoch_means()
     memory = trainer.auxiliary["memory"]

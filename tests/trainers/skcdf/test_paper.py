@@ -56,12 +56,12 @@ def test_two_and_two_plain_crops(make_dataset):
     trainer.configuration_manager.configuration["batch_size"] = 7  # what the plans say does not matter
     batch = next(trainer.dataloader_train)
     labeled, unlabeled = trainer.split_batch(batch)
-    assert labeled.image.shape == unlabeled.weak.shape == (2, 1, 16, 16, 16)
+    assert labeled.image.shape == unlabeled.image.shape == (2, 1, 16, 16, 16)
     assert isinstance(labeled.target, torch.Tensor) and labeled.target.shape == (2, 1, 16, 16, 16)
     assert trainer.inference_allowed_mirroring_axes is None
     loader = trainer.dataloader_train.data_loader
     assert loader.labeled.oversample_foreground_percent == 0.0
-    for stream, images in ((loader.labeled, labeled.image), (loader.unlabeled, unlabeled.weak)):
+    for stream, images in ((loader.labeled, labeled.image), (loader.unlabeled, unlabeled.image)):
         whole = [torch.from_numpy(stream._data.load_case(key)[0][:]) for key in stream.indices]
         for image in images:  # occurs as it is in one of the cases
             assert any(occurs(image, case) for case in whole)

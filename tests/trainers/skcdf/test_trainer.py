@@ -44,7 +44,7 @@ def random_output(labeled: LabeledBatch, unlabeled: UnlabeledBatch, classes: int
         size = [s // factor for s in images.shape[2:]]
         return torch.randn(len(images), classes, *size, generator=generator).requires_grad_()
 
-    x, u = labeled.image, unlabeled.weak
+    x, u = labeled.image, unlabeled.image
     return SKCDFOutput([leaf(x), leaf(x, 2)], leaf(x), leaf(u), leaf(u), [leaf(u), leaf(u, 2)], leaf(u))
 
 
@@ -61,8 +61,8 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
     trainer = both_weigh(started(make_dataset()))
     labeled, unlabeled = batch_of(trainer)
     labeled.image.requires_grad_()
-    unlabeled.weak.requires_grad_()
-    trainer._step = 2  # up the ramp, and with masks that drop voxels
+    unlabeled.image.requires_grad_()
+    trainer.step = 2  # up the ramp, and with masks that drop voxels
     terms, parameters = trainer.losses(labeled, unlabeled), groups(trainer.network)
     assert {name.replace("_", " ") for name in terms} == set(RECEIVERS)
     assert sum(map(len, parameters.values())) == len([*trainer.network.parameters()])
@@ -74,7 +74,7 @@ def test_each_term_reaches_its_own_weights_and_images(make_dataset):
                 assert sum(g.abs().sum() for g in gradients) > 0, (name, group)
             else:
                 assert all(g is None for g in gradients), (name, group)
-        own, other = torch.autograd.grad(loss, (labeled.image, unlabeled.weak), retain_graph=True)
+        own, other = torch.autograd.grad(loss, (labeled.image, unlabeled.image), retain_graph=True)
         if name.startswith("unsupervised"):
             own, other = other, own
         assert own.abs().sum() > 0 and not other.any(), name
@@ -156,15 +156,15 @@ def test_values_of_the_balanced_terms(make_dataset, monkeypatch, offset):
     labeled, unlabeled = batch_of(trainer)
     out = random_output(labeled, unlabeled)
     trainer.forward = lambda *_: out
-    masks = [torch.rand(len(x), 1, *x.shape[2:]) < 0.3 for x in (labeled.image, unlabeled.weak)]
+    masks = [torch.rand(len(x), 1, *x.shape[2:]) < 0.3 for x in (labeled.image, unlabeled.image)]
     left, targets = list(masks), []
 
     def given(target, *_, **__):
         targets.append(target)
         return left.pop(0)
 
-    monkeypatch.setattr("nnunet_ssl.trainers.skcdf.sample_keep_mask", given)
-    trainer._step = 3  # half of the training
+    monkeypatch.setattr("nnunet_ssl.trainers.skcdf.trainer.sample_keep_mask", given)
+    trainer.step = 3  # half of the training
     terms = trainer.losses(labeled, unlabeled)
     label, pseudo = labeled.target[0], out.guided_auxiliary.argmax(1, keepdim=True)
     assert torch.equal(targets[0], label) and torch.equal(targets[1], pseudo)
