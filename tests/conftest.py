@@ -113,7 +113,7 @@ def ready_dataset(
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings draw none of the two figures, which take longer than a tiny epoch."""
+    """Training runs draw none of the two figures, which take longer than a tiny epoch."""
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
     from nnunet_ssl.training import curves

@@ -13,15 +13,15 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunet_ssl.data.folders import write_json
 
 COUNTS_FILE = "class_counts_ssl.json"
-PATIENCE = 600  # seconds that another training may take to count
+PATIENCE = 600  # seconds that another training run may take to count
 
 
 def count_labels(preprocessed_folder: str, cases: Sequence[str]) -> dict[int, int]:
     """Voxels of each label value over whole preprocessed segmentations, as nnU-Net trains on them.
 
     The counts of every case are kept beside the splits, in class_counts_ssl.json, and counted again only when the
-    case's file has changed. No case but those named is opened. Concurrent trainings take turns. Where that file cannot
-    be written, every training counts anew.
+    case's file has changed. No case but those named is opened. Concurrent training runs take turns. Where that file
+    cannot be written, every one counts anew.
 
     Args:
         preprocessed_folder: nnU-Net's folder of a configuration.

@@ -27,7 +27,7 @@ class Options:
         dataset_id: three digits.
         trainer: the semi-supervised trainer.
         device: as nnU-Net's -device.
-        epochs: length of both trainings.
+        epochs: length of both training runs.
         seed: of the synthetic patients.
     """
 

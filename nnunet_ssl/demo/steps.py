@@ -14,7 +14,7 @@ TRAINING = (
 )
 HYPERPARAMETERS = {
     "nnUNetTrainerMeanTeacher": ("consistency_weight=10", "student_view=strong", "rampup_fraction=0.5"),
-    # SKCDF's own values, 10 and 0.99, are meant for trainings a hundred times as long
+    # SKCDF's own values, 10 and 0.99, are meant for training runs a hundred times as long
     "nnUNetTrainerSKCDF": ("unsupervised_weight=2.0", "head_transfer_decay=1.0"),
 }
 
@@ -66,7 +66,7 @@ def training_steps(options: Options) -> list[Step]:
     command = ["nnunet_ssl", "plans", "-d", str(options.dataset_id), "-p", SMALL_PLANS, "--name", DEMO_PLANS]
     command += ["--training", *training]
     command += ["--hyperparameters", *hyperparameters] if hyperparameters else []
-    steps = [Step("plans", "the settings of both trainings", tuple(command))]
+    steps = [Step("plans", "the settings of both training runs", tuple(command))]
     for trainer in options.trainers:
         steps += _steps_of(options, trainer)
     return steps

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pydoc import locate
 from typing import Any, ClassVar
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -20,7 +18,15 @@ from nnunet_ssl.training import curves
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.deep_supervision import deep_supervised, split_outputs
 from nnunet_ssl.training.monitor import OBSERVE_EVERY, Monitor
-from nnunet_ssl.training.network import freeze_unused_heads, in_place_of, optimize, swap_weights, unwrap, wrap
+from nnunet_ssl.training.network import (
+    check_network_and_stage,
+    freeze_unused_heads,
+    in_place_of,
+    optimize,
+    swap_weights,
+    unwrap,
+    wrap,
+)
 from nnunet_ssl.training.ramps import Ramp
 from nnunet_ssl.training.streams import SemiSupervisedHyperparameters, Streams
 from nnunet_ssl.training.targets import Targets
@@ -174,19 +180,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        chosen = PlansManager(plans).get_configuration(configuration)
-        plain = getattr(locate(chosen.network_arch_class_name), "answers_with_logits_alone", True)
-        if cls.requires_plain_logits and not plain:
-            raise NotImplementedError(
-                f"{cls.__name__} does not support {chosen.network_arch_class_name}, which answers with more than a "
-                "segmentation in training. Use a trainer made for it, or other plans."
-            )
-        previous = chosen.previous_stage_name
-        if previous is not None:
-            raise NotImplementedError(
-                f"{cls.__name__} does not support cascade stages ({configuration} needs the predictions of "
-                f"{previous}). Train 3d_fullres, 3d_lowres or 2d."
-            )
+        check_network_and_stage(cls.__name__, plans, configuration, cls.requires_plain_logits)
 
     def set_up(self) -> None:
         super().set_up()
@@ -273,8 +267,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         super().on_train_epoch_end(train_outputs)
         means = self.monitor.epoch_means()
-        curves.log_epoch(self.logger, means, self.current_epoch)
-        self.print_to_log_file("semi-supervised:", ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
+        curves.log_epoch(self.logger, means, self.current_epoch, self.print_to_log_file)
         self.monitor.warn(means, self.progress, self.print_to_log_file)
 
     def on_epoch_end(self) -> None:

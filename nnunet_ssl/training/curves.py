@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import pandas as pd
 from nnunet_ssl.training.monitor import COUNT, LOSS, PREFIX, WEIGHT
 
 
-def log_epoch(logger: Any, means: Mapping[str, float], epoch: int) -> None:
-    """Hand the means of an epoch to nnU-Net's logger, NaN for what was observed in earlier epochs alone."""
+def log_epoch(logger: Any, means: Mapping[str, float], epoch: int, log: Callable[..., None]) -> None:
+    """Hand the means of an epoch to nnU-Net's logger, NaN for what earlier epochs alone observed, and to its log."""
     logging = logger.local_logger.my_fantastic_logging
     known = {key for key in logging if key.startswith(PREFIX)}
     for key in sorted(known | {PREFIX + name for name in means}):
         register(logging, key, epoch)
         logger.log(key, means.get(key.removeprefix(PREFIX), math.nan), epoch)
+    log("semi-supervised:", ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
 
 
 def write_files(logger: Any, folder: str) -> None:

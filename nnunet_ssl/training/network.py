@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pydoc import locate
 from typing import Any, cast
 
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
@@ -21,6 +23,32 @@ def unwrap(module: nn.Module) -> nn.Module:
     if isinstance(module, DistributedDataParallel):
         module = module.module
     return module._orig_mod if isinstance(module, OptimizedModule) else module
+
+
+def check_network_and_stage(trainer: str, plans: dict[str, Any], configuration: str, plain_logits: bool) -> None:
+    """What semi-supervised trainers do not support.
+
+    Args:
+        trainer: its name.
+        plans, configuration: of nnU-Net.
+        plain_logits: the trainer needs a network that answers with logits alone in training, too.
+
+    Raises:
+        NotImplementedError: another network, or a cascade stage.
+    """
+    chosen = PlansManager(plans).get_configuration(configuration)
+    plain = getattr(locate(chosen.network_arch_class_name), "answers_with_logits_alone", True)
+    if plain_logits and not plain:
+        raise NotImplementedError(
+            f"{trainer} does not support {chosen.network_arch_class_name}, which answers with more than a segmentation "
+            "in training. Use a trainer made for it, or other plans."
+        )
+    previous = chosen.previous_stage_name
+    if previous is not None:
+        raise NotImplementedError(
+            f"{trainer} does not support cascade stages ({configuration} needs the predictions of {previous}). "
+            "Train 3d_fullres, 3d_lowres or 2d."
+        )
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def test_random_state_round_trip():
     assert first == (random.random(), np.random.normal(), np.random.normal(), torch.rand(3).tolist())
 
 
-# One process imports everything and forks the trainings, since the imports take far longer than an epoch.
+# One process imports everything and forks the training runs, since the imports take far longer than an epoch.
 KILL_TEN_TIMES = """
 import multiprocessing
 import random

@@ -1,4 +1,4 @@
-"""Trainings with the Lagrange-duality losses from end to end in process, with either network."""
+"""Training runs with the Lagrange-duality losses from end to end in process, with either network."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from nnunet_ssl.architectures.projection import pooled_features
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers.plgcl.encoder_check import check_encoder
 from nnunet_ssl.trainers.plgcl.patch_grid import PatchGrid
-from tests.training.test_patch_grid import halving, unet
+from tests.trainers.plgcl.test_patch_grid import halving, unet
 
 GRID = PatchGrid(4, (32, 32, 32), ((0,), (0,), (0,)))
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from nnunet_ssl.trainers.plgcl import own_generator as module
 from nnunet_ssl.trainers.plgcl.own_generator import generator_state, own_generator, restore_generator
-from nnunet_ssl.training import own_generator as module
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.trainers import plgcl_settings
+from nnunet_ssl.trainers.plgcl import settings as plgcl_settings
 from nnunet_ssl.trainers.plgcl.patch_grid import PatchGrid
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
 from nnunet_ssl.training.monitor import Monitor
