@@ -200,7 +200,11 @@ def users_of_training() -> dict[str, set[str]]:
     for path in PACKAGE.rglob("*.py"):
         module = module_name(path)
         parts = module.split(".")
-        user = ".".join(parts[:3]) if parts[1] == "trainers" else module if parts[1] == "training" else parts[1]
+        user = part_of(module)
+        if user == "trainers":
+            user = ".".join(parts[:3]).removesuffix("_settings")  # beside the single file of its method
+        elif user == "training":
+            user = module
         source = path.read_text(encoding="utf-8").replace(
             "from nnunet_ssl.training import ", "import nnunet_ssl.training."
         )

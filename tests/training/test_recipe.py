@@ -35,7 +35,8 @@ class Published(nnUNetTrainerSupervised):
 
 
 def test_a_recipe_is_followed(make_dataset):
-    trainer = make_trainer(make_dataset(), Published, training=None)
+    dataset = make_dataset()
+    trainer = make_trainer(dataset, Published, training=None)
     trainer.on_train_start()
     (group,) = trainer.optimizer.param_groups
     assert (type(trainer.optimizer), group["lr"], group["weight_decay"]) == (torch.optim.Adam, 0.02, 0.5)
@@ -50,19 +51,20 @@ def test_a_recipe_is_followed(make_dataset):
     assert list(loader.patch_size) == list(loader.final_patch_size)  # no room for a rotation
     assert not any("Spatial" in type(t).__name__ for t in loader.transforms.transforms)
     assert trainer.settings_in_force()["training"]["optimizer"] == "adam"
-    two = make_trainer(make_dataset(), Published, "2d", training=None)
+    two = make_trainer(dataset, Published, "2d", training=None)
     two.initialize()
     assert two.batch_size == 5
 
 
 def test_the_settings_win(make_dataset):
     given = {"optimizer": "adamw", "initial_lr": 0.3, "weight_decay": 0.25, "num_epochs": 4}
-    trainer = make_trainer(make_dataset(preprocess=False), Published, training=given)
+    dataset = make_dataset(preprocess=False)
+    trainer = make_trainer(dataset, Published, training=given)
     trainer.initialize()
     (group,) = trainer.optimizer.param_groups
     assert (type(trainer.optimizer), group["lr"], group["weight_decay"]) == (torch.optim.AdamW, 0.3, 0.25)
     assert trainer.num_epochs == 4
-    stock = make_trainer(make_dataset(preprocess=False), Published, training={"optimizer": "sgd"})
+    stock = make_trainer(dataset, Published, training={"optimizer": "sgd"})
     assert stock.optimization is NNUNET and (stock.initial_lr, stock.weight_decay) == (0.01, 3e-5)
 
 

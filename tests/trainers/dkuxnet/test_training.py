@@ -1,4 +1,4 @@
-"""Training runs with DKUXNet: plans that name the network, optimisation, prediction, the presets, and what is refused."""
+"""Training runs with DKUXNet: plans that name the network, optimisation, prediction, presets, and what is refused."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_other_ranks_begin_elsewhere(monkeypatch):
     torch.manual_seed(0)
     zero = own_generator(CPU)
     state = generator_state(zero)
-    monkeypatch.setattr(module, "_rank", lambda: 1)
+    monkeypatch.setattr(module, "rank", lambda: 1)
     monkeypatch.setattr(module, "number_of_ranks", lambda: 2)
     seen = [draw(zero)]
     for epoch in (0, 1, 2):
