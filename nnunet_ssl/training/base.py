@@ -243,7 +243,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.losses(labeled, unlabeled)
         total = torch.stack(list(terms.values())).sum()
-        clipped = self.clipping_groups() if self.recipe_in_force.clipped else []
+        clipped = self.clipping_groups if self.recipe_in_force.clipped else list
         optimize(total, self.optimizer, self.grad_scaler, clipped)
         if self.teacher is not None:
             self.teacher.update(self.iteration)

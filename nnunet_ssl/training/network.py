@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pydoc import locate
 from typing import Any, cast
@@ -98,7 +98,7 @@ def wrap(module: nn.Module, compiled: bool, is_ddp: bool, device: torch.device) 
 
 
 def optimize(
-    total: Tensor, optimizer: torch.optim.Optimizer, scaler: Any, clipped: Iterable[list[nn.Parameter]]
+    total: Tensor, optimizer: torch.optim.Optimizer, scaler: Any, clipped: Callable[[], list[list[nn.Parameter]]]
 ) -> None:
     """Backward pass, clipping of each group of parameters on its own to a norm of 12, and the optimiser's step.
 
@@ -106,12 +106,12 @@ def optimize(
         total: scalar.
         optimizer: whose gradients are zero.
         scaler: of mixed precision, or ``None``.
-        clipped: groups of parameters; in none, a gradient keeps its norm.
+        clipped: gives the groups of parameters; in none, a gradient keeps its norm.
     """
     (scaler.scale(total) if scaler else total).backward()
     if scaler:
         scaler.unscale_(optimizer)
-    for group in clipped:
+    for group in clipped():
         trainable = [p for p in group if p.requires_grad]
         if trainable:
             nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)

@@ -119,7 +119,7 @@ def test_unlabelled_patches_teach_nothing_before_the_contrast_begins(make_datase
         labeled, unlabeled = batch_of(trainer)
         labeled.__dict__["strong"] = labeled.weak + 0.1
         for shift in (0.0, 1.0):
-            unlabeled.weak = unlabeled.weak + shift * torch.randn_like(unlabeled.weak)
+            unlabeled._weak = unlabeled.weak + shift * torch.randn_like(unlabeled.weak)
             unlabeled.__dict__["strong"] = unlabeled.weak + 0.2
             trainer.network.zero_grad()
             terms = trainer.losses(labeled, unlabeled)

@@ -278,7 +278,7 @@ def test_paper_preset_trains(make_dataset):
         [*trainer.network.parameters()]
     )
     trainer.lr_scheduler.step(1)
-    assert group["lr"] == 1e-4 and trainer.clipping_groups() == []
+    assert group["lr"] == 1e-4 and not trainer.recipe.clipped
     assert trainer.inference_allowed_mirroring_axes is None
     labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
     assert len(labeled) == len(unlabeled.weak) == 1

@@ -239,8 +239,8 @@ def test_weights_follow_the_progress(make_dataset):
     assert table["reliable"].between(0.8 - 0.01, 0.96 + 0.01).all()
     trainer.current_epoch, trainer.step = 4, 0
     labeled, unlabeled = batch_of(trainer)
-    terms_of(trainer, labeled, unlabeled, random_output(labeled, unlabeled))
-    assert trainer.monitor._sums["weight_contrast"] == pytest.approx(0.1)
+    terms = terms_of(trainer, labeled, unlabeled, random_output(labeled, unlabeled))
+    assert terms.weights["contrast"] == pytest.approx(0.1)
 
 
 def test_agreement_is_constant_unless_asked_to_rise(make_dataset):

@@ -183,7 +183,7 @@ def test_released_optimisation(make_dataset):
         rates.append(group["lr"])
     # 2500 and 5000 steps are 10 and 20 epochs
     assert rates == pytest.approx([0.01] * 10 + [0.001] * 10 + [0.0001] * 4)
-    assert trainer.clipping_groups() == [] and trainer.grad_scaler is None
+    assert not trainer.recipe.clipped and trainer.grad_scaler is None
     assert trainer.inference_allowed_mirroring_axes is None
     assert trainer.network.teacher_dropout == (0.5, 0.5) and trainer.network.student_dropout == (0.0, 0.5)
     batch = next(trainer.dataloader_train)

@@ -241,10 +241,14 @@ def test_compiled_network_gives_the_same_terms_and_gradients(make_dataset, monke
         trainer.streams.strong_view = lambda images: images
         trainer.current_epoch = 1
         g = torch.Generator().manual_seed(0)
-        target = [torch.randint(0, 3, (2, 1, 16, 16), generator=g), torch.randn(2, 2, 16, 16, generator=g)]
-        unlabeled = {"data": torch.randn(2, 1, 16, 16, generator=g), "target": torch.zeros(2, 1, 16, 16)}
-        images = torch.cat((torch.randn(2, 1, 16, 16, generator=g), torch.ones(2, 1, 16, 16)), 1)  # no padding
-        batch = {"data": images, "target": target, "unlabeled": unlabeled}
+        images, others = (torch.randn(2, 1, 16, 16, generator=g) for _ in range(2))
+        valid, distance = torch.ones(2, 1, 16, 16, dtype=torch.bool), torch.randn(2, 2, 16, 16, generator=g)
+        batch = {
+            "data": images,
+            "target": torch.randint(0, 3, (2, 1, 16, 16), generator=g),
+            "extra": {"valid": valid, "distance": distance},
+            "unlabeled": {"data": others, "valid": valid},
+        }
         torch.manual_seed(5)
         terms = trainer.losses(*trainer.split_batch(batch))
         torch.stack([*terms.values()]).sum().backward()

@@ -9,6 +9,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.trainers.skcdf.paper import nnUNetTrainerSKCDF_paper
+from nnunet_ssl.training.streams import Streams
 from tests.running import SHORT, make_trainer
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -32,7 +33,7 @@ def test_optimisation_is_the_published_one(make_dataset):
     assert isinstance(trainer.lr_scheduler, PolyLRScheduler)
     trainer.lr_scheduler.step(750)
     assert group["lr"] == pytest.approx(0.160766, abs=1e-6)
-    assert trainer.clipping_groups() == []
+    assert not trainer.recipe.clipped
     hp = trainer.hyperparameters
     assert (hp.unsupervised_weight, hp.transfer_decay, hp.transfer_order) == (10.0, 0.99, "H->D->H")
     assert (hp.token_map, hp.channel_dropout) == ("xavier", 0.5)
@@ -46,7 +47,7 @@ def test_no_mixed_precision(make_dataset):
 
 
 def test_several_processes_pass_over_the_cases_in_as_many_steps(make_dataset, monkeypatch):
-    monkeypatch.setattr(nnUNetTrainerSKCDF_paper, "unlabeled_batch_size", lambda self: 1)  # the share of one of two
+    monkeypatch.setattr(Streams, "unlabeled_batch_size", 1)  # the share of one of two
     assert started(make_dataset(unlabeled=5)).num_iterations_per_epoch == 2
 
 
@@ -91,7 +92,7 @@ def test_the_settings_block_wins(make_dataset):
     group = trainer.optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.1, 0.02)
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (7, 3)
-    assert len(trainer.split_batch(next(trainer.dataloader_train))[1].weak) == 3
+    assert len(trainer.split_batch(next(trainer.dataloader_train))[1]) == 3
     for optimizer in ("adamw", "sgd"):
         other = make_trainer(dataset, nnUNetTrainerSKCDF_paper, training={"optimizer": optimizer})
         other.initialize()
