@@ -84,13 +84,21 @@ def random_batch(trainer: Any, patches: int) -> dict[str, Any]:
     classes = trainer.label_manager.num_segmentation_heads
     shapes = [[round(p * s) for p, s in zip(patch, scale, strict=True)] for scale in scales]
     target = [torch.randint(0, classes, (patches, 1, *shape), dtype=torch.int16) for shape in shapes]
-    if hasattr(trainer, "distance_step"):  # signed distance maps of the labels, which its workers compute
-        step = trainer.distance_step()
-        target.append(torch.stack([step(segmentation=label)["segmentation"][-1] for label in target[0]]))
     images = torch.randn(patches, trainer.num_input_channels, *patch)
-    if getattr(trainer, "weak_labeled_view", False):  # a channel that marks padding: here there is none
-        images = torch.cat([images, torch.ones(patches, 1, *patch)], 1)
     return {"data": images, "target": target if len(target) > 1 else target[0]}
+
+
+def two_streams(trainer: Any, patches: int) -> dict:
+    """Such a batch and an unlabelled one, with what the workers name beside them; no voxel is padding."""
+    batch = random_batch(trainer, patches)
+    valid = torch.ones(patches, 1, *trainer.configuration_manager.patch_size, dtype=torch.bool)
+    batch["extra"] = {"valid": valid}
+    labels = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+    for step in trainer.labeled_steps():
+        found = [step(segmentation=label) for label in labels]
+        batch["extra"] |= {n: torch.stack([f[n] for f in found]) for n in found[0] if n != "segmentation"}
+    batch["unlabeled"] = {"data": torch.randn_like(batch["data"]), "valid": valid}
+    return batch
 
 
 def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> Callable:
@@ -103,10 +111,8 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
     trainer = make_trainer(name, plans, configuration, dataset_json, device)
     size = trainer.configuration_manager.batch_size
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
-        batch = random_batch(trainer, size)
-        valid = torch.zeros(size, 1, *trainer.configuration_manager.patch_size, dtype=torch.int16)
-        batch["unlabeled"] = {"data": torch.randn_like(batch["data"][:, : trainer.num_input_channels]), "target": valid}
-        trainer.strong_view = trainer.make_strong_view(anisotropic=False)
+        batch = two_streams(trainer, size)
+        trainer.streams.strong_view = trainer.make_strong_view(anisotropic=False)
         trainer.current_epoch = trainer.num_epochs // 2  # past a warm-up, with every term at work
     else:
         batch = random_batch(trainer, 2 * size)

@@ -48,7 +48,6 @@ def look(trainer: Any, batches: list[dict[str, Any]]) -> dict[str, float]:
     """Volumes and Dice on the validation patches, per foreground class, counted from 1."""
     from nnunet_ssl.losses.lagrangian import class_volumes
     from nnunet_ssl.training.deep_supervision import finest
-    from nnunet_ssl.training.pseudo_labels import class_masks
 
     trainer.network.eval()
     volumes, hits = [], []
@@ -57,7 +56,7 @@ def look(trainer: Any, batches: list[dict[str, Any]]) -> dict[str, float]:
         target = finest(batch["target"]).to(trainer.device).clamp(min=0)
         volumes += [torch.stack(class_volumes(z[None], y[None])) for z, y in zip(logits, target, strict=True)]
         truth = torch.cat([target == c for c in range(1, logits.shape[1])], 1)
-        guess, inside = class_masks(logits, False)[0], [0, *range(2, logits.ndim)]
+        guess, inside = trainer.targets.decided_masks(logits), [0, *range(2, logits.ndim)]
         hits.append(torch.stack([(truth & guess).sum(inside), truth.sum(inside) + guess.sum(inside)]))
     found, overlap = torch.stack(volumes).double(), torch.stack(hits).double().sum(0)  # (patches, 2, F), (2, F)
     error = found[:, 0] - found[:, 1]

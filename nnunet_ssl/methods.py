@@ -24,7 +24,7 @@ def method_table(console: Console) -> None:
         card: MethodCard = trainer.card
         facts = (
             card.paper,
-            f"predicts: {card.predicts}; {card.dimensions}; {trainer.default_epochs} epochs",
+            f"predicts: {card.predicts}; {card.dimensions}; {trainer.planned_epochs({})} epochs",
             f"memory: {card.extra_memory}",
             f"time: {card.extra_time}",
         )

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_ssl.data.unlabeled import preprocess_unlabeled
+from tests.running import write_split
 from tests.tiny import DATASET, Tiny, build
 
 os.environ.setdefault("nnUNet_compile", "f")
@@ -42,6 +44,14 @@ def dataset_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Tiny], 
     return get
 
 
+def point_nnunet_at(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """nnU-Net's folders, and no process beside this one."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        patch.setenv(name, str(root / name))
+    patch.setenv("nnUNet_n_proc_DA", "0")
+    patch.setenv("nnUNet_def_n_proc", "1")
+
+
 @pytest.fixture
 def make_dataset(
     dataset_store: Callable[[Tiny], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -55,17 +65,50 @@ def make_dataset(
         tiny = Tiny(**recipe)
         root = tmp_path / "nnunet"
         shutil.copytree(dataset_store(tiny), root)
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            monkeypatch.setenv(name, str(root / name))
-        monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-        monkeypatch.setenv("nnUNet_def_n_proc", "1")
+        point_nnunet_at(root, monkeypatch)
         if preprocess and tiny.unlabeled:
-            from nnunet_ssl.data.unlabeled import preprocess_unlabeled
-
             preprocess_unlabeled(DATASET, ["3d_fullres", "2d"], num_processes=1)
         return root / "nnUNet_preprocessed" / DATASET
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ready_store(dataset_store: Callable[[Tiny], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Builds each recipe once per session, with its images without labels preprocessed and the split "n2" written."""
+    built: dict[str, Path] = {}
+
+    def get(tiny: Tiny) -> Path:
+        key = repr(tiny)
+        if key not in built:
+            root = tmp_path_factory.mktemp("ready") / "data"
+            shutil.copytree(dataset_store(tiny), root)
+            with pytest.MonkeyPatch.context() as patch:
+                point_nnunet_at(root, patch)
+                preprocess_unlabeled(DATASET, ["3d_fullres", "2d"], num_processes=1)
+            write_split(root / "nnUNet_preprocessed" / DATASET)
+            built[key] = root
+        return built[key]
+
+    return get
+
+
+@pytest.fixture
+def ready_dataset(
+    ready_store: Callable[[Tiny], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """ready_dataset(**recipe) -> folder of a preprocessed dataset that tests share and none may change.
+
+    With the split "n2"; the results of each test are its own.
+    """
+
+    def get(**recipe) -> Path:
+        root = ready_store(Tiny(**recipe))
+        point_nnunet_at(root, monkeypatch)
+        monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+        return root / "nnUNet_preprocessed" / DATASET
+
+    return get
 
 
 @pytest.fixture
@@ -73,10 +116,23 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training runs draw none of the two figures, which take longer than a tiny epoch."""
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
-    from nnunet_ssl.training import monitored
+    from nnunet_ssl.training import curves
 
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
-    monkeypatch.setattr(monitored, "draw_png", lambda table, folder: None)
+    monkeypatch.setattr(curves, "draw_png", lambda table, folder: None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record",
+        action="store_true",
+        help="write what tests/trainers/test_golden.py and test_old_checkpoints.py compare with, instead of comparing",
+    )
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--record"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -250,3 +250,55 @@ def test_strings_of_module_names_lead_to_no_detour():
 )
 def test_imports_are_seen_in_every_form(source, expected):
     assert set(imports(source, "nnunet_ssl.training.base", False)) == expected
+
+
+# ---- the house
+
+
+def users_of_training() -> dict[str, set[str]]:
+    """Module of training/ -> who uses it: methods (a room or a file), other parts, other modules of training."""
+    users: dict[str, set[str]] = {
+        module_name(path): set() for path in (PACKAGE / "training").glob("*.py") if path.name != "__init__.py"
+    }
+    for path in PACKAGE.rglob("*.py"):
+        module = module_name(path)
+        parts = module.split(".")
+        user = part_of(module)
+        if user == "trainers":
+            user = ".".join(parts[:3]).removesuffix("_settings")  # beside the single file of its method
+        elif user == "training":
+            user = module
+        source = path.read_text(encoding="utf-8").replace(
+            "from nnunet_ssl.training import ", "import nnunet_ssl.training."
+        )
+        for name in imports(source, module, path.name == "__init__.py"):
+            if name in users and name != module:
+                users[name].add(user)
+    return users
+
+
+def test_training_holds_what_methods_share_and_nothing_else():
+    users = users_of_training()
+    assert len(users) <= 18
+    of_one_method = {
+        m for m, who in users.items() if len(who) == 1 and next(iter(who)).startswith("nnunet_ssl.trainers")
+    }
+    assert of_one_method == set() and all(users.values())
+
+
+def levels(trainer: type) -> int:
+    """Edges on the longest way to nnU-Net's trainer."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    if trainer is nnUNetTrainer:
+        return 0
+    return 1 + max(levels(base) for base in trainer.__bases__ if issubclass(base, nnUNetTrainer))
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_at_most_four_levels_from_a_method_to_nnunet(name):
+    """A preset is one more."""
+    from nnunet_ssl.trainers import find_trainer
+
+    is_preset = name.endswith(("_paper", "_released"))
+    assert levels(find_trainer(name)) <= 4 + is_preset

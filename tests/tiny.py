@@ -53,6 +53,7 @@ class Tiny:
     patch_2d: tuple[int, ...] = (16, 16)
     mask_normalization: bool = False
     ct: bool = False  # normalised with intensities of the dataset, which clip some voxels of every case
+    features: tuple[int, int, int] = (4, 8, 8)
     residual: bool = False  # ResidualEncoderUNet instead of PlainConvUNet
 
     @property
@@ -105,7 +106,7 @@ def plans_of(tiny: Tiny) -> dict:
                 + ("ResidualEncoderUNet" if tiny.residual else "PlainConvUNet"),
                 "arch_kwargs": {
                     "n_stages": 3,
-                    "features_per_stage": [4, 8, 8],
+                    "features_per_stage": list(tiny.features),
                     "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
                     "kernel_sizes": [[3] * dimensions] * 3,
                     "strides": strides(patch),

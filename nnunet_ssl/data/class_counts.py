@@ -13,7 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunet_ssl.data.folders import write_json
 
 COUNTS_FILE = "class_counts_ssl.json"
-PATIENCE = 600  # seconds that another training may take to count
+PATIENCE = 600  # seconds that another training run may take to count
 
 
 def count_labels(preprocessed_folder: str, cases: Sequence[str]) -> dict[int, int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import blosc2
 import numpy as np
+import torch
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
+from torch import Tensor
 
 UNKNOWN_LABEL = -2  # in the monitoring channel: a case without any label (-1 is nnU-Net's padding)
 
@@ -25,9 +27,9 @@ class UnlabeledDataset(nnUNetBaseDataset):
 
     Args:
         sources: case id -> preprocessed folder that holds it.
-        monitored: ids whose withheld label is read for monitoring, as a second segmentation channel. Training
+        monitored: ids whose withheld label is read for monitoring, as a segmentation channel before the map. Training
             does not see it. Empty: one channel, nothing read.
-        with_monitor: give every case the second channel, ``UNKNOWN_LABEL`` where there is no label.
+        with_monitor: give every case that channel, ``UNKNOWN_LABEL`` where there is no label.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class UnlabeledDataset(nnUNetBaseDataset):
             label = infer_dataset_class(folder)(folder, [identifier]).load_case(identifier)[1][:]
         else:
             label = np.broadcast_to(np.int8(UNKNOWN_LABEL), no_label.shape)
-        return image, np.concatenate([no_label, label[:1].astype(np.int16)]), None, {"class_locations": None}
+        return image, np.concatenate([label[:1].astype(np.int16), no_label]), None, {"class_locations": None}
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
@@ -113,20 +115,46 @@ class _NoLabels:
     has_ignore_label = False
 
 
+class Named:
+    """An augmentation that keeps by name what nnU-Net's loader drops: all results but image and segmentation."""
+
+    def __init__(self, transforms: Callable[..., dict]) -> None:
+        self.transforms = transforms
+        self._kept: list[dict[str, Tensor]] = []
+
+    def __call__(self, **case: Tensor) -> dict:
+        result = self.transforms(**case)
+        self._kept.append({k: v for k, v in result.items() if k not in ("image", "segmentation")})
+        return result
+
+    def take(self) -> dict[str, Tensor]:
+        """What was kept since the last call, as a batch (B, ...) by name."""
+        kept, self._kept = self._kept, []
+        return {name: torch.stack([case[name] for case in kept]) for name in kept[0]}
+
+
 class TwoStreamLoader(SlimDataLoaderBase):
     """Pairs of a labelled and an unlabelled batch, so that both streams share nnU-Net's workers.
 
-    A batch is nnU-Net's own labelled batch with the unlabelled one under the key ``unlabeled``: ``data`` (B, C, *P)
-    and ``target`` (B, 1 or 2, *P), whose first channel is -1 at padding and 0 elsewhere.
+    A batch is nnU-Net's own labelled batch with what the augmentation computed beside it under ``extra``, such as
+    ``valid``, and under ``unlabeled`` ``data`` (B, C, *P), ``keys`` and again what the augmentation names.
     """
 
-    def __init__(self, labeled: nnUNetDataLoader, unlabeled: UnlabeledLoader) -> None:
+    def __init__(self, labeled: nnUNetDataLoader, unlabeled: UnlabeledLoader | None) -> None:
         super().__init__(None, labeled.batch_size)
         self.labeled = labeled
         self.unlabeled = unlabeled
+        for loader in (labeled, unlabeled):
+            if loader is not None:
+                loader.transforms = Named(loader.transforms)
 
     def generate_train_batch(self) -> dict[str, Any]:
-        return {**next(self.labeled), "unlabeled": next(self.unlabeled)}
+        batch = {**next(self.labeled), "extra": self.labeled.transforms.take()}
+        if self.unlabeled is not None:
+            other = next(self.unlabeled)
+            other.pop("target")
+            batch["unlabeled"] = other | self.unlabeled.transforms.take()
+        return batch
 
 
 @contextmanager

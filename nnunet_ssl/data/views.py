@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform, SegOnlyTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
@@ -24,52 +25,86 @@ from torch import Tensor
 GEOMETRIC = (SpatialTransform, MirrorTransform, Convert3DTo2DTransform, Convert2DTo3DTransform)
 
 
-def geometric_part(training_transforms: ComposeTransforms) -> ComposeTransforms:
-    """The geometric transforms of nnU-Net's training augmentation, in their order: the weak view.
+def augmentation(
+    training: ComposeTransforms, whole: bool, weak: bool, labeled: bool, masked_channels: Sequence[int] = ()
+) -> ComposeTransforms:
+    """nnU-Net's training augmentation of a trainer as the views of one stream need it.
 
-    Taken from the trainer's own pipeline, so that a changed rotation range or mirror axis holds for both streams.
-    """
-    return ComposeTransforms([t for t in training_transforms.transforms if isinstance(t, GEOMETRIC)])
+    Its geometric transforms come from the trainer's own pipeline, so that a changed rotation range or mirror axis holds
+    for every view. The segmentation's last channel marks padding (``PaddingMarked``, ``UnlabeledDataset`` in
+    streams.py), which becomes ``valid``, (1, *P) bool.
 
-
-def image_part(training_transforms: ComposeTransforms, masked_channels: Sequence[int] = ()) -> ComposeTransforms:
-    """All that nnU-Net's training augmentation does to an image, geometry and intensities, in its order.
-
-    For methods without a weak and a strong view, whose two streams are augmented alike. What needs a label is left out;
-    the background of masked channels stays zero, see :func:`keep_background`.
+    Args:
+        training: nnU-Net's training augmentation.
+        whole: the image with all of it; else with its geometry alone.
+        weak: the image with its geometry alone: in place of the whole, or beside it under the name ``weak``.
+        labeled: with what needs a label; without it the background of masked channels stays zero, see
+            :func:`keep_background`.
+        masked_channels: of unlabelled images.
     """
     steps: list[BasicTransform] = []
-    for transform in training_transforms.transforms:
-        if isinstance(transform, GEOMETRIC):
-            steps.append(transform)
-        elif isinstance(getattr(transform, "transform", transform), ImageOnlyTransform):  # mostly in a RandomTransform
-            steps.append(KeepingBackground(transform, masked_channels) if masked_channels else transform)
-    return ComposeTransforms(steps)
+    branched = named = False
+    for step in training.transforms:
+        if changes_intensities(step):
+            if not whole:
+                continue
+            if weak and not branched:
+                steps.append(KeepWeak())
+                branched = True
+            steps.append(KeepingBackground(step, masked_channels) if masked_channels and not labeled else step)
+        elif labeled or isinstance(step, GEOMETRIC):
+            if labeled and isinstance(step, RemoveLabelTransform) and not named:
+                steps.append(NamePadding())  # nnU-Net turns the -1 of padding into background in a step of its own
+                named = True
+            steps.append(OnWeakToo(step) if branched and not isinstance(step, SegOnlyTransform) else step)
+    if whole and weak and not branched:  # nothing changes intensities
+        steps.append(KeepWeak())
+    return ComposeTransforms(steps if named else [*steps, NamePadding()])
 
 
-def without_intensities(training_transforms: ComposeTransforms) -> ComposeTransforms:
-    """nnU-Net's training augmentation of labelled patches without what changes an image's intensities: the weak view.
-
-    The segmentation comes with a last channel that marks padding (``PaddingMarked`` in streams.py), which
-    becomes the last channel of the image, 1 where a voxel is no padding.
-    """
-    steps = [
-        t
-        for t in training_transforms.transforms
-        if isinstance(t, GEOMETRIC) or not isinstance(getattr(t, "transform", t), ImageOnlyTransform)
-    ]
-    # nnU-Net turns the -1 of padding into background in a step of its own
-    place = next((i for i, t in enumerate(steps) if isinstance(t, RemoveLabelTransform)), len(steps))
-    return ComposeTransforms([*steps[:place], PaddingToImage(), *steps[place:]])
+def changes_intensities(transform: Any) -> bool:
+    """Of an image alone; nnU-Net mostly wraps such a transform in a RandomTransform."""
+    return not isinstance(transform, GEOMETRIC) and isinstance(
+        getattr(transform, "transform", transform), ImageOnlyTransform
+    )
 
 
-class PaddingToImage(BasicTransform):
-    """Moves the last channel of the segmentation, negative at padding, to the image: 0 there and 1 elsewhere."""
+class NamePadding(BasicTransform):
+    """Takes the last channel off the segmentation, negative at padding: it becomes ``valid``, (1, *P) bool."""
 
     def apply(self, data_dict: dict, **params) -> dict:
-        image, segmentation = data_dict["image"], data_dict["segmentation"]
-        valid = (segmentation[-1:] >= 0).to(image.dtype)
-        return {**data_dict, "image": torch.cat([image, valid]), "segmentation": segmentation[:-1]}
+        segmentation = data_dict["segmentation"]
+        return {**data_dict, "valid": segmentation[-1:] >= 0, "segmentation": segmentation[:-1]}
+
+
+class NameWithheld(BasicTransform):
+    """The first channel of an unlabelled segmentation, which monitoring put there, becomes ``withheld``, (1, *P)."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        return {**data_dict, "withheld": data_dict["segmentation"][:1]}
+
+
+class KeepWeak(BasicTransform):
+    """The image as it is now is the weak view, before the first change of intensities."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        return {**data_dict, "weak": data_dict["image"].clone()}
+
+
+class OnWeakToo(BasicTransform):
+    """Runs a transform with the same random parameters on the image and on the weak view."""
+
+    def __init__(self, transform: BasicTransform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def get_parameters(self, **data_dict) -> dict:
+        return self.transform.get_parameters(**data_dict)
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        weak = {"image": data_dict.pop("weak"), "segmentation": data_dict["segmentation"]}
+        weak = self.transform.apply(weak, **params)
+        return {**self.transform.apply(data_dict, **params), "weak": weak["image"]}
 
 
 def keep_background(changed: Tensor, original: Tensor, channels: Sequence[int]) -> Tensor:

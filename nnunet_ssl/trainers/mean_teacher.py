@@ -6,43 +6,18 @@ version in UA-MT (Yu et al., MICCAI 2019) and SSL4MIS.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.consistency import sigmoid_mse, softmax_mse
-from nnunet_ssl.training.base import SemiSupervisedHyperparameters, nnUNetTrainerSemiSupervised
+from nnunet_ssl.trainers.mean_teacher_settings import MeanTeacherHyperparameters
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.ema import update_ema
-from nnunet_ssl.training.network import unwrap
-from nnunet_ssl.training.ramps import sigmoid_rampup
-from nnunet_ssl.training.settings import setting
-
-
-@dataclass(frozen=True)
-class MeanTeacherHyperparameters(SemiSupervisedHyperparameters):
-    consistency_weight: float = setting(
-        0.1, "weight of the consistency term at the end of its ramp", source="0.1, SSL4MIS", low=0.0
-    )
-    rampup_fraction: float = setting(
-        1.0, "fraction of training over which the weight rises", source="1, SSL4MIS and UA-MT", low=1e-6, high=1.0
-    )
-    ema_decay: float = setting(
-        0.99, "limit of the teacher's decay, min(1 - 1 / (t + 1), limit)", source="0.99, UA-MT", low=0.0, high=1.0
-    )
-    noise_std: float = setting(
-        0.1, "standard deviation of the teacher's input noise, in normalised intensities", source="0.1, UA-MT", low=0.0
-    )
-    noise_clip: float = setting(0.2, "limit of the absolute noise", source="0.2, UA-MT", low=0.0)
-    student_view: str = setting(
-        "weak", "what the student sees of the unlabelled patches", source="weak, UA-MT", choices=("weak", "strong")
-    )
-    predict_with: str = setting(
-        "student", "the network that is validated and exported", source="student", choices=("student", "teacher")
-    )
+from nnunet_ssl.training.deep_supervision import finest
+from nnunet_ssl.training.distributed import voxel_mean
+from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 
 class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
@@ -60,30 +35,20 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
         extra_memory="one copy of the network",
         extra_time="about 1.2",
     )
+    teacher: Teacher
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
-        return {"teacher": self.network_copy()}
+        self.teacher = Teacher(self.network_copy(), warmed_up(self.hyperparameters.ema_decay), training_mode=True)
+        return self.teacher.modules()
 
-    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
-        view = unlabeled.strong if hp.student_view == "strong" else unlabeled.weak
-        outputs, student = self.forward_joint(labeled.image, view)
-        with torch.no_grad():
-            noisy = self.with_noise(unlabeled.weak, hp.noise_std, hp.noise_clip)
-            teacher = self.forward(self.auxiliary["teacher"], noisy)
+        outputs, other = self.forward_joint(labeled.image, getattr(unlabeled, hp.student_view))
+        student, teacher = finest(other), self.teacher(self.with_noise(unlabeled.weak, hp.noise_std, hp.noise_clip))
         self.observe_pseudo_labels(student, teacher, unlabeled.valid)
 
-        distance = sigmoid_mse if self.label_manager.has_regions else softmax_mse
-        consistency = distance(student, teacher, unlabeled.valid) * self.share_of_ranks(unlabeled.valid.sum())
-        weight = hp.consistency_weight * sigmoid_rampup(self.progress / hp.rampup_fraction)
-        return {
-            "supervised": self.supervised_loss(outputs, labeled.target),
-            "consistency": self.weigh("consistency", consistency, weight),
-        }
-
-    def after_optimizer_step(self) -> None:
-        decay = min(1 - 1 / (self.iteration + 1), self.hyperparameters.ema_decay)
-        update_ema(unwrap(self.auxiliary["teacher"]), unwrap(self.network), decay)
-
-    def predictor(self) -> nn.Module:
-        return self.auxiliary["teacher"] if self.hyperparameters.predict_with == "teacher" else self.network
+        distance = sigmoid_mse if self.targets.has_regions else softmax_mse
+        consistency = voxel_mean(distance, student, teacher, mask=unlabeled.valid)
+        terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
+        terms.add("consistency", consistency, hp.consistency_weight * self.ramp(hp.rampup_fraction))
+        return terms

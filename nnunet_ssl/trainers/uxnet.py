@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ssl.architectures.uxnet import UXNet, arguments_from_plans
-from nnunet_ssl.training.adamw import nnUNetTrainerAdamW
 from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.network import tried_on_plans
+from nnunet_ssl.training.recipe import ADAMW_FOR_TRANSFORMERS, Recipe
 from nnunet_ssl.training.settings import setting
 
 
@@ -22,10 +23,11 @@ class UXNetHyperparameters:
     recompute: bool = setting(False, "less memory, more time: parts of the network run again in the backward pass")
 
 
-class nnUNetTrainerUXNet(nnUNetTrainerAdamW):
+class nnUNetTrainerUXNet(nnUNetTrainerConfigured):
     """nnU-Net's training of a 3D UX-Net with the plans' levels, features and kernels; AdamW, no deep supervision."""
 
     Hyperparameters: ClassVar[type] = UXNetHyperparameters
+    recipe: ClassVar[Recipe] = Recipe(ADAMW_FOR_TRANSFORMERS, {"adamw": ADAMW_FOR_TRANSFORMERS})
     has_deep_supervision: ClassVar[bool] = False
     card: ClassVar[MethodCard] = MethodCard(
         paper="Lee et al., 3D UX-Net, ICLR 2023, labelled cases alone",
@@ -56,8 +58,8 @@ class nnUNetTrainerUXNet(nnUNetTrainerAdamW):
         return UXNet(num_input_channels, num_classes=num_output_channels, **arguments)
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
-        super().refuse(plans, configuration, dataset_json)
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
         manager = PlansManager(plans)
         chosen = manager.get_configuration(configuration)
         with tried_on_plans(cls.__name__, configuration):

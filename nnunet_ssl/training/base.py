@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.data.views import keep_background
-from nnunet_ssl.training.deep_supervision import deep_supervised
-from nnunet_ssl.training.distributed import rank_share
-from nnunet_ssl.training.monitor import LOSS
-from nnunet_ssl.training.monitored import nnUNetTrainerMonitored
-from nnunet_ssl.training.network import freeze_unused_heads, swap_weights, unwrap
-from nnunet_ssl.training.two_streams import SemiSupervisedHyperparameters
+from nnunet_ssl.data.streams import single_process_loading
+from nnunet_ssl.data.views import StrongView, keep_background
+from nnunet_ssl.training import curves
+from nnunet_ssl.training.configured import nnUNetTrainerConfigured
+from nnunet_ssl.training.deep_supervision import deep_supervised, split_outputs
+from nnunet_ssl.training.monitor import OBSERVE_EVERY, Monitor
+from nnunet_ssl.training.network import (
+    check_network_and_stage,
+    freeze_unused_heads,
+    in_place_of,
+    optimize,
+    swap_weights,
+    unwrap,
+    wrap,
+)
+from nnunet_ssl.training.ramps import Ramp
+from nnunet_ssl.training.streams import SemiSupervisedHyperparameters, Streams
+from nnunet_ssl.training.targets import Targets
+from nnunet_ssl.training.teacher import TEACHER, Teacher
+from nnunet_ssl.training.terms import Terms
 
-GRADIENT_NORM = 12.0  # nnU-Net's limit, here per network
 
+class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
+    """Two streams, auxiliary networks, one step, checkpoints and monitoring. A method writes what follows below.
 
-class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
-    """Two streams, auxiliary networks, checkpoints and monitoring. A method writes the five methods below.
+    A batch goes from the loader through :meth:`split_batch` to :meth:`losses`, whose terms :meth:`train_step` sums and
+    backpropagates. `self.network` is the network that predicts. Beside it:
 
-    `self.network` is the network that predicts. `self.auxiliary` holds what training needs beside it, as built by
-    :meth:`build_auxiliary`, under DDP and torch.compile wrapped like the network.
+    Attributes:
+        streams: the two streams, from the pool of cases to batches on the device.
+        targets: classes or regions of the dataset.
+        monitor: what is logged.
+        auxiliary: modules needed to train but not to predict, under DDP and torch.compile wrapped like the network.
+        teacher: the moving average of the network, where the method has one.
+        step: optimiser steps taken in this epoch.
     """
+
+    Hyperparameters: ClassVar[type] = SemiSupervisedHyperparameters
+    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak", "unlabeled.strong")
+    """What :meth:`losses` reads of the batches; nothing else is computed."""
+    requires_plain_logits: ClassVar[bool] = True
+    """False for trainers that can use networks which answer with more in training, or build their own."""
+    uses_unlabeled: ClassVar[bool] = True
+    """False for a method's control on labelled cases alone: no pool is needed, the unlabelled batch is empty."""
 
     # ---- what a method writes
 
@@ -37,14 +64,14 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         return {}
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> dict[str, Tensor]:
-        """Weighted scalar terms by name; their sum is backpropagated. Runs outside autocast, in float32.
+        """Weighted scalar terms by name, see :class:`Terms`; their sum is backpropagated. Outside autocast, in float32.
 
         Forwards go through :meth:`forward`, which is autocast; the supervised term is :meth:`supervised_loss`.
         """
         raise NotImplementedError
 
     def after_optimizer_step(self) -> None:
-        """EMA, knowledge transfer."""
+        """What is neither the optimiser's nor the teacher's: knowledge transfer, dual ascent."""
 
     def auxiliary_state(self) -> dict[str, Any]:
         """State beside the auxiliary modules that must survive a resume: tensors and plain Python only."""
@@ -53,9 +80,18 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`auxiliary_state`."""
 
+    def make_strong_view(self, anisotropic: bool) -> Callable[[Tensor], Tensor]:
+        """The photometric view; a method adds transforms with ``StrongView(..., extra=...)``."""
+        return StrongView((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)
+
+    def labeled_steps(self) -> list[BasicTransform]:
+        """What the workers do to a labelled patch at last; what a step adds to it by name arrives in ``extra``."""
+        return []
+
     def predictor(self) -> nn.Module:
         """The network whose weights are validated and saved as `network_weights`: `self.network` or a copy of it."""
-        return self.network
+        wanted = getattr(self.hyperparameters, "predict_with", None)
+        return self.auxiliary[TEACHER] if self.teacher is not None and wanted == TEACHER else self.network
 
     def clipping_groups(self) -> list[list[nn.Parameter]]:
         """Parameters whose gradients are clipped together, to a norm of 12: those of each network."""
@@ -63,23 +99,37 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
 
     # ---- tools for a method
 
-    def forward(self, network: nn.Module, *images: Tensor) -> Any:
+    @property
+    def progress(self) -> float:
+        """(epoch + step / steps) / epochs, in [0, 1]: what every ramp and schedule is a function of."""
+        return (self.current_epoch + self.step / self.num_iterations_per_epoch) / self.num_epochs
+
+    @property
+    def iteration(self) -> int:
+        """Optimiser steps taken since the start of training, also after a resume."""
+        return self.current_epoch * self.num_iterations_per_epoch + self.step
+
+    @property
+    def observing(self) -> bool:
+        """Whether this is a step, one in ten, in which a method may log what takes a pass over the voxels."""
+        return self.step % OBSERVE_EVERY == 0
+
+    def ramp(self, rise: float, warmup: float = 0.0, **options: Any) -> float:
+        """A weight in [0, 1] at this moment of training; see :class:`Ramp`."""
+        return Ramp(rise, warmup, **options).at(self.progress, self.num_epochs * self.num_iterations_per_epoch)
+
+    def forward(self, network: Callable[..., Any], *images: Tensor) -> Any:
         """Forward in nnU-Net's mixed precision (on CUDA only). Returns what the network returns."""
         with self.mixed_precision():
             return network(*images)
 
-    def forward_joint(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Any, Tensor]:
-        """One forward of self.network over both streams.
+    def forward_joint(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Any, Any]:
+        """Outputs of the labelled and of the unlabelled patches, in one forward of self.network over both.
 
-        Returns:
-            outputs of the labelled patches as nnU-Net's loss wants them (a list with deep supervision), and the
-            full-resolution logits (B_U, K, *P) of the unlabelled ones.
+        Both are as nnU-Net's loss wants them: logits, or with deep supervision a list of them, the finest first.
         """
-        count = labeled.shape[0]
         outputs = self.forward(self.network, torch.cat([labeled, unlabeled]))
-        if isinstance(outputs, (list, tuple)):
-            return [o[:count] for o in outputs], outputs[0][count:]
-        return outputs[:count], outputs[count:]
+        return split_outputs(outputs, len(labeled))
 
     def supervised_loss(self, outputs: Any, target: Any) -> Tensor:
         """nnU-Net's own loss with deep supervision, as nnU-Net evaluates it."""
@@ -90,63 +140,82 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         """A loss of our own at every resolution, with nnU-Net's weights; see :func:`deep_supervised`."""
         return deep_supervised(loss, getattr(self.loss, "weight_factors", None), outputs, *maps)
 
-    def annotated(self, target: Any) -> Any:
-        """Where a label map, or each of a list, is no ignore label: (B, 1, *P) bool; ``None`` without such a label."""
-        ignored = self.label_manager.ignore_label
-        if ignored is None:
-            return None
-        return [t != ignored for t in target] if isinstance(target, list) else target != ignored
-
     def with_noise(self, images: Tensor, std: float, clip: float) -> Tensor:
         """Images (B, C, *P) plus clip(N(0, std), -clip, clip); a background that nnU-Net keeps at zero stays zero."""
         noise = (torch.randn_like(images) * std).clamp_(-clip, clip)
-        return keep_background(images + noise, images, self.masked_channels)
+        return keep_background(images + noise, images, self.streams.masked_channels)
 
-    def share_of_ranks(self, count: Tensor) -> Tensor:
-        """Factor for a mean over ``count`` elements of this rank; see :func:`rank_share`. 1 without DDP."""
-        return rank_share(count)
+    def observe_pseudo_labels(self, student: Tensor, teacher: Tensor, valid: Tensor) -> None:
+        """Log coverage, agreement and foreground of the pseudo-labels, every few steps and without synchronising.
+
+        Args:
+            student, teacher: logits (B_U, K, *P) of the same voxels.
+            valid: (B_U, 1, *P) bool.
+        """
+        if self.observing:
+            self.monitor.pseudo_labels(student, teacher, valid)
 
     def network_copy(self) -> nn.Module:
         """A frozen copy of self.network without deep supervision; it receives -pretrained_weights too."""
-        copy = self.build_network_architecture(
-            self.plans_manager,
-            self.configuration_manager,
-            self.num_input_channels,
-            self.label_manager.num_segmentation_heads,
-            enable_deep_supervision=False,
-        )
+        copy = self._another_network(deep_supervision=False)
         copy.load_state_dict(unwrap(self.network).state_dict())
         self._copies.append(copy)
         return copy.requires_grad_(False)
 
+    def second_network(self) -> nn.Module:
+        """A trainable network of the same plans with weights of its own, clipped on its own as every auxiliary one."""
+        return self._another_network(self.enable_deep_supervision)
+
+    def _another_network(self, deep_supervision: bool) -> nn.Module:
+        return self.build_network_architecture(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            self.label_manager.num_segmentation_heads,
+            enable_deep_supervision=deep_supervision,
+        )
+
     # ---- construction
+
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        check_network_and_stage(cls.__name__, plans, configuration, cls.requires_plain_logits)
 
     def set_up(self) -> None:
         super().set_up()
+        self.streams = Streams(self, self.views, self.uses_unlabeled)
+        self.targets = Targets(self.label_manager)
+        self.monitor = Monitor(self.device, self.targets)
+        self.teacher: Teacher | None = None
         self.auxiliary: dict[str, nn.Module] = {}
+        self.step = 0
         self._copies: list[nn.Module] = []
 
     def initialize(self) -> None:
         super().initialize()
         self.auxiliary = {name: self._wrap(module) for name, module in self.build_auxiliary().items()}
+        if self.teacher is not None:
+            self.teacher.join(self)
 
     def _wrap(self, module: nn.Module) -> nn.Module:
         """On the training device, in the optimiser and behind the same wrappers as the network."""
         module = module.to(self.device)
         freeze_unused_heads(module)
-        trainable = [p for p in module.parameters() if p.requires_grad]
-        if self._do_i_compile():
-            module = cast(nn.Module, torch.compile(module))
-        if trainable:
-            self.optimizer.add_param_group({"params": trainable})
-            if self.is_ddp:
-                ids = [self.local_rank] if self.device.type == "cuda" else None
-                module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-                module = DistributedDataParallel(module, device_ids=ids)
-        return module
+        for group in self.optimization.groups(module, self.weight_decay):
+            trainable = [p for p in group["params"] if p.requires_grad]
+            if trainable:
+                self.optimizer.add_param_group(group | {"params": trainable})
+        return wrap(module, self._do_i_compile(), self.is_ddp, self.device)
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's loaders, the training one paired with the unlabelled stream in the same workers."""
+        with single_process_loading():
+            training, validation = (augmenter.data_loader for augmenter in super().get_dataloaders())
+        return self.streams.loaders(training, validation, self.make_strong_view, self.labeled_steps())
 
     def on_train_start(self) -> None:
-        self.check_unlabeled_cases()
+        self.streams.check_cases()
         super().on_train_start()
         if self.is_ddp:
             self._separate_random_numbers()
@@ -161,73 +230,65 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
     # ---- one step
 
     def mixed_precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
+        use = self.device.type == "cuda" and self.recipe_in_force.mixed_precision
+        return torch.autocast("cuda") if use else nullcontext()
+
+    def split_batch(self, batch: dict[str, Any]) -> tuple[LabeledBatch, UnlabeledBatch]:
+        """What the loaders give for one step, on the training device; withheld labels go to the monitor alone."""
+        labeled, unlabeled, self.monitor.withheld = self.streams.split(batch)
+        return labeled, unlabeled
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         labeled, unlabeled = self.split_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.losses(labeled, unlabeled)
         total = torch.stack(list(terms.values())).sum()
-        self._optimize(total)
+        clipped = self.clipping_groups if self.recipe_in_force.clipped else list
+        optimize(total, self.optimizer, self.grad_scaler, clipped)
+        if self.teacher is not None:
+            self.teacher.update(self.iteration)
         self.after_optimizer_step()
-        for name, value in terms.items():
-            self.monitor.add(LOSS + name, value)
-        self._observe_labels(labeled)
-        self._step += 1
+        self.monitor.terms(terms)
+        if self.observing:
+            self.monitor.labels(labeled)
+        self.step += 1
         return {"loss": total.detach().cpu().numpy()}  # nnU-Net synchronises here too
 
-    def _optimize(self, total: Tensor) -> None:
-        scaler = self.grad_scaler
-        (scaler.scale(total) if scaler else total).backward()
-        if scaler:
-            scaler.unscale_(self.optimizer)
-        for group in self.clipping_groups():
-            trainable = [p for p in group if p.requires_grad]
-            if trainable:
-                nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)
-        if scaler:
-            scaler.step(self.optimizer)
-            scaler.update()
-        else:
-            self.optimizer.step()
+    # ---- epochs
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        self.step = 0
         for module in self.auxiliary.values():
             module.train()
+        if self.teacher is not None:
+            self.teacher.set_mode()
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        means = self.monitor.epoch_means()
+        curves.log_epoch(self.logger, means, self.current_epoch, self.print_to_log_file)
+        self.monitor.warn(means, self.progress, self.print_to_log_file)
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            curves.write_files(self.logger, self.output_folder)
 
     # ---- the predicting network
 
-    def _predictor_name(self) -> str | None:
-        """Name of the predicting auxiliary network, None for self.network."""
-        predictor = self.predictor()
-        return next((name for name, module in self.auxiliary.items() if module is predictor), None)
-
-    @contextmanager
-    def _predictor_in_place(self) -> Iterator[None]:
-        """self.network holds the predicting weights inside, the trained ones again afterwards."""
-        predictor = self.predictor()
-        if predictor is self.network:
-            yield
-            return
-        swap_weights(self.network, predictor)
-        try:
-            yield
-        finally:
-            swap_weights(self.network, predictor)
-
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        with self._predictor_in_place():
+        with in_place_of(self.network, self.predictor()):
             return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        with self._predictor_in_place():
+        with in_place_of(self.network, self.predictor()):
             super().perform_actual_validation(save_probabilities)
 
     # ---- checkpoints
 
     def save_checkpoint(self, filename: str) -> None:
-        with self._predictor_in_place():
+        with in_place_of(self.network, self.predictor()):
             super().save_checkpoint(filename)
 
     def extra_state(self) -> dict[str, Any]:
@@ -235,7 +296,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
         return super().extra_state() | {
             "auxiliary": auxiliary,
             "auxiliary_state": self.auxiliary_state(),
-            "predictor": self._predictor_name(),
+            "predictor": next((n for n, m in self.auxiliary.items() if m is self.predictor()), None),
         }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
@@ -247,4 +308,4 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
             swap_weights(self.network, self.auxiliary[state["predictor"]])
 
 
-__all__ = ["SemiSupervisedHyperparameters", "nnUNetTrainerSemiSupervised"]
+__all__ = ["SemiSupervisedHyperparameters", "Terms", "nnUNetTrainerSemiSupervised"]

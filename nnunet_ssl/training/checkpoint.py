@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import io
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from nnunet_ssl.errors import INSTALL, complain
 from nnunet_ssl.whole_files import whole_file
+
+CHECKPOINT_VERSION = 1
 
 
 def write_atomically(checkpoint: dict[str, Any], filename: str) -> None:
     """torch.save by way of :func:`whole_file`: a reader sees the old or the new one."""
     with whole_file(filename) as temporary, open(temporary, "wb") as file:
         torch.save(checkpoint, file)
+
+
+def what_is_saved(save: Callable[[Any], None]) -> dict[str, Any]:
+    """The checkpoint that ``save`` would write to a file, in main memory."""
+    buffer = io.BytesIO()
+    save(buffer)
+    buffer.seek(0)
+    checkpoint: dict[str, Any] = torch.load(buffer, map_location="cpu", weights_only=False)
+    return checkpoint
+
+
+def read_extra_state(filename: str, trainer: str, key: str) -> dict[str, Any]:
+    """What a trainer of ours added to its checkpoint.
+
+    Raises:
+        SemiSupervisedError: the file was written by another trainer.
+    """
+    checkpoint = torch.load(filename, map_location="cpu", mmap=True, weights_only=False)
+    name, extra = checkpoint["trainer_name"], checkpoint.get(key)
+    if name != trainer or extra is None:
+        raise complain(
+            f"{filename} is a checkpoint of {name}, not of {trainer}.",
+            remedy="Continue with the trainer that wrote it (-tr), or, if the network is the same, start from its "
+            f"weights alone: nnUNetv2_train ... -pretrained_weights {filename}",
+        )
+    return dict(extra)
+
+
+def check_version(version: int) -> None:
+    """Raise SemiSupervisedError where a later version of this package wrote the state."""
+    if version > CHECKPOINT_VERSION:
+        raise complain(
+            f"The checkpoint has format {version}; this package reads up to {CHECKPOINT_VERSION}.",
+            remedy=f"Update the package: {INSTALL}",
+        )
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """A sentence for each setting whose value in force differs."""
+    for part in ("training", "hyperparameters"):
+        for name in sorted(before[part].keys() | now[part].keys()):
+            was, value = before[part].get(name), now[part].get(name)
+            if was != value:
+                yield f"{name} was {was!r} before the resume and is {value!r} now."
 
 
 def seed_everything(seed: int) -> None:

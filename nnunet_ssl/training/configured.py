@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -10,24 +9,32 @@ from typing import Any, ClassVar
 
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
 
 from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.nnunet_folds import check_fold
 from nnunet_ssl.data.shown_classes import unlearnable
 from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.data.usable_data import refuse_unusable_data
-from nnunet_ssl.errors import INSTALL, complain
+from nnunet_ssl.errors import complain
 from nnunet_ssl.processes import EndsWithParent
 from nnunet_ssl.run_lock import alone_in, refuse_if_trained_elsewhere
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.checkpoint import random_state, seed_everything, set_random_state, write_atomically
-from nnunet_ssl.training.network import freeze_unused_heads
-from nnunet_ssl.training.settings import BLOCK, Settings, TrainingSettings, parse_settings
-
-CHECKPOINT_VERSION = 1
+from nnunet_ssl.training.checkpoint import (
+    CHECKPOINT_VERSION,
+    changed_settings,
+    check_version,
+    random_state,
+    read_extra_state,
+    seed_everything,
+    set_random_state,
+    what_is_saved,
+    write_atomically,
+)
+from nnunet_ssl.training.network import freeze_unused_heads, unwrap
+from nnunet_ssl.training.recipe import NNUNET_EPOCHS, Recipe
+from nnunet_ssl.training.settings import BLOCK, Settings, check_mirror_axes, parse_settings
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     card: ClassVar[MethodCard]
     Hyperparameters: ClassVar[type] = NoHyperparameters
     length_variant_epochs: ClassVar[int | None] = None
-    default_epochs: ClassVar[int] = 1000  # nnU-Net's; a trainer with another length says so here
-    default_optimizer: ClassVar[str] = "sgd"  # without one in the settings
+    recipe: ClassVar[Recipe] = Recipe()
     has_deep_supervision: ClassVar[bool] = True  # the network has outputs at several resolutions
     mirror_axes: list[int] | None = None
     seed: int | None = None
@@ -60,7 +66,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
     ) -> None:
         settings = self.settings_of(plans)  # before nnU-Net creates the results folder
-        self.refuse(plans, configuration, dataset_json)
+        self.check_supported(plans, configuration, dataset_json)
         refuse_unusable_data(plans, configuration, dataset_json)
         check_mirror_axes(settings.training.mirror_axes, plans, configuration)
         if settings.split is None:
@@ -75,13 +81,41 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._random_state_to_restore: dict[str, Any] | None = None
         self._fold_of_checkpoint: dict[str, list[str]] | None = None
         self._resumed = False
+        self._follow_recipe()
         for name, value in asdict(settings.training).items():
             if value is not None and name != "optimizer":
                 setattr(self, name, value)
-        self.num_epochs = self.epochs_with(settings.training)
-        if not self.has_deep_supervision:
-            self.enable_deep_supervision = False
+        self.num_epochs = self.planned_epochs(plans)
         self.set_up()
+
+    def _follow_recipe(self) -> None:
+        """Replace what nnU-Net hard-codes and has just set."""
+        recipe = self.recipe_in_force = self.recipe_for(self.hyperparameters)
+        self.optimization = recipe.optimization_for(self.settings.training.optimizer)
+        if self.optimization.rate is not None:
+            self.initial_lr = self.optimization.rate
+        if self.optimization.weight_decay is not None:
+            self.weight_decay = self.optimization.weight_decay
+        if recipe.foreground_share is not None:
+            self.oversample_foreground_percent = recipe.foreground_share
+        if not (self.has_deep_supervision and recipe.deep_supervision):
+            self.enable_deep_supervision = False
+        if not recipe.mixed_precision:
+            self.grad_scaler = None
+        if not (recipe.clipped and recipe.mixed_precision) and type(self).train_step is nnUNetTrainer.train_step:
+            raise NotImplementedError(f"{type(self).__name__}: nnU-Net's own step clips, and is in mixed precision")
+
+    @classmethod
+    def recipe_for(cls, hyperparameters: Any) -> Recipe:
+        """The recipe of the class; a trainer whose recipe depends on its hyper-parameters overrides this."""
+        return cls.recipe
+
+    @classmethod
+    def planned_epochs(cls, plans: dict[str, Any]) -> int:
+        """Length of training with these plans: the trainer's name, the settings, the recipe, or nnU-Net's own."""
+        settings = cls.settings_of(plans)
+        recipe = cls.recipe_for(settings.hyperparameters)
+        return cls.length_variant_epochs or settings.training.num_epochs or recipe.epochs or NNUNET_EPOCHS
 
     def set_up(self) -> None:
         """Attributes of a subclass: the last thing in construction, so that no class repeats __init__.
@@ -90,18 +124,13 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """
 
     @classmethod
-    def refuse(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         """Raise NotImplementedError for what a subclass does not support, before anything is written."""
 
     @classmethod
     def settings_of(cls, plans: dict[str, Any]) -> Settings:
         """The settings of this trainer in a plans dictionary; also for ``build_network_architecture``."""
         return parse_settings(plans, cls.__name__, cls.Hyperparameters)
-
-    @classmethod
-    def epochs_with(cls, training: TrainingSettings) -> int:
-        """Length of a training run, for all who need it without a trainer: its name, the settings, its own default."""
-        return cls.length_variant_epochs or training.num_epochs or cls.default_epochs
 
     def initialize(self) -> None:
         folder = self.preprocessed_dataset_folder
@@ -126,19 +155,35 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         return dataset_id(self.plans_manager.dataset_name)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """nnU-Net's SGD, or AdamW where the settings say so; nnU-Net's polynomial schedule in both cases."""
+        """The recipe's; where that is nnU-Net's, by nnU-Net's own code."""
         freeze_unused_heads(self.network)  # here, since nnU-Net wraps the network for DDP next
-        if self.settings.training.optimizer != "adamw":
+        if self.optimization.is_nnunets:
             return super().configure_optimizers()
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return self.optimization.build(unwrap(self.network), self.initial_lr, self.weight_decay, self.num_epochs)
+
+    def _set_batch_size_and_oversample(self) -> None:
+        size = self.recipe_in_force.batch_size_for(len(self.configuration_manager.patch_size))
+        if size is not None:
+            self.configuration_manager.configuration["batch_size"] = size
+        super()._set_batch_size_and_oversample()
+
+    @classmethod
+    def get_training_transforms(cls, *arguments: Any, **options: Any) -> Any:
+        """nnU-Net's augmentation, or of a recipe without augmentation nnU-Net's transforms for that."""
+        if cls.recipe.augmented:
+            return super().get_training_transforms(*arguments, **options)
+        return nnUNetTrainerNoDA.get_training_transforms(*arguments, **options)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, Any]:
-        """nnU-Net's, with the mirroring of training and prediction limited to ``mirror_axes``."""
+        """nnU-Net's, with the mirroring of training and prediction limited to ``mirror_axes`` and the recipe."""
         rotation, dummy_2d, patch_size, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if self.mirror_axes is not None:
             axes = tuple(sorted(self.mirror_axes)) or None
             self.inference_allowed_mirroring_axes = axes
+        if not self.recipe_in_force.mirrored_prediction:
+            self.inference_allowed_mirroring_axes = None
+        if not self.recipe_in_force.augmented:
+            return rotation, dummy_2d, self.configuration_manager.patch_size, None
         return rotation, dummy_2d, patch_size, axes
 
     def run_training(self) -> None:
@@ -202,7 +247,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def settings_in_force(self) -> dict[str, Any]:
         """Plain Python, for the log and the checkpoint."""
         training = {name: getattr(self, name) for name in asdict(self.settings.training) if name != "optimizer"}
-        training["optimizer"] = self.settings.training.optimizer or self.default_optimizer
+        training["optimizer"] = self.optimization.name
         return {
             "split": self.settings.split,
             "training": training,
@@ -228,19 +273,10 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         Raises:
             SemiSupervisedError: the split has other cases now, or a later version of this package wrote the state.
         """
-        if state["version"] > CHECKPOINT_VERSION:
-            raise complain(
-                f"The checkpoint has format {state['version']}; this package reads up to {CHECKPOINT_VERSION}.",
-                remedy=f"Update the package: {INSTALL}",
-            )
+        check_version(state["version"])
         before, now = state["settings"], self.settings_in_force()
-        for part in ("training", "hyperparameters"):
-            for name in sorted(before[part].keys() | now[part].keys()):
-                if before[part].get(name) != now[part].get(name):
-                    self.print_to_log_file(
-                        f"WARNING: {name} was {before[part].get(name)!r} before the resume and is "
-                        f"{now[part].get(name)!r} now."
-                    )
+        for change in changed_settings(before, now):
+            self.print_to_log_file(f"WARNING: {change}")
         if before["split"] == now["split"]:
             self._fold_of_checkpoint = state["fold"]
             self.split_of_fold()
@@ -252,10 +288,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
-        buffer = io.BytesIO()
-        super().save_checkpoint(buffer)  # whatever nnU-Net puts in, without a list of its keys here
-        buffer.seek(0)
-        checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
+        checkpoint = what_is_saved(super().save_checkpoint)  # whatever nnU-Net puts in, without a list of its keys here
         checkpoint[BLOCK] = self.extra_state()
         write_atomically(checkpoint, filename)
 
@@ -265,25 +298,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         Raises:
             SemiSupervisedError: the file was written by another trainer.
         """
-        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)
-        name, extra = checkpoint["trainer_name"], checkpoint.get(BLOCK)
-        if name != type(self).__name__ or extra is None:
-            raise complain(
-                f"{filename_or_checkpoint} is a checkpoint of {name}, not of {type(self).__name__}.",
-                remedy="Continue with the trainer that wrote it (-tr), or, if the network is the same, start from its "
-                f"weights alone: nnUNetv2_train ... -pretrained_weights {filename_or_checkpoint}",
-            )
+        extra = read_extra_state(filename_or_checkpoint, type(self).__name__, BLOCK)
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed = True
         self.load_extra_state(extra)
-
-
-def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configuration: str) -> None:
-    """Raise SemiSupervisedError for axes that the patch of the configuration does not have."""
-    dimensions = len(PlansManager(plans).get_configuration(configuration).patch_size)
-    given = axes or []
-    if any(type(a) is not int or a not in range(dimensions) for a in given) or len(set(given)) < len(given):
-        raise complain(
-            f'"training": mirror_axes = {axes} does not fit configuration {configuration}, whose axes are '
-            f"{', '.join(map(str, range(dimensions)))} (none of them: []).",
-        )

@@ -15,6 +15,13 @@ def finest(outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
 
 
+def split_outputs(outputs: Any, count: int) -> tuple[Any, Any]:
+    """(the first ``count`` samples, the others) of what a network returns with or without deep supervision."""
+    if isinstance(outputs, (list, tuple)):
+        return [o[:count] for o in outputs], [o[count:] for o in outputs]
+    return outputs[:count], outputs[count:]
+
+
 def resize_to(volume: Tensor | None, outputs: Sequence[Tensor]) -> list[Tensor | None]:
     """A map (B, 1, *P), nearest neighbour, at the resolution of each output; as nnU-Net downsamples its targets."""
     if volume is None:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from nnunet_ssl.data.batches import LabeledBatch
+from nnunet_ssl.data.streams import UNKNOWN_LABEL
+from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import is_distributed
-from nnunet_ssl.whole_files import whole_file
+from nnunet_ssl.training.targets import Targets
 
 PREFIX = "ssl/"  # of the keys in nnU-Net's logger, one group in Weights & Biases
 LOSS, WEIGHT, COUNT = "loss_", "weight_", "count_"
+OBSERVE_EVERY = 10  # steps between two looks at what takes a pass over the voxels
 
 
 class Monitor:
-    """Collects scalars during an epoch without synchronising with the device."""
+    """Collects scalars during an epoch without synchronising with the device. Read only: nothing enters a loss.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: of the tensors that are added.
+        targets: classes or regions of the dataset; needed to look at labels and pseudo-labels.
+
+    Attributes:
+        withheld: (B_U, 1, *P) labels of the unlabelled patches of this step, which nobody else sees, or ``None``.
+    """
+
+    def __init__(self, device: torch.device, targets: Targets | None = None) -> None:
         self.device = device
+        self.withheld: Tensor | None = None
+        self._targets = targets
         self._sums: dict[str, Tensor | float] = {}
         self._counts: dict[str, Tensor | float] = {}
+        self._warned: set[str] = set()
 
     @torch.no_grad()
     def add(self, name: str, value: Tensor | float, count: Tensor | float = 1.0) -> None:
@@ -31,6 +45,34 @@ class Monitor:
         value = value.detach() if isinstance(value, Tensor) else value
         self._sums[name] = self._sums.get(name, 0.0) + value * count
         self._counts[name] = self._counts.get(name, 0.0) + count
+
+    def terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Put the weighted terms of a step on record, with their weights where these are known."""
+        for name, value in terms.items():
+            self.add(LOSS + name, value)
+        for name, weight in getattr(terms, "weights", {}).items():
+            self.add(WEIGHT + name, weight)
+
+    def pseudo_labels(self, student: Tensor, teacher: Tensor, valid: Tensor) -> None:
+        """Coverage, agreement and foreground of the pseudo-labels, and their true Dice where labels are withheld.
+
+        Args:
+            student, teacher: logits (B_U, K, *P) of the same voxels.
+            valid: (B_U, 1, *P) bool.
+        """
+        assert self._targets is not None
+        for name, value in self._targets.describe(student, teacher, valid).items():
+            self.add(name, value)
+        if self.withheld is not None:
+            known = valid & (self.withheld != UNKNOWN_LABEL)
+            self.add("true_dice", *self._targets.true_dice(teacher, self.withheld, known))
+
+    def labels(self, labeled: LabeledBatch) -> None:
+        """Share of foreground among the annotated voxels."""
+        assert self._targets is not None
+        target = finest(labeled.target)
+        foreground, annotated = self._targets.in_foreground(target), self._targets.counted(target)
+        self.add("labeled_foreground", foreground.sum() / annotated.sum().clamp(min=1))
 
     def epoch_means(self) -> dict[str, float]:
         """Mean of every name over the epoch and all ranks, NaN where nothing was observed; then starts afresh."""
@@ -45,56 +87,28 @@ class Monitor:
         rows = table.cpu().tolist()  # the one synchronisation of the epoch
         return {n: s / c if c > 0 else math.nan for n, (s, c) in zip(names, rows, strict=True)}
 
+    def warn(self, means: Mapping[str, float], progress: float, log: Callable[..., None]) -> None:
+        """One warning for each term without effect, and one for pseudo-labels that are background alone.
 
-def register(logging: dict[str, list], key: str, epoch: int) -> None:
-    """Make nnU-Net's local logger accept ``key``, with NaN for the epochs before it was first seen.
+        Args:
+            means: of an epoch.
+            progress: in [0, 1].
+            log: receives the words of a warning.
+        """
+        for name, value in means.items():
+            term = name.removeprefix(LOSS)
+            if name.startswith(LOSS) and value == 0 and means.get(WEIGHT + term, 1.0) > 0:
+                self._once(log, f"The loss term {term} was exactly zero in every step of this epoch.")
+        foreground, labeled = means.get("foreground", math.nan), means.get("labeled_foreground", math.nan)
+        if progress > 0.2 and foreground < 0.02 * labeled:
+            self._once(
+                log,
+                f"The pseudo-labels have collapsed to background: {foreground:.2g} of the unlabelled voxels are "
+                f"foreground, against {labeled:.2g} of the labelled ones.",
+            )
 
-    nnU-Net asserts that a key exists and draws as many epochs as the shortest list has.
-    """
-    values = logging.setdefault(key, [])
-    values.extend([math.nan] * (epoch - len(values)))
-
-
-def history(logging: dict[str, list]) -> pd.DataFrame:
-    """One row per epoch, one column per logged scalar of this package."""
-    columns = {key[len(PREFIX) :]: values for key, values in logging.items() if key.startswith(PREFIX)}
-    table = pd.DataFrame(columns)
-    table.insert(0, "epoch", range(len(table)))
-    return table
-
-
-def write_csv(table: pd.DataFrame, folder: str) -> None:
-    """``semi_supervised.csv`` in the fold's results folder, whole at any moment."""
-    with whole_file(Path(folder, "semi_supervised.csv")) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def draw_png(table: pd.DataFrame, folder: str) -> None:
-    """``progress_semi_supervised.png`` beside nnU-Net's progress.png and in its style."""
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    groups = {
-        "loss": [c for c in table if c.startswith(LOSS)],
-        "weight": [c for c in table if c.startswith(WEIGHT)],
-        "pseudo-labels": [c for c in table if not c.startswith((LOSS, WEIGHT, COUNT)) and c != "epoch"],
-        "number": [c for c in table if c.startswith(COUNT)],
-    }
-    groups = {title: columns for title, columns in groups.items() if columns}
-    if not groups:
-        return
-    sns.set_theme(font_scale=2.5)
-    figure, axes = plt.subplots(len(groups), 1, figsize=(30, 18 * len(groups)), squeeze=False)
-    for axis, (title, columns) in zip(axes[:, 0], groups.items(), strict=True):
-        for column in columns:
-            label = column.removeprefix(LOSS).removeprefix(WEIGHT).removeprefix(COUNT)
-            axis.plot(table["epoch"], table[column], linewidth=4, label=label, marker="o" if len(table) < 3 else None)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(title)
-        axis.legend(loc=(0, 1), ncols=3)
-    figure.tight_layout()
-    try:
-        with whole_file(Path(folder, "progress_semi_supervised.png")) as temporary:
-            figure.savefig(temporary, format="png")
-    finally:
-        plt.close(figure)
+    def _once(self, log: Callable[..., None], message: str) -> None:
+        kind = message.split(":")[0]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            log("WARNING:", message)

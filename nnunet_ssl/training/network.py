@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pydoc import locate
+from typing import Any, cast
 
 import torch
-from torch import nn
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.errors import complain
+
+GRADIENT_NORM = 12.0  # nnU-Net's limit
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -18,6 +23,32 @@ def unwrap(module: nn.Module) -> nn.Module:
     if isinstance(module, DistributedDataParallel):
         module = module.module
     return module._orig_mod if isinstance(module, OptimizedModule) else module
+
+
+def check_network_and_stage(trainer: str, plans: dict[str, Any], configuration: str, plain_logits: bool) -> None:
+    """What semi-supervised trainers do not support.
+
+    Args:
+        trainer: its name.
+        plans, configuration: of nnU-Net.
+        plain_logits: the trainer needs a network that answers with logits alone in training, too.
+
+    Raises:
+        NotImplementedError: another network, or a cascade stage.
+    """
+    chosen = PlansManager(plans).get_configuration(configuration)
+    plain = getattr(locate(chosen.network_arch_class_name), "answers_with_logits_alone", True)
+    if plain_logits and not plain:
+        raise NotImplementedError(
+            f"{trainer} does not support {chosen.network_arch_class_name}, which answers with more than a segmentation "
+            "in training. Use a trainer made for it, or other plans."
+        )
+    previous = chosen.previous_stage_name
+    if previous is not None:
+        raise NotImplementedError(
+            f"{trainer} does not support cascade stages ({configuration} needs the predictions of {previous}). "
+            "Train 3d_fullres, 3d_lowres or 2d."
+        )
 
 
 @contextmanager
@@ -41,6 +72,54 @@ def swap_weights(first: nn.Module, second: nn.Module) -> None:
     pairs = zip([*first.parameters(), *first.buffers()], [*second.parameters(), *second.buffers()], strict=True)
     for a, b in pairs:
         a.data, b.data = b.data, a.data
+
+
+@contextmanager
+def in_place_of(network: nn.Module, predictor: nn.Module) -> Iterator[None]:
+    """``network`` holds the weights of ``predictor``, and the other way round, inside; afterwards its own again."""
+    if predictor is network:
+        yield
+        return
+    swap_weights(network, predictor)
+    try:
+        yield
+    finally:
+        swap_weights(network, predictor)
+
+
+def wrap(module: nn.Module, compiled: bool, is_ddp: bool, device: torch.device) -> nn.Module:
+    """A module on its device behind the wrappers that nnU-Net puts around a network; DDP only where it is trained."""
+    if compiled:
+        module = cast(nn.Module, torch.compile(module))
+    if is_ddp and any(p.requires_grad for p in module.parameters()):
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+    return module
+
+
+def optimize(
+    total: Tensor, optimizer: torch.optim.Optimizer, scaler: Any, clipped: Callable[[], list[list[nn.Parameter]]]
+) -> None:
+    """Backward pass, clipping of each group of parameters on its own to a norm of 12, and the optimiser's step.
+
+    Args:
+        total: scalar.
+        optimizer: whose gradients are zero.
+        scaler: of mixed precision, or ``None``.
+        clipped: gives the groups of parameters; in none, a gradient keeps its norm.
+    """
+    (scaler.scale(total) if scaler else total).backward()
+    if scaler:
+        scaler.unscale_(optimizer)
+    for group in clipped():
+        trainable = [p for p in group if p.requires_grad]
+        if trainable:
+            nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)
+    if scaler:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
 
 
 def freeze_unused_heads(network: nn.Module) -> None:

@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
 from nnunet_ssl.data.plans_source import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
@@ -181,6 +183,17 @@ def _is_a(value: Any, expected: Any) -> bool:
     return isinstance(value, typing.get_origin(expected) or expected)
 
 
+def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configuration: str) -> None:
+    """Raise SemiSupervisedError for axes that the patch of the configuration does not have."""
+    dimensions = len(PlansManager(plans).get_configuration(configuration).patch_size)
+    given = axes or []
+    if any(type(a) is not int or a not in range(dimensions) for a in given) or len(set(given)) < len(given):
+        raise complain(
+            f'"training": mirror_axes = {axes} does not fit configuration {configuration}, whose axes are '
+            f"{', '.join(map(str, range(dimensions)))} (none of them: []).",
+        )
+
+
 def describe(settings_class: type) -> list[tuple[str, Any, str, str]]:
     """(name, default, meaning, source) of every setting of a dataclass, for help texts and documentation."""
     return [
@@ -195,6 +208,7 @@ __all__ = [
     "SemiSupervisedError",
     "Settings",
     "TrainingSettings",
+    "check_mirror_axes",
     "describe",
     "find_problems",
     "parse_settings",

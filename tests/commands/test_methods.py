@@ -33,7 +33,7 @@ def test_every_trainer_with_its_card_in_the_width_of_the_terminal(monkeypatch, c
         following = shown[position + 1 :]
         for fact in dataclasses.astuple(find_trainer(name).card):
             assert " ".join(words(fact)) in " ".join(following[:60]), (name, fact)
-        assert f"{find_trainer(name).default_epochs} epochs" in " ".join(following[:60])
+        assert f"{find_trainer(name).planned_epochs({})} epochs" in " ".join(following[:60])
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerMeanTeacher", "nnUNetTrainerMeanTeacher_5epochs"])

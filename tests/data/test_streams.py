@@ -33,8 +33,8 @@ def test_monitoring_channel(make_dataset):
     monitored = UnlabeledDataset(sources, frozenset({"tiny_000"}), with_monitor=True)
     unknown = monitored.load_case("extra_000")[1]
     known = monitored.load_case("tiny_000")[1]
-    assert set(np.unique(unknown[1])) == {UNKNOWN_LABEL} and not unknown[0].any()
-    assert {1, 2} <= set(np.unique(known[1])) and not known[0].any()
+    assert set(np.unique(unknown[0])) == {UNKNOWN_LABEL} and not unknown[1].any()
+    assert {1, 2} <= set(np.unique(known[0])) and not known[1].any()
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -58,8 +58,8 @@ def test_padding_is_marked_invalid_and_everything_else_valid(make_dataset):
     valid = batch["target"] >= 0
     assert valid.sum(dim=(1, 2, 3, 4)).tolist() == [20 * 22 * 18] * 2
     assert not batch["data"][~valid].any()
-    weak = next(loader)
-    outside = weak["target"] < 0
+    weak = next(trainer.dataloader_train)["unlabeled"]
+    outside = ~weak["valid"]
     assert outside.any() and weak["data"][outside].abs().mean() < weak["data"][~outside].abs().mean() / 10
 
 
@@ -81,7 +81,7 @@ def test_two_streams_share_the_workers(make_dataset, monkeypatch):
         assert trainer.dataloader_train.num_processes == 2
         assert trainer.dataloader_val.num_processes == 1
         batch = next(trainer.dataloader_train)
-        assert set(batch) == {"data", "target", "keys", "unlabeled"}
+        assert set(batch) == {"data", "target", "keys", "extra", "unlabeled"}
         assert batch["unlabeled"]["data"].shape == (2, 1, 16, 16, 16)
     finally:
         trainer.dataloader_train._finish()
@@ -114,13 +114,13 @@ def test_views_share_geometry(make_dataset):
     """With photometric changes switched off, both views are the same array."""
     trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher)
     trainer.on_train_start()
-    trainer.strong_view.transforms.transforms = []
+    trainer.streams.strong_view.transforms.transforms = []
     _, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
     assert torch.equal(unlabeled.weak, unlabeled.strong)
 
 
 class WithLabeledViews(nnUNetTrainerMeanTeacher):
-    weak_labeled_view = True
+    views = ("labeled.weak", "labeled.strong", "unlabeled.weak")
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
@@ -131,10 +131,11 @@ def test_labelled_patches_in_two_views_with_their_padding(make_dataset, configur
     trainer = make_trainer(dataset, WithLabeledViews, configuration)
     trainer.on_train_start()
     loader = trainer.dataloader_train.data_loader.labeled
-    kinds = [type(t).__name__ for t in loader.transforms.transforms]
+    augmentation = loader.transforms.transforms
+    kinds = [type(t).__name__ for t in augmentation.transforms]
     assert "SpatialTransform" in kinds and "RandomTransform" not in kinds
-    assert kinds.index("MaskImageTransform") < kinds.index("PaddingToImage") < kinds.index("RemoveLabelTransform")
-    loader.transforms.transforms = [t for t in loader.transforms.transforms if "Spatial" not in type(t).__name__]
+    assert kinds.index("MaskImageTransform") < kinds.index("NamePadding") < kinds.index("RemoveLabelTransform")
+    augmentation.transforms = [t for t in augmentation.transforms if "Spatial" not in type(t).__name__]
     loader.patch_size = loader.final_patch_size
     loader.need_to_pad = loader.need_to_pad * 0
     case = loader._data.load_case("tiny_000")[1]
@@ -146,21 +147,48 @@ def test_labelled_patches_in_two_views_with_their_padding(make_dataset, configur
     )  # fmt: skip
     labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
     size = {"3d_fullres": 20 * 22 * 18, "2d": 22 * 18}[configuration]
-    assert labeled.image.shape[1] == 2 and labeled.valid.dtype == torch.bool
+    assert labeled.weak.shape[1] == 2 and labeled.valid.dtype == torch.bool
     assert labeled.valid.flatten(1).sum(1).tolist() == [size] * 2
-    assert not labeled.image[:, :1][~labeled.valid].any() and labeled.target[0].min() >= 0
+    assert not labeled.weak[:, :1][~labeled.valid].any() and labeled.target[0].min() >= 0
     assert labeled.target[0].shape == labeled.valid.shape
-    assert labeled.strong.shape == labeled.image.shape and not torch.equal(labeled.strong, labeled.image)
-    trainer.strong_view.transforms.transforms = []
+    assert labeled.strong.shape == labeled.weak.shape and not torch.equal(labeled.strong, labeled.weak)
+    trainer.streams.strong_view.transforms.transforms = []
     labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
-    assert torch.equal(labeled.strong, labeled.image) and unlabeled.weak.shape == labeled.image.shape
+    assert torch.equal(labeled.strong, labeled.weak) and unlabeled.weak.shape == labeled.weak.shape
+
+
+class WithBothViews(nnUNetTrainerMeanTeacher):
+    views = ("labeled.image", "labeled.weak", "unlabeled.image", "unlabeled.strong")
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_whole_augmentation_and_geometry_alone_of_the_same_voxels(make_dataset, configuration):
+    trainer = make_trainer(make_dataset(), WithBothViews, configuration)
+    trainer.on_train_start()
+    trainer.streams.strong_view.transforms.transforms = []
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    for batch in (labeled, unlabeled):
+        assert batch.image.shape == batch.weak.shape and not torch.equal(batch.image, batch.weak)
+        pairs = [torch.stack([a.flatten(), b.flatten()]) for a, b in zip(batch.image, batch.weak, strict=True)]
+        assert all(torch.corrcoef(pair)[0, 1].abs() > 0.5 for pair in pairs)
+        assert batch.valid.dtype == torch.bool and batch.valid.shape == batch.weak.shape
+    assert torch.equal(unlabeled.strong, unlabeled.weak) and labeled.extra == {}
+    with pytest.raises(RuntimeError, match='"labeled.strong" to the attribute `views`'):
+        _ = labeled.strong
+
+
+def test_a_view_that_does_not_exist_is_refused(make_dataset):
+    class Misspelled(nnUNetTrainerMeanTeacher):
+        views = ("labeled.image", "unlabeled.week")
+
+    with pytest.raises(ValueError, match="Misspelled.views names .*unlabeled.week"):
+        make_trainer(make_dataset(preprocess=False), Misspelled)
 
 
 def test_other_methods_keep_nnunets_augmentation_of_labelled_patches(make_dataset):
     trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher)
     trainer.on_train_start()
     labeled, _ = trainer.split_batch(next(trainer.dataloader_train))
-    assert labeled.valid is None and labeled.image.shape == labeled.strong.shape
-    assert labeled.strong is labeled.strong and not torch.equal(labeled.strong, labeled.image)
-    kinds = [type(t).__name__ for t in trainer.dataloader_train.data_loader.labeled.transforms.transforms]
-    assert "RandomTransform" in kinds and "PaddingToImage" not in kinds
+    assert labeled.valid.shape == labeled.image.shape and labeled.valid.any()
+    kinds = [type(t).__name__ for t in trainer.dataloader_train.data_loader.labeled.transforms.transforms.transforms]
+    assert "RandomTransform" in kinds and not {"KeepWeak", "OnWeakToo"} & set(kinds)

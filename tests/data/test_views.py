@@ -14,7 +14,7 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from scipy.ndimage import gaussian_filter
 
 from nnunet_ssl.data.batches import UnlabeledBatch
-from nnunet_ssl.data.views import BlurOnDevice, OnDevice, StrongView, geometric_part, image_part
+from nnunet_ssl.data.views import BlurOnDevice, NamePadding, OnDevice, StrongView, augmentation
 from nnunet_ssl.training.checkpoint import seed_everything
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -114,8 +114,9 @@ def test_blur_touches_the_chosen_channels_alone():
 def test_weak_view_is_the_geometric_part():
     spatial, mirror = SpatialTransform((8, 8, 8), 0, False), MirrorTransform((0, 1, 2))
     noise = RandomTransform(GaussianNoiseTransform(), 0.1)
-    weak = geometric_part(ComposeTransforms([spatial, noise, mirror, RemoveLabelTansform(-1, 0)]))
-    assert weak.transforms == [spatial, mirror]
+    training = ComposeTransforms([spatial, noise, mirror, RemoveLabelTansform(-1, 0)])
+    *weak, last = augmentation(training, whole=False, weak=True, labeled=False).transforms
+    assert weak == [spatial, mirror] and isinstance(last, NamePadding)
 
 
 @pytest.mark.parametrize("masked", [[], [1]])
@@ -123,8 +124,8 @@ def test_nnunets_own_augmentation_of_the_image_without_what_needs_a_label(masked
     spatial, mirror = SpatialTransform((8, 8, 8), 0, False), MirrorTransform((0, 1, 2))
     noise = RandomTransform(GaussianNoiseTransform((0.5, 0.5)), 1.0)
     mask = MaskImageTransform(masked or [0])
-    pipeline = image_part(ComposeTransforms([spatial, noise, mirror, mask, RemoveLabelTansform(-1, 0)]), masked)
-    first, middle, last = pipeline.transforms
+    training = ComposeTransforms([spatial, noise, mirror, mask, RemoveLabelTansform(-1, 0)])
+    first, middle, last, _ = augmentation(training, True, False, labeled=False, masked_channels=masked).transforms
     assert (first, last) == (spatial, mirror) and (middle is noise) == (not masked)
     image = torch.zeros(2, 6, 6, 6)
     image[1, :3] = 1.0
@@ -134,6 +135,42 @@ def test_nnunets_own_augmentation_of_the_image_without_what_needs_a_label(masked
     assert (changed[1, 3:] == 0).all() == bool(masked)
     if masked:
         assert torch.equal(image, original)
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_whole_and_weak_view_of_a_stream_are_voxel_aligned(labeled):
+    noise = RandomTransform(GaussianNoiseTransform((0.5, 0.5)), 1.0)
+    mask, remove = MaskImageTransform([0]), RemoveLabelTansform(-1, 0)
+    steps = [MirrorTransform((0,)), noise, MirrorTransform((1, 2)), mask, remove]
+    image, segmentation = torch.randn(1, 6, 6, 6), torch.zeros(2, 6, 6, 6, dtype=torch.int16)
+    segmentation[0, :2], segmentation[1, :, :3] = -1, -1  # outside the body; padding
+
+    def views(whole: bool, weak: bool, seed: int = 0) -> dict:
+        seed_everything(seed)
+        case = {"image": image.clone(), "segmentation": segmentation.clone()[0 if labeled else 1 :]}
+        return augmentation(ComposeTransforms(steps), whole, weak, labeled)(**case)
+
+    for seed in range(4):
+        both, whole = views(True, True, seed), views(True, False, seed)
+        assert torch.equal(both["image"], whole["image"]) and torch.equal(both["valid"], whole["valid"])
+        assert "weak" not in whole and both["valid"].sum() == both["valid"].numel() / 2
+        error = both["image"] - both["weak"]
+        assert 0.1 < error.abs().mean() < 1 and error.abs().max() < 4  # the noise, and no other voxel's value
+        assert torch.equal(
+            both["weak"].flatten().sort().values, views(False, True, seed)["image"].flatten().sort().values
+        )
+        if labeled:  # the background is masked in both
+            assert torch.equal(both["weak"] == 0, both["image"] == 0) and (both["weak"] == 0).sum() == 72
+            assert len(both["segmentation"]) == 1 and both["segmentation"].min() == 0
+    assert "weak" not in views(False, True)  # it is the image then
+
+
+def test_views_that_were_not_computed_are_named():
+    batch = UnlabeledBatch(torch.zeros(2, 1, 4), None)
+    assert len(batch) == 2 and batch.valid.all() and batch.valid.shape == (2, 1, 4)
+    for view in ("image", "strong"):
+        with pytest.raises(RuntimeError, match=f'Add "unlabeled.{view}" to the attribute `views`'):
+            getattr(batch, view)
 
 
 def test_strong_view_is_made_once_and_only_when_asked_for():

@@ -14,8 +14,8 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
-from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
-from nnunet_ssl.training.distance_targets import AppendSignedDistance
+from nnunet_ssl.trainers.ldc.distance_targets import AddSignedDistance
+from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
 from tests.integration.commands import (
     TRAINING,
     Project,
@@ -131,12 +131,13 @@ def test_distance_maps_cost_the_loader_less_than_a_third(project: Project, monke
     trainer.initialize()
     loader = trainer.get_dataloaders()[0].data_loader
     labeled = loader.labeled
-    complete = labeled.transforms.transforms
-    assert isinstance(complete[-1], AppendSignedDistance) and complete[-1].factors == [2, 2, 2]
+    augmentation = labeled.transforms.transforms
+    complete = augmentation.transforms
+    assert isinstance(complete[-1], AddSignedDistance) and complete[-1].factors == [2, 2, 2]
     times: dict[bool, list[float]] = {True: [], False: []}
     for seed in range(12):
         for with_maps in (True, False):
-            labeled.transforms.transforms = complete if with_maps else complete[:-1]
+            augmentation.transforms = complete if with_maps else complete[:-1]
             seed_everything(seed)
             start = time.process_time()
             next(loader)

@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
+from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
-from nnunet_ssl.training.distributed import rank_share
+from nnunet_ssl.training.distributed import ddp_weight
 from nnunet_ssl.training.monitor import Monitor
 from nnunet_ssl.training.network import unwrap
 from tests.running import make_trainer, run_ranks, seed_everything
@@ -25,15 +25,16 @@ def joined_batch(dimensions: int) -> dict[str, Any]:
     """Four labelled and four unlabelled patches, the latter with different numbers of valid voxels."""
     generator = torch.Generator().manual_seed(0)
     spatial = (16,) * dimensions
-    valid = torch.zeros(4, 1, *spatial, dtype=torch.int16)
-    valid[2, :, :9] = -1
-    valid[3, :, :5] = -1
+    valid, everywhere = torch.ones(2, 4, 1, *spatial, dtype=torch.bool)
+    valid[2, :, :9] = False
+    valid[3, :, :5] = False
     coarse = tuple(s // 2 for s in spatial)
     coarsest = tuple(s // 4 for s in spatial)
     return {
         "data": torch.randn(4, 1, *spatial, generator=generator),
         "target": [torch.randint(0, 3, (4, 1, *s), generator=generator).short() for s in (spatial, coarse, coarsest)],
-        "unlabeled": {"data": torch.randn(4, 1, *spatial, generator=generator), "target": valid},
+        "extra": {"valid": everywhere},
+        "unlabeled": {"data": torch.randn(4, 1, *spatial, generator=generator), "valid": valid},
     }
 
 
@@ -48,8 +49,8 @@ def part(batch: Any, rows: slice) -> Any:
 def gradients(trainer: Any, batch: dict[str, Any]) -> list[torch.Tensor | None]:
     """Gradients of one step before clipping."""
     if isinstance(trainer, nnUNetTrainerMeanTeacher):
-        trainer.strong_view = lambda images: images
-        trainer._step = trainer.num_iterations_per_epoch  # well up the ramp
+        trainer.streams.strong_view = lambda images: images
+        trainer.step = trainer.num_iterations_per_epoch  # well up the ramp
         labeled, unlabeled = trainer.split_batch(batch)
         assert isinstance(labeled, LabeledBatch) and isinstance(unlabeled, UnlabeledBatch)
         terms = trainer.losses(labeled, unlabeled)
@@ -91,7 +92,7 @@ def train_two_students(dataset: Path, rank: int) -> list[torch.Tensor]:
     trainer = make_trainer(dataset, TwoStudents, seed=1)
     trainer.initialize()
     assert isinstance(trainer.auxiliary["second"], DistributedDataParallel)
-    trainer.strong_view = lambda images: images
+    trainer.streams.strong_view = lambda images: images
     batch = joined_batch(3)
     batch["target"] = batch["target"][0]
     for _ in range(2):
@@ -111,7 +112,7 @@ def train_skcdf(dataset: Path, rank: int, configuration: str, hyperparameters: d
     trainer = make_trainer(dataset, nnUNetTrainerSKCDF, configuration, fold="all", hyperparameters=hyperparameters)
     trainer.initialize()
     assert isinstance(trainer.network, DistributedDataParallel)
-    trainer.strong_view = lambda images: images
+    trainer.streams.strong_view = lambda images: images
     seed_everything(rank)  # other masks on each rank
     batch = part(joined_batch(len(trainer.configuration_manager.patch_size)), slice(2 * rank, 2 * rank + 2))
     found: dict[str, Any] = {"keep": trainer.keep_probability(), "gradients": []}
@@ -142,7 +143,7 @@ def worker(rank: int, dataset: Path) -> Any:
         assert isinstance(trainer.network, DistributedDataParallel)
         batch = joined_batch(len(trainer.configuration_manager.patch_size))
         found[name, configuration] = gradients(trainer, part(batch, slice(2 * rank, 2 * rank + 2)))
-    share = rank_share(torch.tensor(float(rank + 1))).item()
+    share = ddp_weight(torch.tensor(float(rank + 1))).item()
     monitor = Monitor(torch.device("cpu"))
     monitor.add("x", torch.tensor(float(rank)), torch.tensor(1.0 + 2 * rank))
     return {

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_ssl.trainers.cmaformer import nnUNetTrainerCMAformer
-from nnunet_ssl.trainers.dkuxnet import nnUNetTrainerDKUXNet
-from nnunet_ssl.trainers.ldc import nnUNetTrainerLDC
+from nnunet_ssl.trainers.cmaformer.trainer import nnUNetTrainerCMAformer
+from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
+from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
+from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from tests.running import make_trainer, same_weights, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -61,18 +61,18 @@ def test_losses_do_not_synchronise_with_the_device(make_dataset, method, hyperpa
     trainer.on_train_epoch_start()
     for _ in range(2):  # cuDNN's choices and lazy initialisation
         trainer.train_step(next(trainer.dataloader_train))
-    for step in trainer.strong_view.transforms.transforms:
+    for step in trainer.streams.strong_view.transforms.transforms:
         step.apply_probability = 1.0  # every transform, not those that happen to be drawn
     batch = next(trainer.dataloader_train)
-    batch["unlabeled"]["target"] = torch.cat(
-        [batch["unlabeled"]["target"], torch.ones_like(batch["unlabeled"]["target"])], 1
-    )
+    batch["unlabeled"]["withheld"] = torch.ones_like(batch["unlabeled"]["valid"], dtype=torch.int16)
     labeled, unlabeled = trainer.split_batch(batch)  # with a withheld label, so that it is monitored
-    trainer._step = 0
+    trainer.step = 0
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         trainer.losses(labeled, unlabeled)
+        if trainer.teacher is not None:
+            trainer.teacher.update(trainer.iteration)
         trainer.after_optimizer_step()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -11,7 +11,7 @@ from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.planning.plans_copy import parse_assignments
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
+from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from tests.running import SHORT, make_trainer
 

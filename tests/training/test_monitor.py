@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nnunet_ssl.training.monitor import Monitor, draw_png, history, register, write_csv
+from nnunet_ssl.training.curves import draw_png, history, register, write_csv
+from nnunet_ssl.training.monitor import Monitor
 
 
 def test_means_are_weighted_and_start_afresh():

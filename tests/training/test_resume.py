@@ -13,12 +13,12 @@ import torch
 
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.trainers.dkuxnet import nnUNetTrainerDKUXNet
-from nnunet_ssl.trainers.dual_networks import nnUNetTrainerDualNetworks
-from nnunet_ssl.trainers.dual_networks_released import nnUNetTrainerDualNetworks_released
+from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
+from nnunet_ssl.trainers.dual_networks.released import nnUNetTrainerDualNetworks_released
+from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.trainers.skcdf import nnUNetTrainerSKCDF
-from nnunet_ssl.trainers.skcdf_paper import nnUNetTrainerSKCDF_paper
+from nnunet_ssl.trainers.skcdf.paper import nnUNetTrainerSKCDF_paper
+from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
 from tests.running import FOLD, SHORT, make_trainer, same_weights, seed_everything, weights, write_split
@@ -183,7 +183,7 @@ def test_random_state_round_trip():
     assert first == (random.random(), np.random.normal(), np.random.normal(), torch.rand(3).tolist())
 
 
-# One process imports everything and forks the trainings, since the imports take far longer than an epoch.
+# One process imports everything and forks the training runs, since the imports take far longer than an epoch.
 KILL_TEN_TIMES = """
 import multiprocessing
 import random

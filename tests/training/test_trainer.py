@@ -54,7 +54,7 @@ class TestWithheldLabels:
             (dataset / "nnUNetPlans_3d_fullres" / f"{case}.pkl").unlink()
         trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2")
         trainer.run_training()
-        assert sorted(trainer.unlabeled_cases()) == sorted(FOLD.unlabeled)
+        assert sorted(trainer.streams.cases()) == sorted(FOLD.unlabeled)
         assert Path(trainer.output_folder, "checkpoint_final.pth").is_file()
 
     def test_monitoring_them_changes_no_weight_and_logs_their_dice(self, make_dataset):
@@ -77,7 +77,7 @@ class TestWithheldLabels:
         trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2", hyperparameters=hyperparameters)
         trainer.on_train_start()
         _, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
-        label = trainer._withheld_label
+        label = trainer.monitor.withheld
         perfect = torch.nn.functional.one_hot(label.clamp(min=0).long().squeeze(1), 3).movedim(-1, 1) * 50.0
         trainer.observe_pseudo_labels(perfect, perfect, unlabeled.valid)
         means = trainer.monitor.epoch_means()
@@ -88,7 +88,7 @@ class TestWithheldLabels:
 
 class TestPool:
     def pool_of(self, dataset: Path, **kwargs) -> dict[str, str]:
-        return make_trainer(dataset, nnUNetTrainerMeanTeacher, **kwargs).unlabeled_cases()
+        return make_trainer(dataset, nnUNetTrainerMeanTeacher, **kwargs).streams.cases()
 
     def test_is_the_withheld_cases_and_the_images_without_label(self, make_dataset):
         dataset = make_dataset()
@@ -321,8 +321,8 @@ def test_hidden_files_beside_the_images_do_no_harm(make_dataset):
     dataset = make_dataset()
     (dataset.parents[1] / "nnUNet_raw" / DATASET / "imagesUn" / "._extra_000_0000.nii.gz").write_bytes(b"macOS")
     trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher)
-    trainer.check_unlabeled_cases()
-    assert sorted(trainer.unlabeled_cases()) == ["extra_000", "extra_001", "extra_002"]
+    trainer.streams.check_cases()
+    assert sorted(trainer.streams.cases()) == ["extra_000", "extra_001", "extra_002"]
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -336,11 +336,11 @@ def test_ignored_voxels_do_not_count_as_labelled_foreground(make_dataset, region
     classes = [np.atleast_1d(c) for c in (manager.foreground_regions if regions else [0, *manager.foreground_labels])]
     channels = torch.cat([torch.isin(label, torch.as_tensor(values)) for values in classes], 1)
     target = torch.cat([channels, label == 3], 1).float() if regions else label
-    trainer._observe_labels(LabeledBatch(label, target))
+    trainer.monitor.labels(LabeledBatch(label, target))
     assert trainer.monitor.epoch_means()["labeled_foreground"] == pytest.approx(0.5)
     channels[..., 2:] = True  # predicted foreground where nobody annotated
     logits = torch.where(channels, 9.0, -9.0)
-    trainer._withheld_label = label.long()
+    trainer.monitor.withheld = label.long()
     trainer.observe_pseudo_labels(logits, logits, torch.ones(1, 1, 4, dtype=torch.bool))
     assert trainer.monitor.epoch_means()["true_dice"] == pytest.approx(1.0)
 
@@ -348,10 +348,10 @@ def test_ignored_voxels_do_not_count_as_labelled_foreground(make_dataset, region
 def test_noise_and_strong_view_keep_a_masked_background_at_zero(make_dataset):
     trainer = make_trainer(make_dataset(mask_normalization=True), nnUNetTrainerMeanTeacher)
     trainer.on_train_start()
-    assert trainer.masked_channels == [0]
+    assert trainer.streams.masked_channels == [0]
     weak = torch.randn(8, 1, 12, 12, 12)
     weak[:, :, :6] = 0
-    for changed in (trainer.strong_view(weak), trainer.with_noise(weak, 0.1, 0.2)):
+    for changed in (trainer.streams.strong_view(weak), trainer.with_noise(weak, 0.1, 0.2)):
         assert not changed[:, :, :6].any()
         assert not torch.equal(changed[:, :, 6:], weak[:, :, 6:])
 

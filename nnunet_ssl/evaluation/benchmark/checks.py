@@ -26,8 +26,8 @@ from nnunet_ssl.doctor.report import WRONG
 from nnunet_ssl.errors import SemiSupervisedError, some
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
 from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
-from nnunet_ssl.training.two_streams import nnUNetTrainerTwoStreams
 
 REFERENCES = "gt_segmentations"  # nnU-Net's folder of the labels as they were given, beside the plans
 
@@ -180,7 +180,7 @@ def _check_pool(experiment: Experiment, split: str, fold: int, found: Examined) 
                 f'{found.name}: fold {fold} of split "{split}" withholds no label and {configuration} has no images '
                 f"without labels, so {name} has nothing to learn from"
                 for name, trainer in found.trainers.items()
-                if issubclass(trainer, nnUNetTrainerTwoStreams) and trainer.uses_unlabeled
+                if issubclass(trainer, nnUNetTrainerSemiSupervised) and trainer.uses_unlabeled
             ]
 
 

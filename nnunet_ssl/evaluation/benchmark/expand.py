@@ -142,7 +142,7 @@ def _job(
         settings_sha256=digest,
         test_images=experiment.test_images,
         test_labels=experiment.test_labels,
-        epochs=kind.epochs_with(kind.settings_of(plans).training),
+        epochs=kind.planned_epochs(plans),
     )
 
 

@@ -1,0 +1,67 @@
+"""DKUXNet as close as possible to its paper and the released network, where the recommended defaults differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from monai.losses import DiceCELoss
+from torch import nn
+
+from nnunet_ssl.architectures.dkuxnet import CLASS_HEADS, NORMS
+from nnunet_ssl.trainers.dkuxnet.settings import DKUXNetHyperparameters
+from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
+from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
+from nnunet_ssl.training.settings import setting
+
+EPOCHS = 160  # of nnU-Net's 250 steps: 40,000, released code; 4000 passes over 8 or 10 labelled cases come to as many
+BATCH_SIZE = 1  # labelled and unlabelled each: "a batch size of 4, which cropped two training samples", Sec. 3.2
+RELEASED_GROUPS = (16, 4)  # and the rest, released code
+
+
+@dataclass(frozen=True)
+class DKUXNetPaperHyperparameters(DKUXNetHyperparameters):
+    unlabeled_batch_size: int | None = setting(BATCH_SIZE, "unlabelled patches per step", source="1, Sec. 3.2", low=1)
+    queries: int = setting(128, "queries N, the cluster centres", source="128, released code", low=2)
+    pixel_width: int = setting(256, "first width of the voxels' last embedding", source="256, released code", low=1)
+    mask_width: int = setting(128, "its second width", source="128, released code", low=1)
+    response_scale: float = setting(0.1, "initial scale of the responses", source="0.1, released code", low=0.0)
+    class_head: str = setting(
+        "flat", "one network for each query, or one for all together", source="flat, released code", choices=CLASS_HEADS
+    )
+    norms: str = setting(
+        "batch", "norms of the queries: of each sample, or of the batch", source="batch, released", choices=NORMS
+    )
+
+
+class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
+    """One labelled and one unlabelled patch per step, in two views; AdamW at a constant 1e-4.
+
+    Weight decay 0.01 of all parameters, uniform random crops, cross-entropy and Dice of all classes, no clipping, no
+    mixed precision, no mirroring in prediction. What the settings block names under "training" wins.
+    """
+
+    Hyperparameters: ClassVar[type] = DKUXNetPaperHyperparameters
+    hyperparameters: DKUXNetPaperHyperparameters
+    recipe: ClassVar[Recipe] = replace(
+        nnUNetTrainerDKUXNet.recipe,
+        optimization=Optimization("adamw", rate=1e-4, weight_decay=0.01, schedule=CONSTANT),
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        foreground_share=0.0,
+        mirrored_prediction=False,
+        clipped=False,
+        mixed_precision=False,
+    )
+
+    @staticmethod
+    def default_group_sizes(queries: int, groups: int) -> list[int]:
+        first = list(RELEASED_GROUPS[: groups - 1])
+        first += [RELEASED_GROUPS[-1]] * (groups - 1 - len(first))
+        return [*first, queries - sum(first)]
+
+    def _build_loss(self) -> nn.Module:
+        """MONAI's, as released; nnU-Net's own with regions or an ignore label, which that does not know."""
+        if self.label_manager.has_regions or self.label_manager.has_ignore_label:
+            return super()._build_loss()
+        return DiceCELoss(to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)

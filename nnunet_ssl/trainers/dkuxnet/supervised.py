@@ -1,0 +1,213 @@
+"""DKUXNet on labelled cases alone: the network, its optimisation and the three losses that need labels.
+
+Source: Wu, Li & Zhang, "Semi-supervised medical image segmentation via query distribution consistency" (ISBI 2024), the
+row of 100 % labels; see docs/methods/dkuxnet.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from batchgeneratorsv2.transforms.noise.blank_rectangle import BlankRectangleTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor
+
+from nnunet_ssl.architectures.dkuxnet import DKUXNet, DKUXNetOutput
+from nnunet_ssl.architectures.dkuxnet_memory import training_bytes
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.views import StrongView
+from nnunet_ssl.losses.info_nce import mean_similarities
+from nnunet_ssl.losses.query_distribution import log_query_distribution, query_distribution_loss
+from nnunet_ssl.trainers.dkuxnet.network import check_groups, group_sizes, network_arguments, number_of_groups
+from nnunet_ssl.trainers.dkuxnet.query_perplexity import query_perplexity
+from nnunet_ssl.trainers.dkuxnet.settings import NETWORK_OPTIONS, DKUXNetSupervisedHyperparameters
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.deep_supervision import resize_to
+from nnunet_ssl.training.distributed import voxel_mean
+from nnunet_ssl.training.monitor import COUNT
+from nnunet_ssl.training.network import tried_on_plans, unwrap
+from nnunet_ssl.training.recipe import ADAMW_FOR_TRANSFORMERS, Recipe
+
+
+class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
+    """L = L_seg + lambda_qd L_qd + lambda_aux L_aux on a weak and a strong view of each labelled patch.
+
+    L_seg: nnU-Net's own loss; L_qd: likelihood of the right group of queries; L_aux: the same of every k-means layer,
+    which nothing else teaches to assign. The control of nnUNetTrainerDKUXNet: no unlabelled image is read.
+    """
+
+    Hyperparameters: ClassVar[type] = DKUXNetSupervisedHyperparameters
+    hyperparameters: DKUXNetSupervisedHyperparameters
+    card: ClassVar[MethodCard] = MethodCard(
+        paper="Wu et al., DKUXNet, ISBI 2024, labelled cases alone",
+        predicts="the network, a 3D UX-Net with queries",
+        dimensions="2D, 3D",
+        extra_memory="two views of every patch, queries; an estimate is logged",
+        extra_time="12 (3D), 3 (2D) on a CPU",
+    )
+    recipe: ClassVar[Recipe] = Recipe(ADAMW_FOR_TRANSFORMERS, {"adamw": ADAMW_FOR_TRANSFORMERS})
+    views: ClassVar[tuple[str, ...]] = ("labeled.weak", "labeled.strong", "unlabeled.weak", "unlabeled.strong")
+    uses_unlabeled: ClassVar[bool] = False
+    requires_plain_logits: ClassVar[bool] = False
+    has_deep_supervision: ClassVar[bool] = False
+
+    # ---- the network
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = False,
+    ) -> DKUXNet:
+        """:class:`DKUXNet` from any of nnU-Net's U-Nets in the plans, without deep supervision."""
+        arguments = network_arguments(cls.settings_of(plans_manager.plans).hyperparameters, configuration_manager)
+        return DKUXNet(num_input_channels, num_classes=num_output_channels, **arguments)
+
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        manager = PlansManager(plans)
+        chosen, labels = manager.get_configuration(configuration), manager.get_label_manager(dataset_json)
+        outputs, hp = labels.num_segmentation_heads, cls.settings_of(plans).hyperparameters
+        if labels.has_regions and hp.groups not in (None, 2):
+            raise NotImplementedError(f"{cls.__name__} has two query groups with regions, not {hp.groups}")
+        with tried_on_plans(cls.__name__, configuration):
+            net = cls.build_network_architecture(manager, chosen, 1, outputs)
+            net.encoder.levels.check_size(chosen.patch_size)
+            cls.queries_per_group(hp, net.centres.shape[1], 2 if labels.has_regions else outputs)
+
+    @classmethod
+    def queries_per_group(cls, hp: DKUXNetSupervisedHyperparameters, queries: int, classes: int) -> list[int]:
+        """Queries of each group, background first; ValueError where they cannot form them."""
+        groups = number_of_groups(hp, classes)
+        sizes = hp.group_sizes or cls.default_group_sizes(queries, groups)
+        check_groups(sizes, groups, queries, classes)
+        return sizes
+
+    @staticmethod
+    def default_group_sizes(queries: int, groups: int) -> list[int]:
+        return group_sizes(queries, groups)
+
+    def settings_in_force(self) -> dict[str, Any]:
+        """With the network's options as they are: what plans that name it say wins over the settings block."""
+        settings = super().settings_in_force()
+        built = network_arguments(self.hyperparameters, self.configuration_manager)
+        first, second = built["pixel_widths"]
+        settings["hyperparameters"] |= {name: built[name] for name in NETWORK_OPTIONS}
+        settings["hyperparameters"] |= {"pixel_width": first, "mask_width": second}
+        return settings
+
+    def initialize(self) -> None:
+        super().initialize()
+        queries = cast(DKUXNet, unwrap(self.network)).centres.shape[1]
+        sizes = self.queries_per_group(
+            self.hyperparameters, queries, 2 if self.targets.has_regions else self.targets.channels
+        )
+        # in main memory, where reading it waits for no device
+        self.group_of_query = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        self.print_to_log_file(
+            f"Queries per group: {sizes}. Activations of a step, estimated: {self.activation_memory() / 2**30:.2g} GiB."
+        )
+
+    def activation_memory(self) -> float:
+        """Bytes, estimated from the plans, of both views of all patches of a step on this rank."""
+        return training_bytes(
+            2 * (self.batch_size + self.streams.unlabeled_batch_size),
+            self.configuration_manager.patch_size,
+            half=self.grad_scaler is not None,
+            input_channels=self.num_input_channels,
+            **network_arguments(self.hyperparameters, self.configuration_manager),
+        )
+
+    def make_strong_view(self, anisotropic: bool) -> StrongView:
+        """The photometric view and, in three of ten, a blank box of 10 to 25 % of the patch's edges (recommended)."""
+        edges = tuple((-(-n // 10), max(1, n // 4) + 1) for n in self.configuration_manager.patch_size)  # end excluded
+        blank = RandomTransform(BlankRectangleTransform(edges, 0.0, 1), 0.3)
+        return StrongView((0,) if anisotropic else None, (blank,), self.streams.masked_channels)
+
+    # ---- one step
+
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
+        out = self.forward_views(labeled, unlabeled)
+        groups, annotated = self.group_labels(labeled)
+        of_one_view = torch.cat([annotated, unlabeled.valid])
+        counted = torch.cat([of_one_view, of_one_view])  # neither padding nor ignore label
+        if self.observing:
+            self.observe(out, counted, len(labeled))
+        return self.labeled_terms(out, labeled.target, groups, annotated) | self.contrast_terms(out, counted)
+
+    def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> Terms:
+        """None here.
+
+        Args:
+            counted: (2B, 1, *P) bool, the same in both views.
+        """
+        return Terms()
+
+    def forward_views(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> DKUXNetOutput:
+        """One forward, so one set of batch statistics, of [weak; strong], the labelled patches first in each."""
+        images = torch.cat([labeled.weak, unlabeled.weak, labeled.strong, unlabeled.strong])
+        return cast(DKUXNetOutput, self.forward(self.network, images))
+
+    def labeled_terms(self, out: DKUXNetOutput, target: Any, groups: Tensor, annotated: Tensor) -> Terms:
+        """L_seg, L_qd and L_aux, means over the two views; for groups and annotated see :meth:`group_labels`."""
+        hp, count, half = self.hyperparameters, len(groups), len(out.logits) // 2
+        views = (slice(0, count), slice(half, half + count))
+
+        def query_loss(responses: Tensor) -> Tensor:
+            (group,), (mask,) = (resize_to(volume, [responses]) for volume in (groups, annotated))
+            assert group is not None and mask is not None
+            parts = [
+                voxel_mean(query_distribution_loss, responses[view], group, self.group_of_query, mask=mask)
+                for view in views
+            ]
+            return torch.stack(parts).mean()
+
+        assignment = torch.stack([query_loss(responses) for responses in out.intermediate]).mean()
+        supervised = torch.stack([self.supervised_loss(out.logits[view], target) for view in views]).mean()
+        terms = Terms(supervised=supervised)
+        terms.add("query_distribution", query_loss(out.responses), hp.query_loss_weight)
+        terms.add("assignment", assignment, hp.assignment_weight)
+        return terms
+
+    def group_labels(self, labeled: LabeledBatch) -> tuple[Tensor, Tensor]:
+        """(label merged to the query groups, where it counts), both (B_L, 1, *P), the latter bool."""
+        target = cast(Tensor, labeled.target)
+        last = int(self.group_of_query[-1])
+        regions = self.targets.has_regions
+        merged = self.targets.in_foreground(target).long() if regions else target.clamp(0, last).long()
+        return merged, self.targets.counted(target) & labeled.valid
+
+    def maps(self, out: DKUXNetOutput, background: bool = False) -> dict[str, Tensor]:
+        """P and Q (2B, C, *P) in [0, 1], with or without background; of regions, all channels of P are foreground."""
+        first = 0 if background else 1
+        prediction = self.targets.probabilities(out.logits)
+        if not self.targets.has_regions:
+            prediction = prediction[:, first:]
+        distribution = log_query_distribution(out.responses, self.group_of_query).exp()[:, first:]
+        return {"segmentation": prediction, "query": distribution}
+
+    @torch.no_grad()
+    def observe(self, out: DKUXNetOutput, counted: Tensor, labeled: int) -> None:
+        """Log how many queries are in use, the scale of the responses, and how similar the views of patches are."""
+        layers = torch.stack([query_perplexity(responses) for responses in out.intermediate])
+        self.monitor.add(f"{COUNT}used_queries_of_layers", layers.mean())
+        self.monitor.add(f"{COUNT}used_queries", query_perplexity(out.responses))
+        net = cast(DKUXNet, unwrap(self.network))
+        self.monitor.add("response_scale", net.predictor.temperature.weight[0])
+        for name, maps in self.maps(out).items():
+            partners, others = mean_similarities((maps * counted).flatten(1))
+            self.monitor.add(f"similarity_of_partners_{name}", partners)
+            self.monitor.add(f"similarity_of_others_{name}", others)
+        self._observe_foreground("labeled", out.logits[:labeled], counted[:labeled])
+
+    def _observe_foreground(self, name: str, logits: Tensor, counted: Tensor) -> None:
+        """Log the mean probability of any foreground over the voxels that count."""
+        foreground = self.targets.foreground_probability(logits)
+        self.monitor.add(f"predicted_foreground_{name}", (foreground * counted).sum() / counted.sum().clamp(min=1))

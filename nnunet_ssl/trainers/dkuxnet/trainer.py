@@ -1,0 +1,75 @@
+"""DKUXNet: the predictions and query distributions of two views of an image agree, and differ between images.
+
+Source: Wu, Li & Zhang, "Semi-supervised medical image segmentation via query distribution consistency" (ISBI 2024). The
+authors published the network, not the semi-supervised method; what the paper leaves open is in docs/methods/dkuxnet.md.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nnunet_ssl.architectures.dkuxnet import DKUXNetOutput
+from nnunet_ssl.losses.info_nce import paired_distance, paired_info_nce, voxelwise_info_nce
+from nnunet_ssl.trainers.dkuxnet.settings import DKUXNetHyperparameters
+from nnunet_ssl.trainers.dkuxnet.supervised import nnUNetTrainerDKUXNetSupervised
+from nnunet_ssl.training.base import Terms
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.distributed import voxel_mean
+
+
+class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
+    """L = L_seg + lambda_qd L_qd + lambda_aux L_aux + lambda r(t) (L_segc + L_qdc).
+
+    The first three on a weak and a strong view of the labelled patches; the contrast (Eq. 4) on those of all patches:
+    the partner of a map is that of the other view, its negatives are those of all other patches, labelled or not.
+    """
+
+    Hyperparameters: ClassVar[type] = DKUXNetHyperparameters
+    hyperparameters: DKUXNetHyperparameters
+    card: ClassVar[MethodCard] = MethodCard(
+        paper="Wu et al., DKUXNet, ISBI 2024",
+        predicts="the network, a 3D UX-Net with queries",
+        dimensions="2D, 3D",
+        extra_memory="two views of every patch, queries; an estimate is logged",
+        extra_time="27 (3D), 8 (2D) on a CPU",
+    )
+    uses_unlabeled: ClassVar[bool] = True
+
+    def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> Terms:
+        """lambda r(t) (L_segc + L_qdc); in the warm-up none, while all patches still go through the network."""
+        hp, terms = self.hyperparameters, Terms()
+        weight = hp.contrast_weight * self.ramp(hp.rampup_fraction, hp.warmup_fraction)  # lambda r(t)
+        if weight == 0:
+            return terms
+        wanted = {"segmentation": hp.segmentation_contrast, "query": hp.query_contrast}
+        for name, maps in self.maps(out, background=hp.contrast_channels == "all").items():
+            if wanted[name]:
+                terms.add(f"{name}_contrast", self.contrast(maps, counted), weight)
+        return terms
+
+    def contrast(self, maps: Tensor, counted: Tensor) -> Tensor:
+        """L_nce, Eq. 4.
+
+        Args:
+            maps: (2B, C, *P), all weak views and then all strong ones.
+            counted: (2B, 1, *P) bool.
+        """
+        hp = self.hyperparameters
+        if hp.detach_weak:
+            weak, strong = maps.chunk(2)
+            maps = torch.cat([weak.detach(), strong])
+        if hp.contrast == "voxel":
+            return voxel_mean(voxelwise_info_nce, maps, hp.temperature, mask=counted)
+        loss = paired_info_nce if hp.contrast == "sample" else paired_distance
+        return loss((maps * counted).flatten(1), hp.temperature)
+
+    @torch.no_grad()
+    def observe(self, out: DKUXNetOutput, counted: Tensor, labeled: int) -> None:
+        super().observe(out, counted, labeled)
+        half = len(out.logits) // 2
+        weak, strong, valid = out.logits[labeled:half], out.logits[half + labeled :], counted[labeled:half]
+        self.observe_pseudo_labels(strong, weak, valid)
+        self._observe_foreground("unlabeled", weak, valid)

@@ -1,0 +1,73 @@
+"""Dual Networks as the authors' script trains them: the objective and optimisation behind the published numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from nnunet_ssl.losses.squared_dice import squared_dice_ce
+from nnunet_ssl.trainers.dual_networks.settings import DualNetworksHyperparameters
+from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
+from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe, divided_by_ten_at
+from nnunet_ssl.training.settings import setting
+
+BATCH_SIZE = 2  # labelled and unlabelled each, released code
+WEIGHT_DECAY = 1e-4
+
+
+@dataclass(frozen=True)
+class DualNetworksReleasedHyperparameters(DualNetworksHyperparameters):
+    unlabeled_batch_size: int | None = setting(
+        BATCH_SIZE, "unlabelled patches per step", source="2, released code", low=1
+    )
+    pseudo_label_weight: float = setting(
+        0.0,
+        "weight of the pseudo-label terms at the end of their ramp",
+        source="0: no gradient, released code",
+        low=0.0,
+    )
+    contrast_weight: float = setting(
+        0.0, "weight of the prototype contrast at the end of training", source="0: no gradient, released code", low=0.0
+    )
+    hard_target: bool = setting(True, "target: the teacher's most probable class", source="hard, released code")
+    disagreement_weight: float = setting(
+        0.5, "weight of the error where confident foreground differs", source="0.5, released code", low=0.0
+    )
+    channel_dropout: float = setting(
+        0.5, "dropout of last channels, and of the teacher's bottleneck", source="0.5, released code", low=0.0, high=0.9
+    )
+
+
+class nnUNetTrainerDualNetworks_released(nnUNetTrainerDualNetworks):
+    """L = L_s^S + L_s^T + 0.5 (L_mis^S + L_mis^T) + L_une(hard target) + L_reg, all weights constant.
+
+    In the authors' script the pseudo-label and the contrastive loss carry no gradient. L_s: cross-entropy and a Dice
+    with squared denominators; L_mis: squared error where the confident foreground of the two differs. SGD at 0.01 with
+    momentum 0.9, divided by 10 after 2500 and 5000 of 6000 steps; random crops; no deep supervision, clipping or mixed
+    precision. What the settings block names under "training" wins. The networks are nnU-Net's.
+    """
+
+    Hyperparameters: ClassVar[type] = DualNetworksReleasedHyperparameters
+    hyperparameters: DualNetworksReleasedHyperparameters
+    recipe: ClassVar[Recipe] = replace(
+        AS_PUBLISHED,
+        optimization=Optimization(
+            "sgd",
+            weight_decay=WEIGHT_DECAY,
+            momentum=0.9,
+            nesterov=False,
+            schedule=divided_by_ten_at(2500 / 6000, 5000 / 6000),  # Sec. 3.1
+        ),
+        optimizers={name: Optimization(name, weight_decay=WEIGHT_DECAY) for name in ("sgd", "adamw")},
+        epochs=24,  # of nnU-Net's 250 steps: 6000 iterations, Sec. 3.1
+        batch_size=BATCH_SIZE,
+    )
+
+    def supervised(self, outputs: Any, target: Any) -> Tensor:
+        """L_s of one network: cross-entropy and squared Dice."""
+        return self.deep_supervised(self._squared_dice_ce, outputs, target)
+
+    def _squared_dice_ce(self, logits: Tensor, target: Tensor) -> Tensor:
+        return squared_dice_ce(self.targets.as_classes(logits), *self.label_maps(target))

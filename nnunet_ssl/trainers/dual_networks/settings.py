@@ -1,0 +1,79 @@
+"""Hyper-parameters of Dual Networks (Lu et al., 2025), with what the paper or its released code says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnunet_ssl.architectures.dual_networks import PREDICTORS
+from nnunet_ssl.training.base import SemiSupervisedHyperparameters
+from nnunet_ssl.training.settings import setting
+
+
+@dataclass(frozen=True)
+class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
+    consistency_weight: float = setting(1.0, "weight of the cosine consistency", source="1, released code", low=0.0)
+    uncertainty_weight: float = setting(
+        1.0, "weight of the uncertainty-rectified term", source="1, released code", low=0.0
+    )
+    pseudo_label_weight: float = setting(
+        1.0, "weight of the pseudo-label terms at the end of their ramp", source="1, Eq. 1", low=0.0
+    )
+    contrast_weight: float = setting(
+        0.1, "weight of the prototype contrast at the end of training", source="0.1, Sec. 3.1", low=0.0
+    )
+    rampup_fraction: float = setting(
+        0.4,
+        "fraction of training over which the pseudo-label weight rises; 0: constant",
+        source="constant in Eq. 1; recommended",
+        low=0.0,
+        high=1.0,
+    )
+    ramp_agreement: bool = setting(
+        False, "consistency and uncertainty rise along the same ramp", source="constant, released code"
+    )
+    temperature: float = setting(
+        0.5, "of the teacher's target, below 1: sharpened", source="0.5, released code", low=0.01, high=10.0
+    )
+    hard_target: bool = setting(False, "target: the teacher's most probable class", source="soft, Eq. 7")
+    detach_uncertainty: bool = setting(
+        False, "no gradient through the weight of a voxel, exp(-KL)", source="with gradient, released code"
+    )
+    percentile: float = setting(
+        80.0,
+        "percent of each network's voxels, by entropy, that are reliable",
+        source="80, Sec. 2",
+        low=0.0,
+        high=100.0,
+    )
+    pseudo_label_rule: str = setting(
+        "union",
+        "who labels: both networks together, each its own voxels, or each the other's",
+        source="union, released code",
+        choices=("union", "own", "cross"),
+    )
+    contrast_fraction: float = setting(
+        0.01, "share of a class's uncertain voxels that is drawn", source="0.01, released code", low=0.0, high=1.0
+    )
+    contrast_samples: int = setting(1024, "drawn voxels per class at most", source="recommended", low=1)
+    dynamic_roles: bool = setting(
+        False,
+        "contrast: features of the network with the larger labelled Dice loss",
+        source="on in the released code; recommended",
+    )
+    disagreement_weight: float = setting(
+        0.0, "weight of the error where confident foreground differs", source="0.5, released code only", low=0.0
+    )
+    disagreement_threshold: float = setting(
+        0.6, "probability of confident foreground", source="0.6, released code", low=0.0, high=1.0
+    )
+    channel_dropout: float = setting(
+        0.0,
+        "dropout of last channels, and of the teacher's bottleneck",
+        source="0.5, released networks; recommended",
+        low=0.0,
+        high=0.9,
+    )
+    sequential: bool = setting(False, "activations of one encoder or decoder at a time: less memory, more time")
+    predict_with: str = setting(
+        "mean", "mean of both probabilities, or one network", source="mean, released code", choices=PREDICTORS
+    )

@@ -1,0 +1,9 @@
+"""LDC: Lagrange-duality consistency and boundary-aware contrast."""
+
+from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
+from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
+
+__all__ = [
+    "LDCHyperparameters",
+    "nnUNetTrainerLDC",
+]

@@ -1,0 +1,278 @@
+"""Lagrange-duality consistency and boundary-aware contrast beside a mean teacher, on the plans' own U-Net.
+
+Source: Zheng et al., "Lagrange Duality and Compound Multi-Attention Transformer for Semi-Supervised Medical Image
+Segmentation" (arXiv:2409.07793). Most of the training is neither in the paper nor in its released code; see
+docs/methods/ldc.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
+
+from nnunet_ssl.architectures.boundary_heads import SignedDistanceHead, SliceProjection
+from nnunet_ssl.architectures.feature_tap import FeatureTap
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.class_counts import count_labels
+from nnunet_ssl.errors import complain
+from nnunet_ssl.losses.boundary_contrast import (
+    boundary_contrast,
+    distant_pairs,
+    draw_slices,
+    keep_slices,
+    take_slices,
+)
+from nnunet_ssl.losses.lagrangian import (
+    PAPER_WEIGHTS,
+    LagrangeMultipliers,
+    bound_excess,
+    brier_score,
+    class_volumes,
+    dice_cross_entropy_consistency,
+    frequency_class_weights,
+)
+from nnunet_ssl.losses.signed_distance import signed_distance_mse
+from nnunet_ssl.trainers.ldc.distance_targets import DISTANCE, AddSignedDistance, distance_factors, resize_maps
+from nnunet_ssl.trainers.ldc.dual_ascent import DualAscent
+from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.deep_supervision import finest
+from nnunet_ssl.training.distributed import ddp_weight, voxel_count, voxel_mean
+from nnunet_ssl.training.monitor import COUNT
+from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.targets import mean_dice
+from nnunet_ssl.training.teacher import Teacher, warmed_up
+
+LABELED, UNLABELED = "labeled", "unlabeled"
+
+
+class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
+    """L = lambda_sup (Brier + L_sdm) + beta r L_ctr + gamma (L_LDC^L + r L_LDC^U) + eta (||W||^2 / C - 1), Eq. 5.
+
+    L_LDC = L_con + sum_c lambda_c (m_c - s_c): cross-entropy and Dice under the constraint that each class is predicted
+    with the volume of its target, on labelled patches the label, on unlabelled ones the teacher's. After each step:
+    lambda <- clip(lambda + tau (m - s)); teacher <- a teacher + (1 - a) student.
+    """
+
+    Hyperparameters: ClassVar[type] = LDCHyperparameters
+    hyperparameters: LDCHyperparameters
+    views: ClassVar[tuple[str, ...]] = ("labeled.weak", "labeled.strong", "unlabeled.weak", "unlabeled.strong")
+    teacher: Teacher
+    card: ClassVar[MethodCard] = MethodCard(
+        paper="Zheng et al., Lagrange duality, arXiv:2409.07793",
+        predicts="student (option: teacher)",
+        dimensions="2D, 3D",
+        extra_memory="one copy of the network, heads",
+        extra_time="about 1.4",
+    )
+
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        hp: LDCHyperparameters = cls.settings_of(plans).hyperparameters
+        if hp.value_lower >= hp.value_upper:
+            raise complain(
+                f"{cls.__name__}: no probability lies between value_lower {hp.value_lower} and value_upper "
+                f"{hp.value_upper}.",
+                remedy="Choose value_lower below value_upper; 0 and 1 mean no constraint.",
+            )
+        manager = PlansManager(plans).get_configuration(configuration)
+        if "features_per_stage" not in manager.network_arch_init_kwargs:
+            raise NotImplementedError(
+                f"{cls.__name__} does not support {manager.network_arch_class_name}: it needs plans with the levels of "
+                "a U-Net (PlainConvUNet, ResidualEncoderUNet)."
+            )
+
+    # ---- construction
+
+    def build_auxiliary(self) -> dict[str, nn.Module]:
+        hp, dimensions = self.hyperparameters, len(self.configuration_manager.patch_size)
+        student, classes = unwrap(self.network), len(self.targets.foreground)
+        multipliers = LagrangeMultipliers(
+            classes,
+            (LABELED, UNLABELED),
+            step=hp.multiplier_step,
+            limit=hp.multiplier_limit,
+            bound_step=hp.bound_step,
+            bound_limit=hp.bound_limit,
+            norm_step=hp.norm_step,
+            norm_limit=hp.norm_limit,
+            penalty=hp.penalty,
+            device=self.device,
+        )
+        self.dual = DualAscent(student, self.optimizer, multipliers, hp.norm_budget)
+        teacher = self.network_copy()
+        self.student_tap, self.teacher_tap = FeatureTap(student), FeatureTap(teacher)
+        modules: dict[str, nn.Module] = {
+            "distance_head": SignedDistanceHead(dimensions, self.student_tap.channels, classes)
+        }
+        if hp.contrast_weight > 0:
+            modules["projection"] = SliceProjection(classes, hp.pooled_size, hp.projection_hidden, hp.projection_size)
+        self.teacher = Teacher(teacher, warmed_up(hp.ema_decay), modules)
+        return {**modules, **self.teacher.modules()}
+
+    def set_up(self) -> None:
+        super().set_up()
+        self._dice_weights: Tensor | None = None
+
+    def dice_weights(self) -> Tensor:
+        """w_c (F,) of the foreground classes; the labelled cases are counted where that matters."""
+        if self._dice_weights is None:
+            rule, classes = self.hyperparameters.class_weights, self.targets.foreground
+            weights: Sequence[float] = (1.0 / len(classes),) * len(classes)
+            if rule == "frequency" or (rule == "auto" and len(classes) == 2):
+                counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
+                voxels = [sum(counts.get(v, 0) for v in each) for each in classes]
+                frequent_first = PAPER_WEIGHTS if voxels[0] >= voxels[-1] else PAPER_WEIGHTS[::-1]
+                weights = frequency_class_weights(voxels) if rule == "frequency" else frequent_first
+            self.print_to_log_file("Weights of the classes in the Dice:", [round(w, 4) for w in weights])
+            self._dice_weights = torch.tensor(weights, device=self.device)
+        return self._dice_weights
+
+    # ---- data
+
+    def labeled_steps(self) -> list[BasicTransform]:
+        """The workers add the signed distance maps of the labels, at half the resolution in 3D."""
+        hp, plan, labels = self.hyperparameters, self.configuration_manager, self.label_manager
+        half = hp.distance_resolution == "half" or (hp.distance_resolution == "auto" and len(plan.patch_size) == 3)
+        values = None if labels.has_regions else labels.foreground_labels
+        factors = distance_factors(plan.patch_size, plan.spacing, half)
+        return [AddSignedDistance(values, len(self.targets.foreground), plan.spacing, factors)]
+
+    # ---- one step
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.dice_weights()  # counted before the first step
+        if not self._resumed:
+            self.dual.set_budget()  # -pretrained_weights were loaded after the first one
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.hyperparameters.reset_each_epoch:
+            self.dual.multipliers.reset()
+
+    @property
+    def unlabeled_ramp(self) -> float:
+        """r: 0 in the warm-up, then up to 1."""
+        hp = self.hyperparameters
+        return self.ramp(hp.rampup_fraction, hp.warmup_fraction, from_start=True)
+
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
+        hp, ramp = self.hyperparameters, self.unlabeled_ramp
+        self.dual.begin()
+        with self.student_tap.open():
+            outputs, other = self.forward_joint(labeled.strong, unlabeled.strong)
+        student = finest(other)
+        distance = self.forward(self.auxiliary["distance_head"], self.student_tap.take())
+        teacher, teacher_distance = self._teacher(labeled.weak, unlabeled.weak)
+        pseudo, certain = self.pseudo_labels(teacher, unlabeled.valid)
+        label, annotated = self.targets.labels(labeled.target), self.targets.annotated(labeled.target)
+        self._observe(student, teacher, unlabeled.valid)
+
+        constrained = self.constrained(LABELED, outputs, label, annotated)  # Eqs. 2 and 3
+        constrained_unlabeled = self.constrained(UNLABELED, student, pseudo, certain)
+        regions = self.targets.has_regions
+        error = voxel_mean(brier_score, finest(outputs), finest(label), mask=finest(annotated), regions=regions)
+        regression = self.distance_regression(distance[: len(labeled)], labeled, finest(annotated))
+        terms = Terms()
+        terms.add("constrained", constrained, hp.constrained_weight)
+        terms.add("constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * hp.unlabeled_weight * ramp)
+        terms.add("squared_error", error, hp.supervised_weight)
+        terms.add("distance", regression, hp.supervised_weight)
+        terms.add("norm", *self.dual.norm_term())
+        if teacher_distance is not None:
+            contrast = self.contrast(teacher_distance, distance, labeled, finest(annotated), unlabeled.valid)  # Eq. 4
+            terms.add("contrast", contrast, hp.contrast_weight * ramp)
+        return terms
+
+    @torch.no_grad()
+    def _teacher(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The teacher's logits of the unlabelled patches, and its signed distances of all where they are contrasted."""
+        if "projection" not in self.auxiliary:
+            return self.teacher(unlabeled), None
+        with self.teacher_tap.open():
+            logits = self.teacher(torch.cat((labeled, unlabeled)))
+        distance = self.teacher.head("distance_head", self.teacher_tap.take())
+        return logits[len(labeled) :], distance
+
+    def pseudo_labels(self, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """(hard labels, where they count) of the teacher's logits: classes (B, 1, *P), or regions (B, R, *P)."""
+        threshold = self.hyperparameters.confidence_threshold
+        if threshold > 0:
+            valid = valid & (self.targets.confidence(teacher) > threshold)
+        return self.targets.decide(teacher), valid
+
+    def constrained(self, part: str, outputs: Any, target: Any, mask: Any) -> Tensor:
+        """L_LDC of one part of the data: L_con at every resolution, the constraints at full resolution."""
+        hp, regions = self.hyperparameters, self.targets.has_regions
+        logits, label, counted = finest(outputs), finest(target), finest(mask)
+        volumes = class_volumes(logits, label, counted, regions=regions)
+        bounds = None
+        if hp.has_bounds:
+            bounds = bound_excess(logits, hp.value_lower, hp.value_upper, hp.bound_tolerance, counted, regions=regions)
+        objective = self.deep_supervised(self._objective, outputs, target, mask)
+        count = voxel_count(counted, logits)
+        return (objective + self.dual.constrain(part, volumes, count, bounds)) * ddp_weight(count)
+
+    def _objective(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        """L_con, Eq. 2."""
+        hp = self.hyperparameters
+        return dice_cross_entropy_consistency(
+            logits, target, self.dice_weights(), hp.alpha, mask,
+            regions=self.targets.has_regions, dice_form=hp.dice_form,
+        )  # fmt: skip
+
+    def distance_regression(self, predicted: Tensor, labeled: LabeledBatch, annotated: Tensor | None) -> Tensor:
+        """L_sdm of the labelled patches."""
+        target = resize_maps(labeled.extra[DISTANCE], predicted.shape[2:])
+        return voxel_mean(signed_distance_mse, predicted, target, mask=annotated)
+
+    def contrast(
+        self, teacher: Tensor, student: Tensor, labeled: LabeledBatch, annotated: Tensor | None, valid: Tensor
+    ) -> Tensor:
+        """L_ctr between slices of the teacher's and the student's signed distances (B_L + B_U, F, *P)."""
+        hp, count = self.hyperparameters, len(labeled)
+        known = labeled.valid if annotated is None else annotated & labeled.valid
+        voxels = torch.cat((known, valid))
+        index = None
+        if teacher.ndim == 5:
+            index = draw_slices(len(teacher), teacher.shape[2], hp.slices, teacher.device)
+        of_teacher, of_student = take_slices(teacher, index), take_slices(student, index)
+        complete = torch.arange(len(teacher), device=valid.device) < (0 if annotated is None else count)
+        keep = keep_slices(of_teacher, take_slices(voxels, index), complete)
+        vectors = self.auxiliary["projection"](of_student.flatten(0, 1))
+        with torch.no_grad():
+            targets = self.auxiliary[Teacher.copy_of("projection")](of_teacher.flatten(0, 1))
+        number = keep.sum()
+        self.monitor.add(COUNT + "slices", number)
+        negatives = None if index is None or hp.slice_distance == 0 else distant_pairs(index, hp.slice_distance)
+        loss = boundary_contrast(targets, vectors, hp.temperature, keep, negatives)
+        return loss * ddp_weight(number)
+
+    def after_optimizer_step(self) -> None:
+        both = self.unlabeled_ramp * self.hyperparameters.unlabeled_weight > 0
+        self.dual.ascend([LABELED, UNLABELED] if both else [LABELED])  # Eq. 3
+        if self.observing:
+            self.dual.observe(self.monitor)
+
+    # ---- monitors, checkpoint
+
+    @torch.no_grad()
+    def _observe(self, student: Tensor, teacher: Tensor, valid: Tensor) -> None:
+        self.observe_pseudo_labels(student, teacher, valid)
+        if self.observing:
+            masks = (self.targets.decided_masks(z) & valid for z in (student, teacher))
+            self.monitor.add("teacher_student_dice", *mean_dice(*masks))
+
+    def auxiliary_state(self) -> dict[str, Any]:
+        return self.dual.state()
+
+    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
+        self.dual.load_state(state)

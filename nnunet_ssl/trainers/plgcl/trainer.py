@@ -1,0 +1,211 @@
+"""PLGCL: pseudo-label guided contrastive learning between patches, beside a mean teacher.
+
+Source: Basak & Yin, "Pseudo-label Guided Contrastive Learning for Semi-supervised Medical Image Segmentation" (CVPR
+2023); where the paper is silent or differs from its released code, see docs/methods/plgcl.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
+
+from nnunet_ssl.architectures.projection import ProjectionHead, pooled_features
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.losses.consistency import sigmoid_cross_entropy, softmax_cross_entropy
+from nnunet_ssl.losses.gaussian_contrast import gaussian_info_nce, has_contrast
+from nnunet_ssl.trainers.plgcl.class_memory import ClassMemory
+from nnunet_ssl.trainers.plgcl.confidence_maps import class_pairs
+from nnunet_ssl.trainers.plgcl.encoder_check import check_encoder
+from nnunet_ssl.trainers.plgcl.key_views import key_views
+from nnunet_ssl.trainers.plgcl.memory_monitor import observe_memory
+from nnunet_ssl.trainers.plgcl.morphological_view import MorphologicalView
+from nnunet_ssl.trainers.plgcl.own_generator import generator_state, own_generator, restore_generator
+from nnunet_ssl.trainers.plgcl.patch_sampler import Patches, PatchSampler
+from nnunet_ssl.trainers.plgcl.rescale_intensity import fixed_ranges
+from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.deep_supervision import finest
+from nnunet_ssl.training.distributed import masked_mean_over_ranks, voxel_mean
+from nnunet_ssl.training.monitor import COUNT, WEIGHT
+from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.ramps import linear_rampup
+from nnunet_ssl.training.teacher import Teacher, constant, warmed_up
+
+
+class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
+    """L = L_sup(labelled) + beta CE(student(strong), teacher(weak)) + gamma L_PLGCL(patches of both), Eq. 8.
+
+    After each step: teacher <- alpha teacher + (1 - alpha) student, Eqs. 9-10, projection head included.
+    """
+
+    Hyperparameters: ClassVar[type] = PLGCLHyperparameters
+    hyperparameters: PLGCLHyperparameters
+    teacher: Teacher
+    card: ClassVar[MethodCard] = MethodCard(
+        paper="Basak & Yin, PLGCL, CVPR 2023",
+        predicts="student (option: teacher)",
+        dimensions="2D, 3D",
+        extra_memory="one copy of the network, 2 MiB per class, patches",
+        extra_time="about 1.4",
+    )
+
+    # ---- one step
+
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
+        hp = self.hyperparameters
+        outputs, other = self.forward_joint(labeled.image, unlabeled.strong)
+        student, teacher = finest(other), self.teacher(unlabeled.weak)
+        self.observe_pseudo_labels(student, teacher, unlabeled.valid)
+        if self.step == 0:
+            self.observe_purity(labeled)
+
+        distance = sigmoid_cross_entropy if self.targets.has_regions else softmax_cross_entropy
+        hard = hp.consistency_target == "hard"
+        consistency = voxel_mean(distance, student, teacher, mask=unlabeled.valid, hard=hard)  # Eq. 6
+
+        weight = hp.contrast_weight if self.current_epoch >= self.warmup_epochs else 0.0
+        contrast = consistency.new_zeros(())
+        if self.current_epoch >= self.warmup_epochs - 1:  # one epoch earlier, to fill the memory
+            contrast = self.contrast(self.sample_patches(labeled, unlabeled, teacher), with_queries=weight > 0)
+        terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))  # Eq. 7
+        terms.add("consistency", consistency, hp.consistency_weight)
+        terms.add("contrast", contrast, weight)
+        return terms
+
+    @torch.no_grad()
+    def sample_patches(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch, teacher: Tensor) -> Patches:
+        """Patches of every class, alike in entropy, from the labelled and unlabelled images together (Eqs. 1-3).
+
+        Args:
+            labeled, unlabeled: as in :meth:`losses`.
+            teacher: logits of the weak view (B_U, K, *P).
+        """
+        sampler, guess = self.sampler, None
+        if self.hyperparameters.confidence_source == "student":
+            teacher = finest(self.forward(unwrap(self.network), unlabeled.weak))
+        if self.label_manager.has_ignore_label:
+            guess = sampler.confidence(self.teacher(labeled.image))
+        confidence = torch.cat([sampler.true_confidence(labeled.target, guess), sampler.confidence(teacher)])
+        whole = torch.ones_like(unlabeled.valid[:1]).expand(len(labeled), *unlabeled.valid.shape[1:])
+        images, valid = torch.cat([labeled.image, unlabeled.weak]), torch.cat([whole, unlabeled.valid])
+        patches, candidates = sampler.sample(images, confidence, valid)
+        self.monitor.add(COUNT + "candidates", candidates)
+        return patches
+
+    @torch.no_grad()
+    def observe_purity(self, labeled: LabeledBatch) -> None:
+        """Log which share of the windows chosen by the teacher's probabilities of labelled images show their class."""
+        guess = self.sampler.confidence(self.teacher(labeled.image))
+        self.monitor.add("purity", *self.sampler.purity(labeled.image, labeled.target, guess))
+
+    def contrast(self, patches: Patches, with_queries: bool = True) -> Tensor:
+        """Push the keys of the patches, then contrast the queries with the classes in memory (Eq. 5); their mean.
+
+        Without queries, the memory is filled and the value is 0.
+        """
+        hp, memory = self.hyperparameters, cast(ClassMemory, unwrap(self.auxiliary["memory"]))
+        step = hp.neighbours + 1 if hp.queries == "anchor" else 1
+        asked = Patches(*(values[::step] for values in patches))
+        queries = self.embed(self.network, self.auxiliary["head"], asked.images()) if with_queries else None
+        with torch.no_grad():
+            memory.push(self.keys(patches, queries if step == 1 else None), patches.classes, patches.valid)
+            means, covariances = memory.statistics(hp.covariance)
+            usable = memory.counts >= hp.min_keys
+        self.monitor.add(WEIGHT + "covariance", self.covariance_weight)
+        if self.observing:
+            observe_memory(self.monitor, memory, means, usable)
+        if queries is None:
+            return means.new_zeros(())
+
+        enters = usable & self.pairs[asked.classes]
+        zeta = hp.negative_keys / usable.sum().clamp(min=1)
+        losses = gaussian_info_nce(
+            queries, asked.classes, means, covariances, enters, hp.temperature, self.covariance_weight, zeta
+        )
+        counted = asked.valid & has_contrast(asked.classes, enters)
+        return masked_mean_over_ranks(losses, counted, asked.classes, memory.classes, hp.class_balanced)
+
+    def embed(self, network: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
+        """(N, D), unit length. The encoder runs outside torch.compile and DDP, whose gradients meet all the same."""
+        encoder: Any = unwrap(network).encoder
+        return head(self.forward(lambda x: pooled_features(encoder, x, self.grid.stage), images))
+
+    def keys(self, patches: Patches, queries: Tensor | None) -> Tensor:
+        """One key per patch: by the teacher from an augmented copy, or by the student as it is (its query, if any)."""
+        if self.hyperparameters.key_encoder == "teacher":
+            views = patches._replace(unit=key_views(patches.unit, self.sampler.generator))
+            return self.embed(self.auxiliary["teacher"], self.auxiliary["teacher_head"], views.images())
+        return (
+            self.embed(self.network, unwrap(self.auxiliary["head"]), patches.images()) if queries is None else queries
+        )
+
+    # ---- schedules
+
+    @property
+    def warmup_epochs(self) -> int:
+        given = self.hyperparameters.warmup_epochs
+        return max(1, round(0.05 * self.num_epochs)) if given is None else given
+
+    @property
+    def covariance_weight(self) -> float:
+        """lambda now."""
+        hp = self.hyperparameters
+        if hp.covariance_schedule == "constant":
+            return hp.covariance_weight
+        warmup = self.warmup_epochs / self.num_epochs
+        return hp.covariance_weight * self.ramp(1 - warmup, warmup, curve=linear_rampup)
+
+    # ---- construction
+
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        hp: PLGCLHyperparameters = cls.settings_of(plans).hyperparameters
+        plan = PlansManager(plans).get_configuration(configuration)
+        hp.grid(plan, plan.batch_size + (hp.unlabeled_batch_size or plan.batch_size))
+
+    def build_auxiliary(self) -> dict[str, nn.Module]:
+        hp, plan = self.hyperparameters, self.configuration_manager
+        self.grid = hp.grid(plan, self.batch_size + self.streams.unlabeled_batch_size)
+        channels = check_encoder(unwrap(self.network), self.grid, self.num_input_channels, pooled_features)
+        properties = self.plans_manager.plans.get("foreground_intensity_properties_per_channel", {})
+        self.sampler = PatchSampler(
+            self.grid, fixed_ranges(plan.normalization_schemes, properties), self.label_manager,
+            own_generator(self.device), hp.neighbours, hp.max_classes, hp.anchor, hp.similarity,
+            hp.presence_voxels, hp.presence_share,
+        )  # fmt: skip
+        self.pairs = class_pairs(self.label_manager).to(self.device)
+        head = ProjectionHead(channels, hp.embedding_size)
+        decay = warmed_up(hp.ema_decay) if hp.ema_rampup else constant(hp.ema_decay)  # Eqs. 9-10
+        self.teacher = Teacher(self.network_copy(), decay, {"head": head})
+        memory = ClassMemory(len(self.pairs), hp.memory_size, hp.embedding_size)
+        return {"head": head, **self.teacher.modules(), "memory": memory}
+
+    def make_strong_view(self, anisotropic: bool) -> MorphologicalView:
+        return MorphologicalView((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)
+
+    def _build_loss(self) -> Any:
+        loss = super()._build_loss()
+        if self.hyperparameters.supervised_loss == "ce":
+            getattr(loss, "loss", loss).weight_dice = 0.0
+        return loss
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.warmup_epochs >= self.num_epochs:
+            self.print_to_log_file(
+                f"WARNING: The warm-up of {self.warmup_epochs} epochs is the whole training run: there will be no "
+                "contrast. Set the hyper-parameter warmup_epochs."
+            )
+
+    # ---- checkpoint
+
+    def auxiliary_state(self) -> dict[str, Any]:
+        return generator_state(self.sampler.generator)
+
+    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
+        restore_generator(self.sampler.generator, state, self.current_epoch)

@@ -1,0 +1,74 @@
+"""Hyper-parameters of SKCDF (Zhang et al., CVPR 2025), with what the paper or its released code says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
+from nnunet_ssl.training.base import SemiSupervisedHyperparameters
+from nnunet_ssl.training.settings import setting
+
+
+@dataclass(frozen=True)
+class SKCDFHyperparameters(SemiSupervisedHyperparameters):
+    unsupervised_weight: float = setting(
+        10.0, "weight of the unlabelled terms at the end of its ramp", source="10, Sec. 4.1", low=0.0
+    )
+    rampup_fraction: float = setting(
+        1.0, "fraction of training over which that weight rises", source="1, released code", low=1e-6, high=1.0
+    )
+    transfer_decay: float = setting(
+        0.99, "decay of knowledge transfer per step", source="0.99, Eq. 6", low=0.0, high=1.0
+    )
+    head_transfer_decay: float | None = setting(
+        None,
+        "decay of the transfer between heads; null: transfer_decay; 1: off",
+        source="0.99, Eq. 6",
+        low=0.0,
+        high=1.0,
+    )
+    transfer_order: str = setting(
+        "H->D->H",
+        "order of the transfers between heads (H) and decoders (D)",
+        source="H->D->H, Table 5",
+        choices=("none", *TRANSFER_ORDERS),
+    )
+    decoupling: bool = setting(True, "a decoder of its own for the unlabelled data", source="on, Table 3 (DF)")
+    complementarity: bool = setting(True, "cross-attention at the bottleneck", source="on, Table 3 (SKCM)")
+    balanced_heads: bool = setting(True, "auxiliary balanced heads", source="on, Table 3 (ABSH)")
+    inference_decoder: str = setting(
+        "unlabeled", "decoder that predicts", source="unlabelled, Table 4", choices=("unlabeled", "labeled")
+    )
+    auxiliary_dice_offset: bool = setting(
+        True, "dropped voxels dilute the Dice of the balanced heads", source="on, released code"
+    )
+    attention_heads: int = setting(2, "heads N_h of the attention", source="2, released code", low=1)
+    self_heads: str = setting("split", "heads in self mode", source="split, released code", choices=("split", "merged"))
+    attention_dropout: float = setting(0.1, "dropout in the attention", source="0.1, released code", low=0.0, high=0.9)
+    token_map: str = setting(
+        "identity",
+        "initial token maps",
+        source="xavier in the released code; recommended",
+        choices=("identity", "xavier"),
+    )
+    context_samples: int | None = setting(
+        2, "samples of the other stream in the attention; null: all", source="2, released batch", low=1
+    )
+    channel_dropout: float = setting(
+        0.0,
+        "dropout of bottleneck and last channels",
+        source="0.5 in the released V-Net; recommended",
+        low=0.0,
+        high=0.9,
+    )
+
+    @property
+    def order_in_force(self) -> str | None:
+        """The transfers that the switched-on parts leave; None for none."""
+        if self.transfer_order == "none" or not (self.decoupling or self.balanced_heads):
+            return None
+        if not self.balanced_heads:
+            return "D"
+        if not self.decoupling:  # one decoder: its auxiliary head to its main head, and nothing else
+            return "H->D" if "H" in self.transfer_order else None
+        return self.transfer_order

@@ -1,0 +1,413 @@
+"""What one step of PLGCL does: who learns from which term, what is in memory, which values are right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.losses.gaussian_contrast import gaussian_info_nce
+from nnunet_ssl.trainers.plgcl.key_views import key_views
+from nnunet_ssl.trainers.plgcl.patch_sampling import cut_attended
+from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
+from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
+from nnunet_ssl.training.ema import update_ema
+from nnunet_ssl.training.monitor import Monitor
+from tests.running import SHORT, make_trainer, same_weights, weights
+
+REGIONS = {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)}
+NOW = {"warmup_epochs": 0, "min_keys": 2, "memory_size": 64}  # contrast from the first step on
+
+
+def started(dataset: Path, configuration: str = "3d_fullres", **options: Any) -> nnUNetTrainerPLGCL:
+    options.setdefault("hyperparameters", NOW)
+    trainer = make_trainer(dataset, nnUNetTrainerPLGCL, configuration, **options)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    return trainer
+
+
+def batch_of(trainer: nnUNetTrainerPLGCL) -> tuple[LabeledBatch, UnlabeledBatch]:
+    return trainer.split_batch(next(trainer.dataloader_train))
+
+
+def half_way(trainer: nnUNetTrainerPLGCL) -> nnUNetTrainerPLGCL:
+    trainer.current_epoch = trainer.num_epochs // 2
+    return trainer
+
+
+# ---- who learns from what
+
+
+def test_contrast_reaches_head_and_embedded_stages_alone(make_dataset):
+    trainer = half_way(started(make_dataset()))
+    terms = trainer.losses(*batch_of(trainer))
+    assert set(terms) == {"supervised", "consistency", "contrast"} and all(
+        t.dtype == torch.float32 for t in terms.values()
+    )
+    assert all(t.item() > 0 for t in terms.values())
+    terms["contrast"].backward()
+    assert trainer.grid.stage == 1
+    for stage, module in enumerate(trainer.network.encoder.stages):
+        gradients = [p.grad for p in module.parameters()]
+        if stage <= 1:
+            assert all(g is not None for g in gradients) and any(g.any() for g in gradients)
+        else:
+            assert all(g is None for g in gradients)
+    shared = {id(p) for p in trainer.network.encoder.parameters()}
+    assert all(p.grad is None for p in trainer.network.decoder.parameters() if id(p) not in shared)
+    assert all(p.grad is not None and p.grad.any() for p in trainer.auxiliary["head"].parameters())
+    assert not trainer.auxiliary["teacher"].training
+    for name in ("teacher", "teacher_head", "memory"):
+        assert not any(p.requires_grad for p in trainer.auxiliary[name].parameters())
+    assert not trainer.auxiliary["memory"].keys.requires_grad
+
+
+@pytest.mark.parametrize("min_keys, contrasted", [(2, True), (1000, False)])
+def test_every_step_reaches_every_trainable_parameter(make_dataset, min_keys, contrasted):
+    """Also where no class has enough keys: a head without gradient would stop DDP."""
+    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "min_keys": min_keys}))
+    terms = trainer.losses(*batch_of(trainer))
+    assert (terms["contrast"].item() > 0) == contrasted
+    sum(terms.values()).backward()
+    coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}  # weight 0 in nnU-Net
+    head = [*trainer.auxiliary["head"].parameters()]
+    assert all(p.grad is not None for p in [*trainer.network.parameters(), *head] if id(p) not in coarsest)
+    assert all(p.grad.any() == contrasted for p in head)
+
+
+def test_consistency_reaches_the_student_from_the_strong_view_alone(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={})
+    labeled, unlabeled = batch_of(trainer)
+    unlabeled.strong = unlabeled.strong.clone().requires_grad_()
+    unlabeled.weak.requires_grad_()
+    labeled.image.requires_grad_()
+    trainer.losses(labeled, unlabeled)["consistency"].backward()
+    assert unlabeled.strong.grad.any() and unlabeled.weak.grad is None and not labeled.image.grad.any()
+    assert all(p.grad is None for p in trainer.auxiliary["teacher"].parameters())
+
+
+# ---- values
+
+
+def test_consistency_with_an_equal_student_is_the_entropy_of_the_prediction(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={})
+    labeled, unlabeled = batch_of(trainer)
+    unlabeled.strong = unlabeled.weak
+    unlabeled.valid[0, :, 3:] = False
+    terms = trainer.losses(labeled, unlabeled)
+    with torch.no_grad():
+        p = trainer.auxiliary["teacher"](unlabeled.weak).softmax(1)
+    entropy = -(p * p.log()).sum(1, keepdim=True)[unlabeled.valid].mean()
+    assert terms["consistency"].item() == pytest.approx(0.25 * entropy.item(), rel=1e-5)
+    assert terms["contrast"].item() == 0.0
+    trainer.hyperparameters = replace(trainer.hyperparameters, consistency_target="hard")
+    confidence = p.max(1, keepdim=True).values[unlabeled.valid]
+    expected = -0.25 * confidence.log().mean().item()
+    assert trainer.losses(labeled, unlabeled)["consistency"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [{}, REGIONS], ids=["classes", "regions"])
+def test_contrast_is_the_mean_over_the_valid_queries(make_dataset, recipe):
+    trainer = half_way(started(make_dataset(**recipe), hyperparameters={**NOW, "class_balanced": False}))
+    labeled, unlabeled = batch_of(trainer)
+    patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
+    memory = trainer.auxiliary["memory"]
+    number = [int(patches.valid[patches.classes == k].sum()) for k in range(3)]
+    pairs = torch.ones(3, 3, dtype=torch.bool)
+    if recipe:
+        pairs[1, 2] = pairs[2, 1] = False  # the box lies within the whole
+    assert torch.equal(trainer.pairs, pairs)
+
+    queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches.images())
+    assert torch.allclose(queries.norm(dim=1), torch.ones(len(queries)))
+    enough = sorted(number)[-2]  # exactly what the second class has
+    for balanced in (False, True):
+        options = {"class_balanced": balanced, "min_keys": enough}
+        trainer.hyperparameters = replace(trainer.hyperparameters, **options)
+        memory.load_state_dict({"keys": torch.zeros_like(memory.keys), "pushed": torch.zeros_like(memory.pushed)})
+        loss = trainer.contrast(patches)
+        assert memory.counts.tolist() == number
+        usable = memory.counts >= enough
+        assert usable.sum() >= 2
+        weight, zeta = 4 * 0.5, 4096 / usable.sum().item()  # lambda half-way
+        enters = usable & pairs[patches.classes]
+        each = gaussian_info_nce(queries, patches.classes, *memory.statistics(), enters, 0.2, weight, zeta)
+        counted = patches.valid & usable[patches.classes] & (enters.sum(1) > 1)
+        means = [each[counted & (patches.classes == k)].mean() for k in range(3)]
+        expected = torch.stack(means).nanmean() if balanced else each[counted].mean()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5) and loss.item() > 0
+
+
+def test_regions_have_a_binary_consistency(make_dataset):
+    trainer = started(make_dataset(**REGIONS), hyperparameters={})
+    labeled, unlabeled = batch_of(trainer)
+    terms = trainer.losses(labeled, unlabeled)
+    _, (student, *_) = trainer.forward_joint(labeled.image, unlabeled.strong)
+    target = trainer.auxiliary["teacher"](unlabeled.weak).sigmoid()
+    error = F.binary_cross_entropy(student.sigmoid(), target, reduction="none").mean(1, keepdim=True)
+    assert terms["consistency"].item() == pytest.approx(0.25 * error[unlabeled.valid].mean().item(), rel=1e-4)
+
+
+def test_patches_show_their_class_in_the_units_of_the_network(make_dataset):
+    trainer = started(make_dataset())
+    labeled, unlabeled = batch_of(trainer)
+    unlabeled.valid[:] = False  # leaves the labelled images, whose confidence is one-hot
+    seen, select = [], trainer.sampler._select
+    trainer.sampler._select = lambda *given: seen.append(select(*given)) or seen[-1]
+    patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
+    assert patches.unit.shape == (3 * 21, 1, 4, 4, 4) and patches.valid.view(3, 21).any(1).all()
+    assert patches.unit.min() == 0 and patches.unit.max() <= 1
+    (selection,) = seen[:1]
+    windows = selection.windows.flatten()
+    labels = labeled.target[0].float()
+    of_windows = cut_attended(labels, torch.ones_like(labels), trainer.grid, windows, torch.zeros_like(windows))
+    images, k = patches.images(), patches.classes.view(-1, 1, 1, 1, 1)
+    other = (of_windows != k) & patches.valid.view(-1, 1, 1, 1, 1)
+    assert other.any() and not patches.unit[other].any()
+    shown = (of_windows == k).flatten(1).sum(1)[patches.valid]
+    assert shown.min() >= 10 and patches.unit[patches.valid].flatten(1).sum(1).min() > 0
+    darkest = labeled.image.flatten(1).quantile(0.005, dim=1)[windows // trainer.grid.number]
+    torch.testing.assert_close(images[other], darkest.view(-1, 1, 1, 1, 1).expand_as(images)[other])
+
+
+def test_unlabelled_patches_are_cut_from_the_weak_view(make_dataset):
+    trainer = started(make_dataset())
+    labeled, unlabeled = batch_of(trainer)
+    unlabeled.strong = torch.full_like(unlabeled.weak, math.nan)
+    labeled.image[:] = 0.0  # black, whatever is attended
+    patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
+    assert patches.images().isfinite().all() and patches.unit[patches.valid].max() > 0.1
+
+
+def test_keys_are_the_teachers_from_augmented_patches(make_dataset):
+    trainer = half_way(started(make_dataset()))
+    patches = trainer.sample_patches(*(batch := batch_of(trainer)), trainer.auxiliary["teacher"](batch[1].weak))
+    for parameter in trainer.auxiliary["teacher_head"].parameters():
+        parameter.data.mul_(torch.randn_like(parameter))  # another one than the student's
+    state = trainer.sampler.generator.get_state()
+    trainer.contrast(patches)
+    trainer.sampler.generator.set_state(state)
+    views = patches._replace(unit=key_views(patches.unit, trainer.sampler.generator))
+    assert (views.unit - patches.unit).abs().max() > 0.1
+    expected = trainer.embed(trainer.auxiliary["teacher"], trainer.auxiliary["teacher_head"], views.images())
+    memory = trainer.auxiliary["memory"]
+    for k in range(3):
+        kept = expected[patches.valid & (patches.classes == k)]
+        torch.testing.assert_close(memory.keys[k, : len(kept)], kept)
+
+
+def test_the_strong_view_is_morphological(make_dataset):
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerPLGCL)
+    for anisotropic, thin in ((False, ()), (True, (0,))):
+        view = trainer.make_strong_view(anisotropic)
+        assert view.transforms.transforms[-1].transform.ignore_axes == thin
+
+
+def test_lambda_rises_after_the_warm_up(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerPLGCL, training={**SHORT, "num_epochs": 100})
+    assert trainer.warmup_epochs == 5
+    found = []
+    for epoch in (0, 4, 5, 52, 100):
+        trainer.current_epoch = epoch
+        found.append(trainer.covariance_weight)
+    assert found == pytest.approx([0, 0, 0, 4 * 47 / 95, 4])
+    trainer.current_epoch, trainer.step = 5, 1
+    assert trainer.covariance_weight == pytest.approx(4 / 3 / 95)
+    for epochs, expected in ((1000, 50), (10, 1), (1, 1), (150, 8)):
+        trainer.num_epochs = epochs
+        assert trainer.warmup_epochs == expected
+
+
+def test_constant_lambda_and_given_warm_up(make_dataset):
+    hyperparameters = {"covariance_schedule": "constant", "warmup_epochs": 0, "covariance_weight": 3.0}
+    trainer = make_trainer(make_dataset(), nnUNetTrainerPLGCL, hyperparameters=hyperparameters)
+    assert trainer.warmup_epochs == 0 and trainer.covariance_weight == 3.0
+
+
+def test_teacher_and_its_head_move_by_a_thousandth_per_step(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={})
+    pairs = [("teacher", trainer.network), ("teacher_head", trainer.auxiliary["head"])]
+    for name, student in pairs:
+        for parameter in trainer.auxiliary[name].parameters():
+            parameter.data.zero_()
+        for parameter in student.parameters():
+            parameter.data.fill_(1.0)
+    trainer.teacher.update(trainer.iteration)
+    for name, _ in pairs:
+        state = trainer.auxiliary[name].state_dict()  # every name, also of tensors that have several
+        assert all(torch.allclose(v, torch.full_like(v, 0.001), atol=1e-9) for v in state.values())
+    for _ in range(249):
+        trainer.teacher.update(trainer.iteration)
+    for name, _ in pairs:
+        assert all(
+            torch.allclose(p, torch.full_like(p, 0.221297), atol=1e-5) for p in trainer.auxiliary[name].parameters()
+        )
+    target, source = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    target.weight.data.zero_(), source.weight.data.fill_(1.0)
+    for _ in range(1000):
+        update_ema(target, source, 0.999)
+    assert target.weight.item() == pytest.approx(0.632305, abs=1e-5)
+
+
+def test_decay_may_start_as_a_plain_mean(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={"ema_rampup": True})
+    for parameter in trainer.network.parameters():
+        parameter.data.fill_(2.0)
+    trainer.teacher.update(trainer.iteration)
+    assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
+
+
+def test_defaults_are_those_of_the_specification():
+    hp = nnUNetTrainerPLGCL.Hyperparameters()
+    assert (hp.temperature, hp.covariance_weight, hp.covariance_schedule, hp.covariance) == (0.2, 4, "linear", "full")
+    assert (hp.negative_keys, hp.memory_size, hp.min_keys, hp.embedding_size) == (4096, 4096, 16, 128)
+    assert (hp.neighbours, hp.max_classes, hp.presence_voxels, hp.presence_share) == (20, 8, 10, 0.1)
+    assert (hp.ema_decay, hp.ema_rampup, hp.consistency_weight, hp.contrast_weight) == (0.999, False, 0.25, 0.2)
+    assert (hp.queries, hp.anchor, hp.similarity, hp.class_balanced) == ("all", "confidence", "entropy", False)
+    assert (hp.confidence_source, hp.key_encoder, hp.predict_with) == ("teacher", "teacher", "student")
+    assert (hp.supervised_loss, hp.consistency_target, hp.patch_size, hp.embed_stage) == (
+        "nnunet",
+        "soft",
+        None,
+        "auto",
+    )
+
+
+# ---- reductions
+
+
+def test_without_both_terms_it_is_nnu_net(make_dataset):
+    dataset = make_dataset()
+    off = {"consistency_weight": 0.0, "contrast_weight": 0.0}
+    trainer = started(dataset, hyperparameters=off, training={**SHORT, "optimizer": "sgd"})
+    stock = make_trainer(dataset, nnUNetTrainerSupervised, training={**SHORT, "optimizer": "sgd"})
+    stock.initialize()
+    stock.network.load_state_dict(trainer.network.state_dict())
+    for epoch in (0, 0, 1, 1):
+        trainer.current_epoch = epoch
+        batch = next(trainer.dataloader_train)
+        mine, theirs = (t.train_step(batch)["loss"] for t in (trainer, stock))
+        assert mine == pytest.approx(theirs, abs=1e-6)
+    for a, b in zip(trainer.network.parameters(), stock.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_without_contrast_it_is_a_mean_teacher_with_cross_entropy(make_dataset):
+    """Also after the warm-up, where the memory is still filled."""
+    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "contrast_weight": 0.0}))
+    labeled, unlabeled = batch_of(trainer)
+    before = weights(trainer.auxiliary["head"])
+    terms = trainer.losses(labeled, unlabeled)
+    assert terms["contrast"].item() == 0.0 and trainer.auxiliary["memory"].counts.sum() > 0
+    outputs, (student, *_) = trainer.forward_joint(labeled.image, unlabeled.strong)
+    target = trainer.auxiliary["teacher"](unlabeled.weak).softmax(1)
+    error = F.cross_entropy(student, target, reduction="none")[:, None]
+    assert terms["consistency"].item() == pytest.approx(0.25 * error[unlabeled.valid].mean().item(), rel=1e-5)
+    assert terms["supervised"].item() == pytest.approx(trainer.loss(outputs, labeled.target).item(), rel=1e-5)
+    trainer.train_step(next(trainer.dataloader_train))
+    assert same_weights(before, weights(trainer.auxiliary["head"]))
+
+
+def test_warm_up_leaves_the_head_alone_and_its_last_epoch_fills_the_memory(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={"warmup_epochs": 2}, training={**SHORT, "num_epochs": 4})
+    head, memory = weights(trainer.auxiliary["head"]), trainer.auxiliary["memory"]
+    for epoch, filled in ((0, False), (1, True)):
+        trainer.current_epoch = epoch
+        labeled, unlabeled = batch_of(trainer)
+        trainer.step, trainer.monitor = 0, Monitor(trainer.device, trainer.targets)
+        terms = trainer.losses(labeled, unlabeled)
+        assert 0 <= trainer.monitor.epoch_means()["purity"] <= 1
+        assert terms["contrast"].item() == 0.0 and not terms["contrast"].requires_grad
+        trainer.train_step(next(trainer.dataloader_train))
+        assert same_weights(head, weights(trainer.auxiliary["head"]))
+        assert (memory.counts.sum() > 0) == filled
+    trainer.current_epoch = 2
+    trainer.train_step(next(trainer.dataloader_train))
+    assert not same_weights(head, weights(trainer.auxiliary["head"]))
+
+
+def test_cross_entropy_alone_by_option(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={"supervised_loss": "ce"})
+    labeled, unlabeled = batch_of(trainer)
+    outputs, _ = trainer.forward_joint(labeled.image, unlabeled.strong)
+    factors = trainer.loss.weight_factors
+    expected = sum(
+        w * F.cross_entropy(o, t[:, 0].long()) for w, o, t in zip(factors, outputs, labeled.target, strict=True)
+    )
+    assert trainer.losses(labeled, unlabeled)["supervised"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+# ---- options
+
+
+def test_keys_by_the_student_are_the_detached_queries(make_dataset):
+    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "key_encoder": "student"}))
+    labeled, unlabeled = batch_of(trainer)
+    patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
+    for parameter in trainer.auxiliary["teacher_head"].parameters():
+        parameter.data.fill_(math.nan)
+    trainer.contrast(patches)
+    queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches.images())
+    memory = trainer.auxiliary["memory"]
+    for k in range(3):
+        kept = queries[patches.valid & (patches.classes == k)]
+        torch.testing.assert_close(memory.keys[k, : len(kept)], kept.detach())
+
+
+def test_anchors_alone_as_queries(make_dataset):
+    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "queries": "anchor"}))
+    embedded = []
+    embed = trainer.embed
+    trainer.embed = lambda network, head, images: embedded.append(images) or embed(network, head, images)
+    labeled, unlabeled = batch_of(trainer)
+    trainer.losses(labeled, unlabeled)["contrast"].backward()
+    assert [len(x) for x in embedded] == [3, 63]  # anchors with gradient, then a key of every patch
+    assert trainer.auxiliary["memory"].counts.sum() > 3
+
+
+def test_confidence_by_the_student(make_dataset):
+    chosen = {}
+    dataset = make_dataset()
+    for source in ("teacher", "student"):
+        trainer = started(dataset, hyperparameters={**NOW, "confidence_source": source})
+        labeled, unlabeled = batch_of(trainer)
+        for layer in trainer.network.decoder.seg_layers:
+            layer.weight.data.zero_()
+            layer.bias.data.copy_(torch.tensor([0.0, 0.0, 50.0]))  # class 2 everywhere
+        labeled.target[0][:] = 0
+        patches = trainer.sample_patches(labeled, unlabeled, torch.zeros(2, 3, 16, 16, 16))
+        chosen[source] = patches.valid.view(3, 21).any(1).tolist()
+    assert chosen == {"teacher": [True, False, False], "student": [True, False, True]}
+
+
+def test_purity_tells_right_from_wrong_predictions(make_dataset):
+    trainer = started(make_dataset())
+    labeled, _ = batch_of(trainer)
+    truth = F.one_hot(labeled.target[0][:, 0].long(), 3).movedim(-1, 1).float()
+    for shift, low, high in ((0, 1.0, 1.0), (1, 0.0, 0.4)):
+        trainer.monitor = Monitor(trainer.device, trainer.targets)
+        logits = 20 * truth.roll(shift, 1)  # the right class, or the next one
+        trainer.forward = lambda network, images, logits=logits: logits
+        trainer.observe_purity(labeled)
+        assert low <= trainer.monitor.epoch_means()["purity"] <= high
+
+
+def test_monitors(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={"warmup_epochs": 0, "min_keys": 2})
+    trainer.monitor = Monitor(trainer.device, trainer.targets)
+    trainer.train_step(next(trainer.dataloader_train))
+    means = trainer.monitor.epoch_means()
+    memory = trainer.auxiliary["memory"]
+    assert [means[f"count_keys_{k}"] for k in range(3)] == memory.counts.tolist()
+    statistics = memory.statistics()[0]
+    assert [means[f"mean_norm_{k}"] for k in range(3)] == pytest.approx(statistics.norm(dim=1).tolist())
+    assert -1 <= means["mean_cosine"] <= 1 and 0 <= means["purity"] <= 1 and means["count_candidates"] > 0
+    assert means["weight_covariance"] == 0.0 and means["weight_contrast"] == pytest.approx(0.2)
+    assert means["loss_contrast"] > 0

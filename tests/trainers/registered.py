@@ -1,0 +1,53 @@
+"""Every registered trainer as nnU-Net finds it, and settings that keep it small. A new trainer joins by registering."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_ssl.external import nnunet_ssl_trainers
+from tests.running import make_trainer
+
+NAMES = nnunet_ssl_trainers.NAMES
+
+IGNORE = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
+REGIONS = {"background": 0, "whole": (1, 2), "box": 2}
+KINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "2d": ({}, "2d"),
+    "3d": ({}, "3d_fullres"),
+    "anisotropic": ({"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}, "3d_fullres"),
+    "ignore label, two channels": ({"labels": IGNORE, "channels": 2, "mask_normalization": True}, "2d"),
+    "regions": ({"labels": {**REGIONS, "ignore": 3}, "regions_class_order": (1, 2)}, "3d_fullres"),
+}
+"""Recipe of a tiny dataset and configuration, by name; the regions have an ignore label too."""
+REFUSED = {
+    "nnUNetTrainerSKCDF": {"regions": "does not support region-based training"},
+    "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
+}
+"""What a trainer refuses at construction, and what its message says."""
+
+# By the beginning of a name; presets have the settings of their method and those of their own entry.
+SMALL: dict[str, dict[str, Any]] = {
+    "nnUNetTrainerPLGCL": {"min_keys": 2, "memory_size": 64, "embedding_size": 16, "warmup_epochs": 1},
+    "nnUNetTrainerDKUXNet": {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4},
+    "nnUNetTrainerDKUXNet_paper": {"queries": 24},
+    "nnUNetTrainerLDC": {"pooled_size": 4, "projection_hidden": 8, "projection_size": 8},
+    "nnUNetTrainerCMAformer": {"transformer_layers": 1, "attention_heads": 2},
+    "nnUNetTrainerCMAformerSupervised": {},
+}
+CMAFORMER_LOSSES = ("nnUNetTrainerCMAformer", "nnUNetTrainerCMAformer_paper")
+
+
+def small(name: str) -> dict[str, Any]:
+    """Hyper-parameters that keep a step of this trainer short."""
+    settings: dict[str, Any] = {}
+    for beginning, values in SMALL.items():
+        if name.startswith(beginning):
+            settings |= values
+    return settings | (SMALL["nnUNetTrainerLDC"] if name in CMAFORMER_LOSSES else {})
+
+
+def make_registered(dataset: Path, name: str, configuration: str, **options: Any) -> Any:
+    """The trainer of that name, small; options are those of :func:`make_trainer`."""
+    options["hyperparameters"] = small(name) | options.get("hyperparameters", {})
+    return make_trainer(dataset, getattr(nnunet_ssl_trainers, name), configuration, **options)

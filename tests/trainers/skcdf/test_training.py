@@ -1,0 +1,275 @@
+"""SKCDF from end to end in process: kinds of data, switches, withheld labels, the checkpoint that predicts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle, write_pickle
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ssl import external
+from nnunet_ssl.architectures.skcdf import SKCDFNet
+from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.trainers import find_trainer
+from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
+from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
+from tests.running import FOLD, SHORT, make_trainer, same_weights, weights, write_split
+
+pytestmark = pytest.mark.usefixtures("no_figures")
+ONE = {**SHORT, "num_epochs": 1, "num_iterations_per_epoch": 2}
+TERMS = ("supervised", "unsupervised", "supervised_balanced", "unsupervised_balanced")
+IGNORE = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
+ANISOTROPIC = {"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}
+
+
+def table_of(trainer: nnUNetTrainerSKCDF) -> pd.DataFrame:
+    return pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
+
+
+@pytest.mark.parametrize(
+    "recipe, configuration",
+    [
+        ({}, "3d_fullres"),
+        ({}, "2d"),
+        ({"channels": 2}, "3d_fullres"),
+        (ANISOTROPIC, "3d_fullres"),
+        ({"patch_3d": (12, 12, 20)}, "3d_fullres"),  # a bottleneck of 3 x 3 x 5 voxels
+        ({"labels": IGNORE}, "3d_fullres"),
+        ({"labels": IGNORE}, "2d"),
+        ({"mask_normalization": True}, "3d_fullres"),
+        ({"residual": True}, "3d_fullres"),
+        ({"residual": True}, "2d"),
+    ],
+)
+def test_every_kind_of_dataset_trains(make_dataset, recipe, configuration):
+    trainer = make_trainer(make_dataset(**recipe), nnUNetTrainerSKCDF, configuration, training=ONE)
+    trainer.initialize()
+    before = weights(trainer.network)
+    trainer.run_training()
+    assert not same_weights(before, weights(trainer.network))
+    assert type(trainer.network.encoder).__name__.startswith("Residual") == recipe.get("residual", False)
+    table = table_of(trainer)
+    assert all(table[f"loss_{name}"].gt(0).all() for name in TERMS)
+    # a Dice of at most 1 at every resolution, plus cross-entropy
+    assert table["loss_supervised"].lt(10).all() and "WARNING" not in Path(trainer.log_file).read_text()
+
+
+def test_all_cases_labelled_and_a_small_unlabelled_batch(make_dataset):
+    hyperparameters = {"unlabeled_batch_size": 1, "context_samples": 1}
+    trainer = make_trainer(
+        make_dataset(), nnUNetTrainerSKCDF, fold="all", training=ONE, hyperparameters=hyperparameters
+    )
+    trainer.run_training()
+    assert all(table_of(trainer)[f"loss_{name}"].gt(0).all() for name in TERMS)
+
+
+class NoDeepSupervision(nnUNetTrainerSKCDF):
+    def set_up(self) -> None:
+        super().set_up()
+        self.enable_deep_supervision = False
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_trains_without_deep_supervision(make_dataset, configuration):
+    trainer = make_trainer(make_dataset(), NoDeepSupervision, configuration, training=ONE)
+    trainer.run_training()
+    assert math.isfinite(trainer.logger.get_value("train_losses", -1))
+    # the coarser heads have no part, and the transfer between the decoders leaves the labelled one alone
+    frozen = [n for n, p in trainer.network.named_parameters() if not p.requires_grad]
+    assert len(frozen) == 4 and all(".seg_layers.0." in n for n in frozen)
+
+
+SWITCHES = [
+    {"decoupling": False},
+    {"complementarity": False},
+    {"balanced_heads": False},
+    {"decoupling": False, "complementarity": False, "balanced_heads": False},
+    {"decoupling": False, "balanced_heads": False},
+    {"inference_decoder": "labeled"},
+    {"auxiliary_dice_offset": False},
+    {"self_heads": "merged", "attention_heads": 3, "context_samples": None, "attention_dropout": 0.0},
+    {"token_map": "xavier", "channel_dropout": 0.5},
+    *({"transfer_order": order} for order in ("none", *TRANSFER_ORDERS)),
+]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_every_switch_trains_and_its_checkpoint_is_rebuilt_from_the_plans(make_dataset, switches):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerSKCDF, training=ONE, hyperparameters=switches)
+    trainer.run_training()
+    names = TERMS if switches.get("balanced_heads", True) else TERMS[:2]
+    columns = {c.removeprefix("loss_") for c in table_of(trainer) if c.startswith("loss_")}
+    assert columns == set(names) and all(table_of(trainer)[f"loss_{name}"].gt(0).all() for name in names)
+    network, checkpoint = rebuilt(trainer)
+    network.load_state_dict(checkpoint["network_weights"], strict=True)
+    x = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(x), trainer.network.eval()(x)[0])
+    wanted = "labeled" if switches.get("inference_decoder") == "labeled" or not network.decoupling else "unlabeled"
+    assert network.decoder is network.decoders[wanted]
+
+
+def rebuilt(trainer: nnUNetTrainerSKCDF) -> tuple[SKCDFNet, dict]:
+    """The network as nnU-Net builds it for prediction, from the plans in the results folder alone."""
+    plans = PlansManager(load_json(str(Path(trainer.output_folder_base, "plans.json"))))
+    configuration = plans.get_configuration(trainer.configuration_name)
+    torch.manual_seed(99)
+    network = type(trainer).build_network_architecture(plans, configuration, 1, 3, enable_deep_supervision=False)
+    return network, torch.load(Path(trainer.output_folder, "checkpoint_final.pth"), weights_only=False)
+
+
+def test_the_settings_block_shapes_the_network(make_dataset):
+    dataset = make_dataset(preprocess=False)
+    settings = {"attention_heads": 3, "decoupling": False, "balanced_heads": False, "inference_decoder": "labeled"}
+    plain, shaped = (make_trainer(dataset, nnUNetTrainerSKCDF, hyperparameters=values) for values in (None, settings))
+    networks = []
+    for trainer in (plain, shaped):
+        manager = trainer.plans_manager
+        networks.append(trainer.build_network_architecture(manager, manager.get_configuration("3d_fullres"), 1, 3))
+    first, second = networks
+    assert first.complementarity.local_attention.query.out_features == 2 * 8
+    assert second.complementarity.local_attention.query.out_features == 3 * 8
+    assert list(second.decoders) == ["labeled"] and second.labeled_decoder.auxiliary_head is None
+    with pytest.raises(RuntimeError, match="Missing key|size mismatch"):
+        second.load_state_dict(first.state_dict())
+    # and the options that change no shape
+    others = (
+        {"complementarity": False},
+        {
+            "channel_dropout": 0.3,
+            "attention_dropout": 0.2,
+            "context_samples": 1,
+            "token_map": "xavier",
+            "self_heads": "merged",
+        },
+    )
+    without, other = (
+        trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 3)
+        for trainer in (make_trainer(dataset, nnUNetTrainerSKCDF, hyperparameters=values) for values in others)
+    )
+    assert without.complementarity is None
+    for network, values in ((first, (0.0, 0.1, 2, 2)), (other, (0.3, 0.2, 1, 1))):
+        attention = network.complementarity
+        for block in (attention.local_attention, attention.global_attention):
+            found = (network.channel_dropout, block.dropout, attention.max_context, block.self_heads)
+            assert found == values
+            assert torch.equal(block.token_map.weight, torch.eye(len(block.token_map.weight))) == (network is first)
+    # a length variant reads the settings of its trainer
+    variant = find_trainer("nnUNetTrainerSKCDF_3epochs")
+    assert variant.settings_of(shaped.plans_manager.plans).hyperparameters == shaped.hyperparameters
+
+
+@pytest.mark.parametrize("decoder, other", [("unlabeled", "labeled"), ("labeled", "unlabeled")])
+def test_nnunet_predicts_with_one_decoder_and_its_main_head_alone(make_dataset, monkeypatch, decoder, other):
+    monkeypatch.setenv("nnUNet_extTrainer", next(iter(external.__path__)))
+    trainer = make_trainer(
+        make_dataset(), nnUNetTrainerSKCDF, training=ONE, hyperparameters={"inference_decoder": decoder}
+    )
+    trainer.run_training()
+    image = np.random.default_rng(0).normal(size=(1, 20, 22, 18)).astype(np.float32)
+
+    def predict() -> torch.Tensor:
+        predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, use_mirroring=False)
+        predictor.initialize_from_trained_model_folder(trainer.output_folder_base, (0,))
+        assert type(predictor.network) is SKCDFNet
+        return predictor.predict_logits_from_preprocessed_data(torch.from_numpy(image)).clone()
+
+    before = predict()
+    file = Path(trainer.output_folder, "checkpoint_final.pth")
+    checkpoint = torch.load(file, weights_only=False)
+    state = checkpoint["network_weights"]
+    for name in state:
+        if name.startswith(f"decoders.{other}.") or "auxiliary_head" in name:
+            state[name] += torch.randn_like(state[name])
+    torch.save(checkpoint, file)
+    assert torch.equal(predict(), before)
+    state[f"decoders.{decoder}.unet_decoder.seg_layers.1.bias"] += torch.tensor([0.0, 1.0, 0.0])
+    torch.save(checkpoint, file)
+    torch.testing.assert_close(predict()[1], before[1] + 1, atol=0.01, rtol=0)  # nnU-Net adds up in half precision
+
+
+def test_garbage_in_place_of_withheld_labels_changes_no_weight(make_dataset):
+    dataset = make_dataset()
+    write_split(dataset)
+
+    def train() -> nnUNetTrainerSKCDF:
+        trainer = make_trainer(dataset, nnUNetTrainerSKCDF, split="n2")
+        trainer.run_training()
+        return trainer
+
+    clean = train()
+    for case in FOLD.unlabeled:
+        folder = dataset / "nnUNetPlans_3d_fullres"
+        (folder / f"{case}_seg.b2nd").write_bytes(b"garbage")
+        properties = load_pickle(str(folder / f"{case}.pkl"))
+        write_pickle(properties | {"class_locations": {1: np.full((5, 4), 10**6)}}, str(folder / f"{case}.pkl"))
+        (dataset / "gt_segmentations" / f"{case}.nii.gz").write_bytes(b"garbage")
+    (dataset / "class_counts_ssl.json").unlink()  # counted again
+    garbled = train()
+    assert same_weights(weights(clean.network), weights(garbled.network))
+    assert clean.logger.get_value("train_losses", None) == garbled.logger.get_value("train_losses", None)
+    counted = load_json(str(dataset / "class_counts_ssl.json"))["nnUNetPlans_3d_fullres"]
+    assert sorted(counted) == FOLD.labeled
+
+
+def test_regions_are_refused_before_anything_is_written(make_dataset):
+    dataset = make_dataset(
+        preprocess=False, labels={"background": 0, "whole": (1, 2), "box": 2}, regions_class_order=(1, 2)
+    )
+    with pytest.raises(NotImplementedError, match="nnUNetTrainerSKCDF does not support region-based training"):
+        make_trainer(dataset, nnUNetTrainerSKCDF)
+    results = dataset.parents[1] / "nnUNet_results"
+    assert not results.exists() or not list(results.iterdir())
+
+
+@pytest.mark.parametrize("variable, compiled", [(None, False), ("f", False), ("t", True)])
+def test_compiles_only_when_told(make_dataset, monkeypatch, variable, compiled):
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerSKCDF)
+    trainer.device = torch.device("cuda")
+    if variable is None:
+        monkeypatch.delenv("nnUNet_compile", raising=False)
+    else:
+        monkeypatch.setenv("nnUNet_compile", variable)
+    assert trainer._do_i_compile() == compiled
+
+
+def test_nothing_is_counted_without_balanced_heads(make_dataset):
+    dataset = make_dataset()
+    trainer = make_trainer(dataset, nnUNetTrainerSKCDF, hyperparameters={"balanced_heads": False})
+    trainer.run_training()
+    assert "Voxels per class" not in Path(trainer.log_file).read_text()
+    assert not list(dataset.glob("class_counts_ssl*"))
+
+
+def test_pretrained_weights_of_another_number_of_classes(make_dataset, tmp_path):
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    dataset = make_dataset()
+    trainer = make_trainer(dataset, nnUNetTrainerSKCDF)
+    trainer.initialize()
+    manager = trainer.plans_manager
+    source = trainer.build_network_architecture(manager, trainer.configuration_manager, 1, 5)
+    torch.save({"network_weights": source.state_dict()}, tmp_path / "five.pth")
+    heads = [p.clone() for n, p in trainer.network.named_parameters() if ".seg_layers." in n]
+    load_pretrained_weights(trainer.network, str(tmp_path / "five.pth"))
+    assert torch.equal(trainer.network.encoder.stages[0][0].convs[0].conv.weight,
+                       source.encoder.stages[0][0].convs[0].conv.weight)  # fmt: skip
+    assert len(heads) > 4
+    assert same_weights(heads, [p for n, p in trainer.network.named_parameters() if ".seg_layers." in n])
+
+
+def test_unusable_settings_are_refused(make_dataset):
+    dataset = make_dataset(preprocess=False)
+    wrong = {"transfer_order": "D->H", "transfer_decay": 1.1, "attention_heads": 0, "decoupling": "yes", "omega": 1}
+    with pytest.raises(SemiSupervisedError) as error:
+        make_trainer(dataset, nnUNetTrainerSKCDF, hyperparameters=wrong)
+    assert all(name in str(error.value) for name in wrong)
+    assert "'none', 'D', 'H->D', 'D->H->H', 'H->H->D', 'H->D->H'" in str(error.value)
+    with pytest.raises(NotImplementedError, match="does not support cascade stages"):
+        make_trainer(dataset, nnUNetTrainerSKCDF, "3d_cascade_fullres")

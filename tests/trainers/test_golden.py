@@ -1,0 +1,58 @@
+"""The terms of every trainer's first five steps are those on record: what restructures code changes no loss.
+
+Where a change of behaviour is meant: ``python -m pytest -n 0 tests/trainers/test_golden.py --record`` writes the file
+anew, and its diff shows which terms changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainers.registered import KINDS, NAMES, REFUSED, make_registered
+from tests.trainers.stepping import steps
+
+FILE = Path(__file__).with_name("golden.json")
+STEPS = 5
+TRAINING = {"num_epochs": 3, "num_iterations_per_epoch": 2, "seed": 1}
+"""No optimiser: each trainer's own."""
+
+
+def tolerance(recorded_on: str) -> float:
+    """Relative; other vector instructions of the CPU round otherwise, which reaches 5e-6 after five steps."""
+    return 1e-6 if recorded_on == torch.backends.cpu.get_cpu_capability() else 1e-4
+
+
+def run(ready_dataset, name: str, kind: str) -> list[dict[str, float]]:
+    recipe, configuration = KINDS[kind]
+    trainer = make_registered(ready_dataset(**recipe), name, configuration, split="n2", training=TRAINING)
+    return list(steps(trainer, STEPS))
+
+
+def write(golden: dict) -> None:
+    """One line per step, for the sake of diffs."""
+    text = json.dumps(golden, separators=(",\n", ": "))
+    FILE.write_text(re.sub(r'(?<=[^}]),\n(?="(total|loss|weight))', ", ", text) + "\n")
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k in ("2d", "3d", "ignore label, two channels", "regions")])
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_of_the_first_five_steps(ready_dataset, record, name, kind):
+    if kind in REFUSED.get(name, {}):
+        pytest.skip(f"{name} refuses {kind}")
+    found = run(ready_dataset, name, kind)
+    golden = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    if record:
+        golden["cpu"] = torch.backends.cpu.get_cpu_capability()
+        golden.setdefault(name, {})[kind] = found
+        write(golden)
+        return
+    expected, relative = golden[name][kind], tolerance(golden["cpu"])
+    terms = [{key for key in row if not key.startswith("weight_")} for row in (*found, *expected)]
+    assert terms[:STEPS] == terms[STEPS:]
+    for step, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert {k: mine.get(k) for k in theirs} == pytest.approx(theirs, rel=relative, abs=1e-9), f"step {step}"

@@ -1,0 +1,81 @@
+"""Checkpoints of earlier versions of this package load, continue and predict as they did, for every trainer.
+
+``python -m pytest -n 0 tests/trainers/test_old_checkpoints.py --record`` writes the checkpoints of trainers that have
+none; to drop what an earlier version wrote is to break its users' training runs, so the others stay.
+"""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ssl.external import nnunet_ssl_trainers
+from tests.trainers.registered import NAMES, make_registered
+from tests.trainers.stepping import steps
+from tests.trainers.test_golden import TRAINING, tolerance
+
+FOLDER = Path(__file__).with_name("old_checkpoints")
+SMALLER = {"queries": 4, "group_sizes": [2, 1, 1], "layers_per_level": 1, "kmax_levels": [1]}
+"""For DKUXNet, so that the files stay small."""
+
+
+def logits(name: str, checkpoint: dict[str, Any]) -> torch.Tensor:
+    """Of one patch, with the network that nnU-Net builds for prediction from the checkpoint alone."""
+    init = checkpoint["init_args"]
+    plans = PlansManager(init["plans"])
+    network = getattr(nnunet_ssl_trainers, name).build_network_architecture(
+        plans, plans.get_configuration(init["configuration"]), 1, 3, enable_deep_supervision=False
+    )
+    network.load_state_dict(checkpoint["network_weights"], strict=True)
+    patch = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return network.eval()(patch)
+
+
+def make(dataset: Path, name: str, seed: int) -> Any:
+    smaller = SMALLER if name.startswith("nnUNetTrainerDKUXNet") else {}
+    return make_registered(dataset, name, "2d", split="n2", training=TRAINING, hyperparameters=smaller, seed=seed)
+
+
+def continued(dataset: Path, name: str, file: Path) -> dict[str, float]:
+    trainer = make(dataset, name, seed=9)
+    trainer.load_checkpoint(str(file))
+    assert trainer.current_epoch == 2
+    return next(steps(trainer, 1))
+
+
+def write(dataset: Path, name: str, file: Path) -> None:
+    """One compressed file: the checkpoint after four steps, the fifth, and the logits of a patch."""
+    trainer = make(dataset, name, seed=0)
+    list(steps(trainer, 4))
+    trainer.save_checkpoint(str(file))
+    checkpoint = torch.load(file, weights_only=False)
+    content = {
+        "checkpoint": checkpoint,
+        "next": continued(dataset, name, file),
+        "logits": logits(name, checkpoint),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+    FOLDER.mkdir(exist_ok=True)
+    with lzma.open(FOLDER / f"{name}.pth.xz", "wb") as compressed:
+        torch.save(content, compressed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checkpoint_of_an_earlier_version(ready_dataset, tmp_path, record, name):
+    dataset, stored = ready_dataset(features=(2, 4, 4)), FOLDER / f"{name}.pth.xz"
+    if record and not stored.exists():
+        write(dataset, name, tmp_path / "new.pth")
+    with lzma.open(stored) as compressed:
+        content = torch.load(compressed, weights_only=False)
+    file = tmp_path / "old.pth"
+    torch.save(content["checkpoint"], file)
+    relative = tolerance(content["cpu"])
+    torch.testing.assert_close(logits(name, content["checkpoint"]), content["logits"], rtol=relative, atol=1e-5)
+    after = continued(dataset, name, file)
+    assert {k: after.get(k) for k in content["next"]} == pytest.approx(content["next"], rel=relative, abs=1e-9)
