@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_ssl.whole_files import whole_file
+from nnunet_ssl.system.whole_files import whole_file
 
 
 def write_atomically(checkpoint: dict[str, Any], filename: str) -> None:

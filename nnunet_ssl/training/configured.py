@@ -17,7 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.errors import INSTALL, complain
-from nnunet_ssl.processes import EndsWithParent
+from nnunet_ssl.system.processes import EndsWithParent
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import random_state, seed_everything, set_random_state, write_atomically
 from nnunet_ssl.training.network import freeze_unused_heads

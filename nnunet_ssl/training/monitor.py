@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from nnunet_ssl.system.whole_files import whole_file
 from nnunet_ssl.training.distributed import is_distributed
-from nnunet_ssl.whole_files import whole_file
 
 PREFIX = "ssl/"  # of the keys in nnU-Net's logger, one group in Weights & Biases
 LOSS, WEIGHT, COUNT = "loss_", "weight_", "count_"

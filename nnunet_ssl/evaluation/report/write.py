@@ -16,8 +16,8 @@ from nnunet_ssl.evaluation.report.published import PATH, read_published
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.subjects import read_subjects
 from nnunet_ssl.evaluation.report.tables import make_tables
+from nnunet_ssl.system.whole_files import write_whole
 from nnunet_ssl.trainers import CONTROL
-from nnunet_ssl.whole_files import write_whole
 
 METRICS = ("dice", "hd95")
 
