@@ -88,6 +88,13 @@ def test_the_lock_goes_with_an_error_and_blocks_nest(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_where_the_folder_belongs_is_left_to_nnunet(tmp_path):
+    (tmp_path / "fold_0").touch()
+    refuse_if_running(str(tmp_path / "fold_0"))
+    with pytest.raises(FileExistsError), alone_in(str(tmp_path / "fold_0")):
+        pass
+
+
 def test_process_ids_are_used_again(tmp_path):
     """A living process has the id, but it started at another time."""
     write_lock(tmp_path, pid=os.getppid(), started=1.0)
