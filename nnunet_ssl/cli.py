@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from nnunet_ssl import __version__
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.system_errors import find_failure
+from nnunet_ssl.system.failures import find_failure
 
 COMMANDS = {
     "path": "print the value for nnUNet_extTrainer, so that nnU-Net finds the trainers",

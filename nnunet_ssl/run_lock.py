@@ -28,8 +28,8 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from torch import distributed as dist
 
 from nnunet_ssl.errors import SemiSupervisedError, complain
-from nnunet_ssl.system_errors import system_errors
-from nnunet_ssl.whole_files import remove_unfinished
+from nnunet_ssl.system.failures import system_errors
+from nnunet_ssl.system.whole_files import remove_unfinished
 
 LOCK = "training.lock"
 BEAT = 20.0  # seconds between two signs of life

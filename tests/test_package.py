@@ -89,10 +89,11 @@ def test_the_unpacked_wheel_works_from_another_working_directory(wheel, tmp_path
 
 MAY_KNOW = {
     "errors": set(),
+    "system": {"errors"},
     "losses": set(),
     "architectures": set(),
-    "data": {"errors"},
-    "training": {"data", "losses", "errors"},
+    "data": {"errors", "system"},
+    "training": {"data", "losses", "errors", "system"},
     "trainers": {"training", "losses", "architectures", "data", "errors"},
 }
 # folders within evaluation

@@ -22,7 +22,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
-from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.system.failures import raise_failure
 
 CHUNK = 1 << 20
 GIPL_HEADER = 256  # bytes

@@ -15,8 +15,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.errors import SemiSupervisedError, complain
-from nnunet_ssl.system_errors import raise_failure
-from nnunet_ssl.whole_files import write_whole
+from nnunet_ssl.system.failures import raise_failure
+from nnunet_ssl.system.whole_files import write_whole
 
 FINGERPRINT = "dataset_fingerprint.json"
 DATASET_NAME = re.compile(r"Dataset\d+_[^/\\]+")

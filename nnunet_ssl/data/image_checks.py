@@ -17,7 +17,7 @@ from nnunet_ssl.data.file_damage import find_damage
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure, one_line
 from nnunet_ssl.data.workers import Workers
 from nnunet_ssl.errors import complain
-from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.system.failures import raise_failure
 
 NATURAL_IMAGES = "NaturalImage2DIO"  # nnU-Net's reader of PNG, BMP and TIFF; all channels in one file
 

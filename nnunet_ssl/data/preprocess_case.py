@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.data.unlabeled_store import FOLDER, RECORD, publish
-from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.system.failures import raise_failure
 
 CONFIGURATION_KEYS = (
     "preprocessor_name",

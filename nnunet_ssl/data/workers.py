@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from nnunet_ssl.errors import complain
-from nnunet_ssl.processes import end_with_parent
+from nnunet_ssl.system.processes import end_with_parent
 
 T = TypeVar("T")
 PATIENCE = 10  # seconds for a terminated process to end

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from nnunet_ssl.demo.options import CONTROL
 from nnunet_ssl.demo.results import Scores
-from nnunet_ssl.whole_files import whole_file
+from nnunet_ssl.system.whole_files import whole_file
 
 COLORS = ("#F0E442", "#56B4E9", "#00B07C", "#E58BC0")  # told apart with every kind of colour vision
 ERROR_COLOR = "#FF3B30"

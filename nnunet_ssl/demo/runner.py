@@ -22,8 +22,8 @@ from nnunet_ssl.demo.plan import shrink_plans
 from nnunet_ssl.demo.steps import Step, environment, preprocessing_steps, training_steps
 from nnunet_ssl.demo.synthetic import STANDARD_SIZES, write_dataset
 from nnunet_ssl.errors import complain
-from nnunet_ssl.processes import guarded
-from nnunet_ssl.system_errors import raise_failure, system_errors
+from nnunet_ssl.system.failures import raise_failure, system_errors
+from nnunet_ssl.system.processes import guarded
 
 STATE = "demo.json"  # finished steps
 MADE_BY = "nnunet_ssl demo"  # stands in it, for other programs have a demo.json too

@@ -19,7 +19,7 @@ from numpy.random import Generator
 from nnunet_ssl.data.file_damage import find_damage
 from nnunet_ssl.demo.anatomy import ORGANS, draw_patient
 from nnunet_ssl.demo.appearance import CHOSEN, EVERYDAY, Quality, draw_image
-from nnunet_ssl.system_errors import system_errors
+from nnunet_ssl.system.failures import system_errors
 
 FIELD_OF_VIEW = np.array((200.0, 152.0, 164.0))  # millimetres along x, y, z
 SPACING = np.array((6.1, 5.9, 6.1))

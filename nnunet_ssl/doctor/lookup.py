@@ -17,7 +17,7 @@ from nnunet_ssl.discovery import VARIABLE
 from nnunet_ssl.doctor.environment import EXPORT
 from nnunet_ssl.doctor.report import OK, WRONG, Finding
 from nnunet_ssl.errors import INSTALL
-from nnunet_ssl.processes import lifeline
+from nnunet_ssl.system.processes import lifeline
 from nnunet_ssl.trainers import TRAINERS
 
 TIMEOUT = 600  # seconds; the modules of other people's directories are imported too

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nnunet_ssl.errors import INSTALL, complain
-from nnunet_ssl.whole_files import whole_file
+from nnunet_ssl.system.whole_files import whole_file
 
 CHECKPOINT_VERSION = 1
 

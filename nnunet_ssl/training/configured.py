@@ -18,8 +18,8 @@ from nnunet_ssl.data.shown_classes import unlearnable
 from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.data.usable_data import refuse_unusable_data
 from nnunet_ssl.errors import complain
-from nnunet_ssl.processes import EndsWithParent
-from nnunet_ssl.run_lock import alone_in, refuse_if_trained_elsewhere
+from nnunet_ssl.system.processes import EndsWithParent
+from nnunet_ssl.system.run_lock import alone_in, refuse_if_trained_elsewhere
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import (
     CHECKPOINT_VERSION,

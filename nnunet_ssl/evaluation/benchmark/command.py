@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import psutil
 
 from nnunet_ssl.evaluation.benchmark.resources import Peak
-from nnunet_ssl.processes import GRACE, guarded
+from nnunet_ssl.system.processes import GRACE, guarded
 
 PERIOD = 0.5  # seconds between two looks at the memory
 SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGINT)

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from nnunet_ssl.processes import GRACE, guarded
+from nnunet_ssl.system.processes import GRACE, guarded
 
 
 class JobCommand:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_ssl.data.folders import write_json
 from nnunet_ssl.errors import complain
-from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.system.failures import raise_failure
 
 VERSION = 1
 MANIFEST_FILE = "manifest.json"

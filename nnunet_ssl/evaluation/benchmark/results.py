@@ -11,7 +11,7 @@ import torch
 from nnunetv2.paths import nnUNet_results
 
 from nnunet_ssl.evaluation.benchmark.jobs import Job
-from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.training.settings import BLOCK
 
 CHECKPOINT = "checkpoint_final.pth"  # never the best one: it was chosen on the validation cases

@@ -19,7 +19,7 @@ from nnunet_ssl.evaluation.report.subjects import read_subjects
 from nnunet_ssl.evaluation.report.tables import NUMBERS, make_tables
 from nnunet_ssl.evaluation.report.text_tables import NUMBER, TextTable
 from nnunet_ssl.trainers import CONTROL
-from nnunet_ssl.whole_files import write_whole
+from nnunet_ssl.system.whole_files import write_whole
 
 METRICS = ("dice", "hd95")
 

@@ -13,7 +13,7 @@ from nnunet_ssl.evaluation.scoring.grid import grid_difference
 from nnunet_ssl.evaluation.scoring.label_file import read_label_file, unknown_labels, values_in
 from nnunet_ssl.evaluation.scoring.labels import Labels
 from nnunet_ssl.evaluation.scoring.scores import Row, score_classes
-from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.system.failures import raise_failure
 
 LEFT_OUT = -1  # stands for the ignore label in both arrays; in no class
 

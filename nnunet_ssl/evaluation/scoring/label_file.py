@@ -11,7 +11,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_ssl.data.file_damage import find_damage
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.evaluation.scoring.grid import Grid, grid_of, spacing_problem
-from nnunet_ssl.system_errors import raise_failure
+from nnunet_ssl.system.failures import raise_failure
 
 SHOWN = 5  # unknown labels that a message names
 

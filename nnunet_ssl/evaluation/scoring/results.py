@@ -22,7 +22,7 @@ from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.aggregate import mean_over_classes, summarize
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS, METRICS, definitions
 from nnunet_ssl.evaluation.scoring.markdown import render
-from nnunet_ssl.whole_files import whole_file
+from nnunet_ssl.system.whole_files import whole_file
 
 VERSION = 1
 STEM = "evaluation"

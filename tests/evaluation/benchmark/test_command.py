@@ -16,7 +16,7 @@ import pytest
 from nnunet_ssl.evaluation.benchmark import command
 from nnunet_ssl.evaluation.benchmark.command import Interrupted, run_command
 from nnunet_ssl.evaluation.benchmark.resources import Peak
-from nnunet_ssl.processes import guarded
+from nnunet_ssl.system.processes import guarded
 from tests.waiting import gone, until
 
 # a command with a child of its own, both of which write down who they are and then wait; the child ignores SIGTERM

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_ssl import run_lock
+from nnunet_ssl.system import run_lock
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.run_lock import LOCK, alone_in, refuse_if_running
+from nnunet_ssl.system.run_lock import LOCK, alone_in, refuse_if_running
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from tests.running import make_trainer
@@ -86,6 +86,13 @@ def test_the_lock_goes_with_an_error_and_blocks_nest(tmp_path):
         assert (tmp_path / LOCK).exists()
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_the_folder_belongs_is_left_to_nnunet(tmp_path):
+    (tmp_path / "fold_0").touch()
+    refuse_if_running(str(tmp_path / "fold_0"))
+    with pytest.raises(FileExistsError), alone_in(str(tmp_path / "fold_0")):
+        pass
 
 
 def test_process_ids_are_used_again(tmp_path):

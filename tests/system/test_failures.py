@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.system_errors import SystemFailure, find_failure, system_errors
+from nnunet_ssl.system.failures import SystemFailure, find_failure, system_errors
 
 SAID = {
     errno.ENOSPC: "No space left in {folder}",

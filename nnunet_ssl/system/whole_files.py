@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from nnunet_ssl.system_errors import system_errors
+from nnunet_ssl.system.failures import system_errors
 
 TEMPORARY = re.compile(r".+\.[0-9a-f]{12}\.tmp")  # a name that `whole_file` made
 
