@@ -9,7 +9,6 @@ the plans copied from.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_ssl.data.folders import write_json
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.planning.small_network import FEATURES, with_small_network
 
 
@@ -57,7 +57,7 @@ def shrunk(plans: dict, configuration: str, patch: list[int], batch: int, featur
 def main() -> None:
     args = arguments()
     folder = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d))
-    plans = json.loads((folder / f"{args.p}.json").read_text())
+    plans = read_json(folder / f"{args.p}.json", dict)
     target = folder / f"{args.name}.json"
     write_json(str(target), shrunk(plans, args.c, args.patch, args.batch, args.features, args.name))
     print(f"Wrote {target}")

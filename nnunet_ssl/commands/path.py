@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from nnunet_ssl.discovery import VARIABLE, ext_trainer_value
 
@@ -13,4 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    print(ext_trainer_value(os.environ.get(VARIABLE)))
+    value = ext_trainer_value(os.environ.get(VARIABLE))
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(value) + b"\n")  # for the shell: no character of a path may be replaced
+    sys.stdout.buffer.flush()

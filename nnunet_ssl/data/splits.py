@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nnunet_ssl.data.folders import write_json
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
 SPLITS_FILE = "splits_ssl.json"
@@ -142,10 +143,9 @@ def read_splits(preprocessed_dataset_base: str) -> Splits:
     if not os.path.isfile(path):
         raise complain(f"There are no splits yet: {path} does not exist.", remedy=f"Run:\n{_command(dataset)}")
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise complain(f"{path} is not readable JSON ({error}).", remedy=remedy) from error
+        content = read_json(path)
+    except SemiSupervisedError as error:
+        raise complain(str(error), remedy=remedy) from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         found = content.get("version") if isinstance(content, dict) else None
         raise complain(

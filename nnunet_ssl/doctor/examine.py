@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.folders import load_plans, preprocessed_base
 from nnunet_ssl.data.recipes import check_complete
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS
-from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
+from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.installation import device_findings, installation_findings
 from nnunet_ssl.doctor.lookup import trainer_findings
@@ -46,7 +47,8 @@ def examine_dataset(
     name = os.path.basename(base)
     known: set[str] = set()
     try:
-        dataset = Dataset(base, plans_identifier, load_plans(base, plans_identifier), load_dataset_json(base))
+        plans = load_plans(base, plans_identifier)
+        dataset = Dataset(base, plans_identifier, plans, read_dataset_json(os.path.join(base, "dataset.json")))
         labeled = labeled_ids(dataset)
         known = {case for cases in labeled.values() for case in cases}
         check_complete(dataset.plans, os.path.join(base, f"{plans_identifier}.json"))

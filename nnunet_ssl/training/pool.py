@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.unlabeled import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.errors import complain
 
@@ -61,6 +61,6 @@ def _raw_cases(labeled_folder: str) -> list[str]:
     images = Path(nnUNet_raw, dataset.name, "imagesUn")
     if not images.is_dir():
         return []
-    ending = load_json(str(dataset / "dataset.json"))["file_ending"]
+    ending = read_dataset_json(str(dataset / "dataset.json"))["file_ending"]
     cases = get_identifiers_from_splitted_dataset_folder(str(images), ending)
     return [str(case) for case in cases if not case.startswith(".")]  # ._case_0000.nii.gz of macOS is no image

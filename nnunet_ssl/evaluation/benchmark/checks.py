@@ -13,12 +13,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.folders import dataset_id, existing_part, load_plans, preprocessed_base
 from nnunet_ssl.data.image_folder import list_images
 from nnunet_ssl.data.quiet import captured_output
 from nnunet_ssl.data.splits import SPLITS_FILE, Splits, fold_problems, read_splits, splits_path
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
-from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
+from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.report import WRONG, some
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
@@ -62,7 +63,7 @@ def examine(experiment: Experiment) -> Examined:
     try:
         found.base = preprocessed_base(experiment.dataset)
         found.plans = load_plans(found.base, experiment.plans)
-        found.dataset_json = load_dataset_json(found.base)
+        found.dataset_json = read_dataset_json(os.path.join(found.base, "dataset.json"))
     except SemiSupervisedError as error:
         found.problems.append(one_line(error))
         return found

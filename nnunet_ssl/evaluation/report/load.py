@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from nnunet_ssl.data import text_files
 from nnunet_ssl.errors import SemiSupervisedError, complain
-from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, RUNNING, job_id
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, MANIFEST_FILE, RUNNING, job_id
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS
 from nnunet_ssl.evaluation.scoring.results import read_rows
 
@@ -96,7 +97,7 @@ def load_benchmark(folder: str) -> Benchmark:
         SemiSupervisedError: no benchmark folder, no job in it, or evaluations in different units.
     """
     root = Path(folder)
-    manifest = read_json(root / "manifest.json")
+    manifest = _manifest(root / MANIFEST_FILE)
     records = {path.parent.name: read_json(path) for path in sorted((root / "jobs").glob("*/record.json"))}
     planned = {
         job_id(*(str(entry.get(key)) for key in JOB_KEYS)): entry
@@ -117,6 +118,14 @@ def load_benchmark(folder: str) -> Benchmark:
     columns = ["job", "scope", "plans", *JOB_KEYS, *COLUMNS]
     values = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     return Benchmark(root, manifest, jobs, values, sorted(records.keys() - planned.keys()) if planned else [])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Empty where there is none; the records alone do then."""
+    manifest: dict[str, Any] = text_files.read_json(path, dict) if os.path.lexists(path) else {}
+    if not isinstance(manifest.get("jobs", []), list) or not isinstance(manifest.get("datasets", []), list):
+        raise complain(f'{path} was not written by nnunet_ssl benchmark: "jobs" and "datasets" must be lists.')
+    return manifest
 
 
 def _read_job(
@@ -207,7 +216,7 @@ def _check_units(jobs: Iterable[Job]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON object, empty where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content: dict[str, Any] = text_files.read_json(path, dict)
+    except SemiSupervisedError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return content

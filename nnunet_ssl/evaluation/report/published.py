@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import Table
 
@@ -36,9 +38,9 @@ def read_published(path: Path = PATH) -> pd.DataFrame:
     """All reported numbers, text but for labeled, total and value.
 
     Raises:
-        OSError, ValueError: not readable, or other columns.
+        SemiSupervisedError, ValueError: not readable, or other columns.
     """
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    rows = pd.read_csv(io.StringIO(read_text(path)), dtype=str, keep_default_na=False)
     if list(rows.columns) != COLUMNS:
         raise ValueError(f"{path} has the columns {', '.join(rows.columns)}")
     for column in ("labeled", "total", "value"):

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 import nnunet_ssl
+from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.aggregate import mean_over_classes, summarize
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS, METRICS, definitions
@@ -133,7 +134,7 @@ def read_rows(path_csv: str) -> pd.DataFrame:
         SemiSupervisedError: another header, or a field that is no number.
     """
     try:
-        table = pd.read_csv(path_csv, dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.StringIO(read_text(path_csv)), dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas' errors of empty and of ragged files are ValueErrors
         raise complain(f"{path_csv} is no evaluation.csv: {error}") from error
     if (header := tuple(table.columns)) != COLUMNS:
