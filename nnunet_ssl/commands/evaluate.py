@@ -88,6 +88,8 @@ def read_cases(given: Sequence[str]) -> list[str]:
             raise complain(f'{given[0]} must hold a list of case ids: ["case_1", "case_2"].')
     else:
         cases = [line.strip() for line in read_text(given[0]).splitlines() if line.strip()]
+    if not cases:
+        raise complain(f"{given[0]} names no case.")
     return list(cases)
 
 

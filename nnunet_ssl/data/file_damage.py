@@ -36,6 +36,8 @@ def find_damage(path: str) -> str:
     Compressed TIFF is left to its reader, which does compare checksums where there are any.
     Does not raise, and keeps to itself what nibabel and tifffile print.
     """
+    if not has_unicode_name(path):
+        return "has a name, or lies in a folder, that is not UTF-8; rename it"
     printed = Captured()
     try:
         with captured_output() as printed:
@@ -44,6 +46,15 @@ def find_damage(path: str) -> str:
         return f"cannot be opened: {error.strerror or error}"
     except Exception as error:  # a damaged header can trip its parser in any way
         return f"is damaged: {describe_failure(error, printed.text)}"
+
+
+def has_unicode_name(path: str) -> bool:
+    """Whether the path is UTF-8; at another one SimpleITK ends the whole process."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _damage(path: str) -> str:

@@ -207,9 +207,10 @@ def _check_test_set(images: str, labels: str, found: Examined) -> None:
         return
     found.problems += [f"test set, {images}: {problem}" for problem in content.problems]
     labelled = {name.removesuffix(ending) for name in os.listdir(labels) if name.endswith(ending)}
-    for what, cases in (("label", set(content.cases) - labelled), ("image", labelled - set(content.cases))):
-        if cases:
-            found.problems.append(f"test set: no {what} for {some(cases)}")
+    lacking = ((labels, "label", set(content.cases) - labelled), (images, "image", labelled - set(content.cases)))
+    found.problems += [
+        f"test set: {folder} has no {what} for {some(cases)}" for folder, what, cases in lacking if cases
+    ]
 
 
 def check_folders(output: str) -> list[str]:

@@ -148,11 +148,11 @@ def _read_job(
             if scope == TEST and not file.exists():
                 continue
             try:
-                rows = read_rows(str(file))
-            except (OSError, SemiSupervisedError) as error:
+                rows, content = read_rows(str(file)), text_files.read_json(file.with_suffix(".json"), dict)
+            except SemiSupervisedError as error:
                 state, reason, tables = INCOMPLETE, f"no usable evaluation of the {scope} cases: {error}", []
                 break
-            evaluations[scope] = {k: v for k, v in read_json(file.with_suffix(".json")).items() if k != "cases"}
+            evaluations[scope] = {k: v for k, v in content.items() if k != "cases"}
             tables.append(rows.assign(job=folder.name, scope=scope, **identity))
     job = Job(
         name=folder.name,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_ssl.data.folders import write_whole
+from nnunet_ssl.data.folders import existing_part, write_whole
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.report import html, latex, markdown, records
 from nnunet_ssl.evaluation.report.assemble import assemble
@@ -49,18 +49,22 @@ def write_report(
     """
     if unknown := [name for name in metrics if name not in QUANTITIES]:
         raise complain("Unknown metrics:", unknown, f"There are: {', '.join(QUANTITIES)}.")
+    target = Path(output) if output is not None else Path(folder, "report")
+    if not os.path.isdir(above := existing_part(str(target / FOLDER))):
+        raise complain(f"The report cannot be written to {target}: {above} is no folder.")
     benchmark = load_benchmark(folder)
     _check_cases(benchmark, cases)
+    if control not in {CONTROL, *_trainers(benchmark)}:
+        raise complain(f"The benchmark has no trainer {control}.", _trainers(benchmark), "Choose one of these.")
     subjects = {dataset: read_subjects(dataset) for dataset in sorted({job.dataset for job in benchmark.jobs})}
     tables = make_tables(benchmark, tuple(dict.fromkeys(metrics)), control, subjects)
     looks = styles(_trainers(benchmark), control)
     report = assemble(benchmark, tables, read_published(Path(published)), control, looks, cases)
     contents: dict[str, bytes] = {f.file: f.png for section in report.sections for f in section.figures}
-    contents["report.csv"] = records.to_frame(tables).to_csv(index=False, lineterminator="\n").encode()
-    contents["report.md"] = markdown.render(report).encode()
-    contents["report.tex"] = latex.render(report).encode()
-    contents["index.html"] = html.render(report).encode()
-    target = Path(output) if output is not None else Path(folder, "report")
+    contents["report.csv"] = records.to_frame(tables).to_csv(index=False, lineterminator="\n").encode(errors="replace")
+    contents["report.md"] = markdown.render(report).encode(errors="replace")
+    contents["report.tex"] = latex.render(report).encode(errors="replace")
+    contents["index.html"] = html.render(report).encode(errors="replace")
     (target / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_whole(str(target / name), content)

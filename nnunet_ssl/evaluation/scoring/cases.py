@@ -151,6 +151,6 @@ def _cases_of_split(prediction: str, dataset: Dataset, fold: str) -> tuple[list[
                 return sorted(folds[int(fold)].val), f"fold {fold} of splits_final.json"
     raise complain(
         f"Which cases should be in {prediction} is not known: the validation has not finished (there is no "
-        "summary.json), and there is no split for this fold in nnUNet_preprocessed.",
+        "summary.json), and plans.json of the model leads to no split for this fold in nnUNet_preprocessed.",
         remedy="Finish it with nnUNetv2_train ... --val, or name the cases with --cases.",
     )

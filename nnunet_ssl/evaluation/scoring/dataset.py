@@ -15,6 +15,7 @@ from nnunetv2.imageio.reader_writer_registry import (
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.file_damage import has_unicode_name
 from nnunet_ssl.data.quiet import captured_output
 from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import complain
@@ -147,7 +148,7 @@ def find_reader(dataset: Dataset, examples: Sequence[str]) -> str:
                     return str(reader.__name__)
             except RuntimeError:
                 pass  # the plans of another version; the files decide
-        for example in [*examples, None]:
+        for example in [*filter(has_unicode_name, examples), None]:
             try:
                 return str(determine_reader_writer_from_dataset_json(dataset.content, example, verbose=False).__name__)
             except RuntimeError:

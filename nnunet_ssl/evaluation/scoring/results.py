@@ -100,7 +100,7 @@ class Evaluation:
         temporary = [f"{path}.{os.getpid()}.tmp" for path in paths]
         try:
             for name, content in zip(temporary, contents.values(), strict=True):
-                with open(name, "w", encoding="utf-8", newline="\n") as file:
+                with open(name, "w", encoding="utf-8", errors="replace", newline="\n") as file:
                     file.write(content)
             for name, path in zip(temporary, paths, strict=True):
                 os.replace(name, path)
