@@ -131,6 +131,7 @@ def test_a_terminal_that_knows_ascii_only(monkeypatch, name):
 def test_path_keeps_every_character(tmp_path):
     """The shell sets a variable to what is printed, so nothing in it may be replaced."""
     others = os.fsencode(tmp_path) + b"/\xe7\x8e\x8b/caf\xe9"
+    os.makedirs(others)
     environment = {**os.environb, b"nnUNet_extTrainer": others, b"PYTHONIOENCODING": b"ascii", b"LC_ALL": b"C"}
     script = "from nnunet_ssl.cli import main; main(['path'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)

@@ -62,7 +62,7 @@ def read_text(path: str | os.PathLike[str], nnunet_reads_it: bool = False) -> st
 
 
 def _no_text(path: str | os.PathLike[str]) -> SemiSupervisedError:
-    return complain(f"{path} is no text file, or UTF-16 without a byte-order mark: it has zero bytes.", remedy=SAVE_AS)
+    return complain(f"{path} is not text, or UTF-16 without a byte-order mark: it has zero bytes.", remedy=SAVE_AS)
 
 
 def read_json(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base, write_json
-from nnunet_ssl.data.plans_source import SOURCE
+from nnunet_ssl.data.plans_block import SOURCE
 from nnunet_ssl.data.splits import find_split, read_splits, splits_path
 from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import SemiSupervisedError, complain

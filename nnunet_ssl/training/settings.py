@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nnunet_ssl.data.plans_source import BLOCK, CHANGED, SOURCE
+from nnunet_ssl.data.plans_block import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
 BLOCK_KEYS = ("split", "training", "hyperparameters", SOURCE, CHANGED)

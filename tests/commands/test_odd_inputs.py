@@ -13,7 +13,8 @@ from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunet_ssl.cli import main
 from nnunet_ssl.data.image_checks import Needs, inspect_case
 from nnunet_ssl.demo import runner
-from nnunet_ssl.doctor import examine
+from nnunet_ssl.doctor import examination
+from nnunet_ssl.doctor.examine import examine_dataset
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.report import class_figure, fraction_figure, overlay_figure
 from nnunet_ssl.evaluation.scoring.label_file import read_label_file
@@ -121,7 +122,7 @@ def _without_slow_parts(monkeypatch) -> None:
     def begin(folder, *arguments):
         raise complain(f"The demo begins in {folder}.")
 
-    monkeypatch.setattr(examine, "examine_installation", list)
+    monkeypatch.setattr(examination, "examine_in_child", examine_dataset)
     monkeypatch.setattr(runner, "write_dataset", begin)
     for figure in (class_figure, fraction_figure, overlay_figure):
         monkeypatch.setattr(figure, "draw", lambda *arguments, **options: b"")

@@ -69,7 +69,7 @@ def test_what_is_no_file(tmp_path):
         "nowhere": "does not exist",
         "loop": "cannot be read: Too many levels of symbolic links",
         ".": "cannot be read: Is a directory",
-        "a" * 300: "cannot be read: File name too long",
+        "a" * 300: "The name is too long for this file system",
         "zero\0byte": "cannot be read",
     }.items():
         with pytest.raises(SemiSupervisedError, match=words):
