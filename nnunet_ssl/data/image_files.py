@@ -75,11 +75,11 @@ def spacing_file_problem(path: str, reader: BaseReaderWriter, label: bool = Fals
         return ""
     try:
         content = read_json(beside, dict, nnunet_reads_it=True)
-        problem = _spacing_problem(content["spacing"]) if "spacing" in content else 'it has no "spacing"'
+        problem = _spacing_problem(content["spacing"]) if "spacing" in content else 'has no "spacing"'
     except SemiSupervisedError as error:
         raise_failure(error)
         problem = str(error).splitlines()[0].removeprefix(f"{beside} ")
-    return f"cannot be used, because of {os.path.basename(beside)} beside it: {problem}" if problem else ""
+    return f"cannot be used, because {os.path.basename(beside)} beside it {problem}" if problem else ""
 
 
 def _spacing_problem(spacing: Any) -> str:
@@ -88,4 +88,4 @@ def _spacing_problem(spacing: Any) -> str:
     if len(numbers) == len(good) == 3 and all(0 < number <= sys.float_info.max for number in good):
         return ""
     found = reprlib.repr(spacing)
-    return f'"spacing" must be positive numbers for z, y and x, [2.0, 0.5, 0.5] for instance; it is {found}'
+    return f'has the "spacing" {found}; it must be positive numbers for z, y and x, [2.0, 0.5, 0.5] for instance'

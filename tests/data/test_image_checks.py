@@ -277,7 +277,7 @@ def test_the_placeholder_of_2d_images_is_no_length(placeholder, pixel, found):
         ("0.5 0.5 2.0", "not readable JSON"),
         ('{"spacing": [2.0, 0.5, 0.5],}', "one too many"),
         ("\ufeff" + '{"spacing": [2, 0.5, 0.5]}', "byte-order mark"),
-        ('{"voxel": [2, 0.5, 0.5]}', 'it has no "spacing"'),
+        ('{"voxel": [2, 0.5, 0.5]}', 'has no "spacing"'),
         ("[2.0, 0.5, 0.5]", "must hold a dictionary {...}, it holds a list [...]"),
         *[
             (json.dumps({"spacing": value}), "must be positive numbers for z, y and x")
@@ -289,8 +289,15 @@ def test_the_spacing_file_is_named_and_not_the_image(tmp_path, content, words):
     tifffile.imwrite(tmp_path / "a b_0000.tif", volume())
     (tmp_path / "a b.json").write_text(content, encoding="utf-8")
     (problem,) = problems_of([str(tmp_path / "a b_0000.tif")], needs("Tiff3DIO", ending=".tif"))
-    assert problem.startswith("a b_0000.tif cannot be used, because of a b.json beside it: ") and words in problem
+    assert problem.startswith("a b_0000.tif cannot be used, because a b.json beside it ") and words in problem
     assert "\n" not in problem and ".py" not in problem
+
+
+def test_the_spacing_file_is_named_where_its_unit_is_another(tmp_path):
+    tifffile.imwrite(tmp_path / "a_0000.tif", volume())
+    (tmp_path / "a.json").write_text(json.dumps({"spacing": [0.002, 0.0005, 0.0005]}))
+    (problem,) = problems_of([str(tmp_path / "a_0000.tif")], needs("Tiff3DIO", ending=".tif"))
+    assert "become 0 x 0 x 0 voxels" in problem and problem.endswith("(spacing: a.json)")
 
 
 @pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
