@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from nnunet_ssl.data.folders import read_plans
+from nnunet_ssl.data.split_folds import load_folds
 from nnunet_ssl.data.text_files import read_json, read_text, read_yaml
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.evaluation.report import load as report_load
+from nnunet_ssl.evaluation.scoring.cases import _cases_of_summary
+from nnunet_ssl.planning.plans_copy import _check_taken
+from nnunet_ssl.system_errors import SystemFailure
 
 TEXT = '{"M\u00fcller": ["\u738b"]}\r\n'
 
@@ -69,8 +77,30 @@ def test_what_is_no_file(tmp_path):
         "nowhere": "does not exist",
         "loop": "cannot be read: Too many levels of symbolic links",
         ".": "cannot be read: Is a directory",
-        "a" * 300: "The name is too long for this file system",
         "zero\0byte": "cannot be read",
     }.items():
         with pytest.raises(SemiSupervisedError, match=words):
             read_text(tmp_path / name)
+
+
+LONG = "a" * 300 + ".json"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_text,
+        read_json,
+        read_yaml,
+        read_plans,
+        load_folds,
+        report_load.read_json,
+        pytest.param(lambda path: _cases_of_summary(path, ".nii.gz"), id="summary"),
+        pytest.param(lambda path: _check_taken(path, {}, False), id="plans copy"),
+    ],
+)
+def test_failures_of_the_system_are_told_as_such(tmp_path, read):
+    """Whoever does without a file that is absent or damaged does not take it for one because it cannot be opened."""
+    with pytest.raises(SystemFailure, match="too long for this file system") as caught:
+        read(str(tmp_path / LONG))
+    assert caught.value.errno == errno.ENAMETOOLONG
