@@ -141,7 +141,7 @@ def write_plans_copy(
     unchanged = os.path.exists(path) and _check_taken(path, plans, overwrite)
     if not unchanged:
         write_json(path, plans, indent=4)
-    return PlansCopy(path, plans, merged=bool({*source.get(BLOCK, {})} - {CHANGED}), unchanged=unchanged)
+    return PlansCopy(path, plans, merged=bool({*source.get(BLOCK, {})} - {CHANGED, SOURCE}), unchanged=unchanged)
 
 
 def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:
