@@ -168,11 +168,16 @@ OPTIONS: dict[str, list[list[str]]] = {
         ["splits", "-d", "VALUE", "--counts", "1"],
         *(["splits", "-d", "901", option, "VALUE"] for option in ("--fractions", "--counts", "--labeled-from")),
         *(["splits", "-d", "901", "--counts", "2", o, "VALUE"] for o in ("-p", "--names", "--seed", "--groups")),
+        ["splits", "-d", "901", "--counts", "2", "--ignore-existing-folds", "--folds", "VALUE"],
     ],
     "plans": [
         ["plans", "-d", "VALUE", "--split", "n2"],
         *(["plans", "-d", "901", "--split", "n2", option, "VALUE"] for option in ("-p", "--name", "--training")),
         ["plans", "-d", "901", "--split", "VALUE"],
+        *(
+            ["plans", "-d", "901", "-c", "2d", "--patch", "8", "8", "--name", "small", "--overwrite", option, "VALUE"]
+            for option in ("-c", "--patch", "--batch", "--features", "--spacing")
+        ),
         ["plans", "-d", "901", "--name", "again", "--overwrite", "--training", "num_epochs=VALUE"],
         ["plans", "-d", "901", "--name", "again", "--overwrite", "--training", "VALUE=1"],
         ["plans", "-d", "901", "--name", "again", "--overwrite", "--hyperparameters", f"{TRAINER}:ema_decay=VALUE"],
