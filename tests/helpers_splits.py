@@ -47,7 +47,9 @@ def make_planned(
     base = root / "nnUNet_preprocessed" / DATASET
     base.mkdir()
     (base / "nnUNetPlans.json").write_text(json.dumps(PLANS))
-    (base / "dataset.json").write_text(json.dumps({"labels": LABELS, "file_ending": ".nii.gz"}))
+    (base / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "MRI"}, "labels": LABELS, "file_ending": ".nii.gz"})
+    )
     for configuration in configurations:
         folder = base / f"nnUNetPlans_{configuration}"
         folder.mkdir()

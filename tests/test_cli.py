@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import subprocess
 import sys
@@ -110,3 +112,27 @@ def test_path_is_quick_since_it_imports_neither_torch_nor_nnunet():
     script = f"import sys; from nnunet_ssl.cli import main; main(['path']); print({imported})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_terminal_that_knows_ascii_only(monkeypatch, name):
+    from nnunet_ssl.commands import path
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setattr(
+        path, "run", lambda args: print("M\u00fcller 0.9 \u00b1 0.1 caf\udce9", file=getattr(sys, name))
+    )
+    assert cli.main(["path"]) == 0
+    stream.flush()
+    assert stream.buffer.getvalue() == b"M?ller 0.9 ? 0.1 caf?\n"
+
+
+def test_path_keeps_every_character(tmp_path):
+    """The shell sets a variable to what is printed, so nothing in it may be replaced."""
+    others = os.fsencode(tmp_path) + b"/\xe7\x8e\x8b/caf\xe9"
+    os.makedirs(others)
+    environment = {**os.environb, b"nnUNet_extTrainer": others, b"PYTHONIOENCODING": b"ascii", b"LC_ALL": b"C"}
+    script = "from nnunet_ssl.cli import main; main(['path'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)
+    assert done.stdout.startswith(others + b":") and done.stderr == b""

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from nnunet_ssl.data.folders import name_problem
+from nnunet_ssl.data.text_files import read_yaml
 from nnunet_ssl.errors import complain
 
 VERSION = 1
@@ -63,10 +63,7 @@ def read_protocol(path: str | Path) -> dict[str, Any]:
     Raises:
         SemiSupervisedError: not readable, or not a protocol, with all that is wrong.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise complain(f"{path} is not readable YAML ({error}).") from error
+    content = read_yaml(path)
     problems = form_problems(content)
     if problems:
         raise complain(f"{path} is not a protocol:", problems)

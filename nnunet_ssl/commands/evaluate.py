@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_ssl.data.text_files import read_json, read_text
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.evaluate import TOLERANCE, evaluate_folder
 from nnunet_ssl.evaluation.scoring.markdown import tables
@@ -83,17 +83,14 @@ def read_cases(given: Sequence[str]) -> list[str]:
     """
     if len(given) != 1 or not os.path.isfile(given[0]):
         return list(given)
-    with open(given[0], encoding="utf-8") as file:
-        text = file.read()
     if given[0].lower().endswith(".json"):
-        try:
-            cases = json.loads(text)
-        except ValueError as error:
-            raise complain(f"{given[0]} is not readable JSON ({error}).") from error
+        cases = read_json(given[0])
         if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
             raise complain(f'{given[0]} must hold a list of case ids: ["case_1", "case_2"].')
     else:
-        cases = [line.strip() for line in text.splitlines() if line.strip()]
+        cases = [line.strip() for line in read_text(given[0]).splitlines() if line.strip()]
+    if not cases:
+        raise complain(f"{given[0]} names no case.")
     return list(cases)
 
 

@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     current = os.environ.get(VARIABLE)
-    print(ext_trainer_value(current))
+    sys.stdout.flush()
+    # for the shell: no character of a path may be replaced
+    sys.stdout.buffer.write(os.fsencode(ext_trainer_value(current)) + b"\n")
+    sys.stdout.buffer.flush()
     for finding in entry_findings(current):
         print(f"nnunet_ssl path: {finding.text}\n-> {finding.remedy}", file=sys.stderr)

@@ -6,11 +6,11 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.folders import dataset_id, load_plans
 from nnunet_ssl.data.recipes import DEFAULT_PLANS
 from nnunet_ssl.data.shown_classes import shown_in, unshown_lines
 from nnunet_ssl.data.split_making import Written, create_splits
-from nnunet_ssl.doctor.dataset import load_dataset_json
 from nnunet_ssl.errors import SemiSupervisedError
 
 
@@ -79,7 +79,8 @@ def class_notes(written: Written, plans_identifier: str) -> list[str]:
     """Classes that the labelled cases of a fold do not show, with the withheld cases that have them."""
     base = os.path.dirname(written.path)
     try:
-        shown = shown_in(base, load_plans(base, plans_identifier), load_dataset_json(base))
+        dataset_json = read_dataset_json(os.path.join(base, "dataset.json"))
+        shown = shown_in(base, load_plans(base, plans_identifier), dataset_json)
     except SemiSupervisedError as error:
         return [f"NOTE: it was not checked whether the labelled cases show every class: {error}"]
     lines = [f"no labelled case of the dataset shows {', '.join(shown.nowhere)}"] if shown.nowhere else []

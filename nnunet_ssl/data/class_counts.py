@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 
@@ -11,6 +10,8 @@ from filelock import FileLock, Timeout
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_ssl.data.folders import write_json
+from nnunet_ssl.data.text_files import read_json
+from nnunet_ssl.errors import SemiSupervisedError
 
 COUNTS_FILE = "class_counts_ssl.json"
 PATIENCE = 600  # seconds that another training run may take to count
@@ -61,11 +62,10 @@ def _total(counts: Sequence[dict[str, int]]) -> dict[int, int]:
 
 def _read(path: str) -> dict[str, dict]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError):  # none yet, or damaged: it holds nothing that cannot be counted again
+        content: dict[str, dict] = read_json(path, dict)
+    except SemiSupervisedError:  # none yet, or damaged: it holds nothing that cannot be counted again
         return {}
-    return content if isinstance(content, dict) else {}
+    return content
 
 
 def _stamp(folder: str, case: str) -> list[list]:

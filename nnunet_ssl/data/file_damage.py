@@ -1,7 +1,8 @@
 """Damage that readers overlook.
 
 SimpleITK fills the missing end of a truncated .nii.gz, .nii or .gipl with zeros and puts zeros in place of NaN in NIfTI
-files. A multi-page TIFF that was cut off reads as a shorter volume.
+files. It does not compare the checksums of compressed .mha, and in .nrrd overlooks what is still decompressible, as
+Pillow does at the end of a PNG. A multi-page TIFF that was cut off reads as a shorter volume.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tifffile
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
+from nnunet_ssl.data.checksums import metaimage_damage, nrrd_damage, png_damage
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.system.failures import raise_failure
 
@@ -32,11 +34,14 @@ def find_damage(path: str) -> str:
     """What is wrong with the file, to be read after its name; empty if nothing was found.
 
     Costs one pass over a compressed file, another one over NIfTI of floating point; of other files the header is read.
+    Compressed TIFF is left to its reader, which does compare checksums where there are any.
     Keeps to itself what nibabel and tifffile print.
 
     Raises:
         SystemFailure: the system does not let the file be read, for a reason that lies outside the file.
     """
+    if not has_unicode_name(path):
+        return "has a name, or lies in a folder, that is not UTF-8; rename it"
     printed = Captured()
     try:
         with captured_output() as printed:
@@ -48,6 +53,15 @@ def find_damage(path: str) -> str:
         return f"is damaged: {describe_failure(error, printed.text)}"
 
 
+def has_unicode_name(path: str) -> bool:
+    """Whether the path is UTF-8; at another one SimpleITK ends the whole process."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _damage(path: str) -> str:
     with open(path, "rb"):
         pass  # the system says why it does not open a file, readers of other formats do not
@@ -57,7 +71,14 @@ def _damage(path: str) -> str:
     if lower.endswith((".nii.gz", ".nii")):
         return _nifti_damage(path) or _nifti_nan(path)
     if lower.endswith(".gipl"):
-        return _too_short(os.path.getsize(path), _gipl_size(path))
+        voxels = _voxel_bytes(path)
+        return _too_short(os.path.getsize(path), GIPL_HEADER + voxels) if voxels else ""
+    if lower.endswith((".mha", ".mhd")):
+        return metaimage_damage(path, _voxel_bytes(path))
+    if lower.endswith(".png"):
+        return png_damage(path)
+    if lower.endswith((".nrrd", ".nhdr")):
+        return nrrd_damage(path, _voxel_bytes(path))
     if lower.endswith((".tif", ".tiff")):
         return _tiff_damage(path)
     return ""
@@ -108,15 +129,16 @@ def _nifti_nan(path: str) -> str:
     return f"has {count} NaN or infinite voxels" if count else ""
 
 
-def _gipl_size(path: str) -> int:
+def _voxel_bytes(path: str) -> int:
+    """By the header as SimpleITK reads it; 0 if it does not (then the reader says so)."""
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(path)
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        return 0  # not readable at all: the reader says so
+        return 0
     voxel = SimpleITK.GetArrayViewFromImage(SimpleITK.Image([1, 1], reader.GetPixelID())).dtype.itemsize
-    return GIPL_HEADER + math.prod(reader.GetSize()) * voxel
+    return math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * voxel
 
 
 class _PageErrors(logging.Handler):

@@ -13,6 +13,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.system.failures import raise_failure
@@ -82,8 +83,8 @@ def load_plans(base: str, plans_identifier: str) -> dict[str, Any]:
         SemiSupervisedError: there is none, with the plans there are; or nnU-Net could not use it.
     """
     path = os.path.join(base, f"{plans_identifier}.json")
-    content = read_plans(path)
-    if content is None:
+    content = read_json(path, dict, nnunet_reads_it=True) if os.path.lexists(path) else None
+    if content is None or not _are_plans(content):
         files = sorted(os.listdir(base)) if os.path.isdir(base) else []
         available = [f[:-5] for f in files if f.endswith(".json") and read_plans(os.path.join(base, f)) is not None]
         raise complain(
@@ -121,12 +122,15 @@ def _plans_problems(plans: dict[str, Any]) -> list[str]:
 def read_plans(path: str) -> dict[str, Any] | None:
     """Content of a plans file, usable or not; None where the file is none."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
+        content: dict[str, Any] = read_json(path, dict)
+    except SemiSupervisedError as error:
         raise_failure(error)
         return None
-    return content if isinstance(content, dict) and isinstance(content.get("configurations"), dict) else None
+    return content if _are_plans(content) else None
+
+
+def _are_plans(content: Mapping[str, Any]) -> bool:
+    return isinstance(content.get("configurations"), dict)
 
 
 def labeled_cases(base: str, plans: dict[str, Any]) -> list[str]:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.file_damage import find_damage
+from nnunet_ssl.data.image_files import file_problem, spacing_file, spacing_file_problem
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure, one_line
 from nnunet_ssl.data.workers import Workers
 from nnunet_ssl.errors import complain
@@ -124,10 +126,11 @@ def inspect_case(case: str, files: Sequence[str], needs: Needs) -> CaseReport:
 
 
 def _inspect(case: str, files: Sequence[str], needs: Needs) -> CaseReport:
-    damaged = [f"{os.path.basename(f)} {damage}" for f in files if (damage := find_damage(f))]
-    if damaged:
-        return CaseReport(case, tuple(damaged))
     reader = recursive_find_reader_writer_by_name(needs.reader)()
+    unusable = [(file, find_damage(file) or file_problem(file, reader)) for file in files]
+    unusable.append((files[0], spacing_file_problem(files[0], reader)))
+    if any(problem for _, problem in unusable):
+        return CaseReport(case, tuple(f"{os.path.basename(file)} {text}" for file, text in unusable if text))
     printed = Captured()
     try:
         with captured_output() as printed:
@@ -144,7 +147,11 @@ def _inspect(case: str, files: Sequence[str], needs: Needs) -> CaseReport:
     if problems:
         return CaseReport(case, tuple(problems))
     shape = nonzero_shape(images)
-    vanished = _vanishing_axes(shape, spacing, needs)
+    beside = spacing_file(files[0])
+    source = (
+        f" (spacing: {os.path.basename(beside)})" if isinstance(reader, Tiff3DIO) and os.path.isfile(beside) else ""
+    )
+    vanished = [problem + source for problem in _vanishing_axes(shape, spacing, needs)]
     remarks = [one_line(printed.text)] if printed.text.strip() else []
     remarks += [f"channel {c} has the same value everywhere" for c, image in enumerate(images) if np.ptp(image) == 0]
     return CaseReport(case, tuple(vanished), tuple(remarks), shape, spacing)

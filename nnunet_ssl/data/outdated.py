@@ -16,9 +16,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import dataset_id, read_plans
 from nnunet_ssl.data.labeled_state import contradictions, older_than
+from nnunet_ssl.data.plans_block import BLOCK, CHANGED
 from nnunet_ssl.data.plans_source import (
-    BLOCK,
-    CHANGED,
     counterpart,
     data_identifiers,
     differences,

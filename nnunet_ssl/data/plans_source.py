@@ -10,11 +10,8 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import read_plans
+from nnunet_ssl.data.plans_block import BLOCK, SOURCE
 from nnunet_ssl.data.preprocess_case import preprocessing_settings
-
-BLOCK = "nnunet_ssl"  # key of this package in a plans file
-SOURCE = "source"  # key in the block: name of the plans that were copied
-CHANGED = "changed"  # configuration -> its keys that differ on purpose from the plans it was copied from
 
 
 def data_identifiers(plans: Mapping[str, Any]) -> dict[str, str]:

@@ -7,10 +7,10 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.unlabeled_store import case_files, folder_of_images
 
 IMAGES = "imagesUn"
@@ -26,7 +26,7 @@ def raw_cases(base: str) -> list[str]:
     folder = images_folder(base)
     if folder is None or not os.path.isdir(folder):
         return []
-    return cases_in(folder, load_json(os.path.join(base, "dataset.json"))["file_ending"])
+    return cases_in(folder, read_dataset_json(os.path.join(base, "dataset.json"))["file_ending"])
 
 
 def cases_in(folder: str, file_ending: str) -> list[str]:
@@ -66,7 +66,7 @@ def commands_to_remove(base: str, folder: str, cases: Iterable[str]) -> list[str
     commands = [removal(folder, wanted)]
     if images is None or not os.path.isdir(images):
         return commands
-    ending = load_json(os.path.join(base, "dataset.json"))["file_ending"]
+    ending = read_dataset_json(os.path.join(base, "dataset.json"))["file_ending"]
     name = re.compile(f"({'|'.join(map(re.escape, wanted))})_\\d{{4}}{re.escape(ending)}")
     found = [os.path.join(images, file) for file in sorted(os.listdir(images)) if name.fullmatch(file)]
     aside = f"{images}_labelled"

@@ -12,6 +12,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.image_files import spacing_file
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.data.unlabeled_store import FOLDER, RECORD, publish
 from nnunet_ssl.system.failures import raise_failure
@@ -89,7 +90,7 @@ def source_record(files: Sequence[str], settings: str) -> dict[str, Any]:
 
     A TIFF may have its spacing in a .json file beside it, which counts as a source.
     """
-    sidecar = os.path.splitext(files[0])[0][: -len("_0000")] + ".json"
+    sidecar = spacing_file(files[0])
     with_sidecar = files[0].lower().endswith((".tif", ".tiff")) and os.path.isfile(sidecar)
     sources = []
     for file in [*files, *([sidecar] if with_sidecar else [])]:
@@ -120,7 +121,7 @@ def preprocess_case(recipe: Recipe, scratch: str, case: str, files: Sequence[str
         publish(case, own_scratch, recipe.folder)
     except Exception as error:
         raise_failure(error, recipe.folder)
-        return describe_failure(error, printed.text)
+        return describe_failure(error, printed.text, place=True)
     finally:
         shutil.rmtree(own_scratch, ignore_errors=True)
     return ""

@@ -51,11 +51,19 @@ def one_line(text: str) -> str:
     return line if len(line) <= LONGEST else line[:LONGEST] + " ..."
 
 
-def describe_failure(error: BaseException, printed: str = "") -> str:
-    """What an exception says; nnU-Net's readers print their reason and raise an empty one."""
+def describe_failure(error: BaseException, printed: str = "", place: bool = False) -> str:
+    """What an exception says; nnU-Net's readers print their reason and raise an empty one.
+
+    Args:
+        error: the exception.
+        printed: what was printed before it was raised.
+        place: name the line of code, too: for what is a fault of the program rather than of a file.
+    """
     text = one_line(str(error)) or one_line(printed)
-    if text and isinstance(error, (RuntimeError, OSError)):
+    if text and isinstance(error, (RuntimeError, OSError, AssertionError)):
         return text
+    if text and not place:
+        return f"{type(error).__name__}: {text}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
     return f"{type(error).__name__} in {where}: {text}".rstrip(": ")

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunet_ssl.data.plans_source import BLOCK, CHANGED
+from nnunet_ssl.data.plans_block import BLOCK, CHANGED
 
 
 def assignment(key: str, value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,13 @@ from typing import Any
 
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunet_ssl.errors import complain
+from nnunet_ssl.data.text_files import read_json
+from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.system.failures import raise_failure
 
 NNUNET_FOLDS = "splits_final.json"
-OWN_FOLDS = f'Write your folds to {NNUNET_FOLDS}, beside the plans: a list of {{"train": [...], "val": [...]}}.'
+FORM = 'a list of {"train": [...], "val": [...]}'
+OWN_FOLDS = f"Write your folds to {NNUNET_FOLDS}, beside the plans: {FORM}."
 NNUNET_SEED, NNUNET_NUMBER_OF_FOLDS = 12345, 5  # as in nnUNetTrainer.do_split
 
 
@@ -74,22 +76,32 @@ def fold_number_problem(fold: int | str, number: int) -> str:
     return f"no fold {fold!r}. Folds: {', '.join(map(str, range(number)))}."
 
 
+def load_folds(path: str) -> list[TrainVal]:
+    """The folds of a splits_final.json as they stand there.
+
+    Raises:
+        SemiSupervisedError: absent, unreadable, or another format.
+    """
+    try:
+        parts = [(fold["train"], fold["val"]) for fold in read_json(path, list, nnunet_reads_it=True)]
+    except SemiSupervisedError as error:
+        raise_failure(error)
+        raise complain(str(error), remedy=f"nnU-Net writes {FORM} there.") from error
+    except (KeyError, TypeError) as error:
+        raise complain(f"{path} is not {FORM} ({error!r}).") from error
+    problems = [f"fold {i}: {problem}" for i, fold in enumerate(parts) for problem in _form_problems(*fold)]
+    if problems:
+        raise complain(f"The folds in {path} cannot be used:", problems, "Correct that file.")
+    return [TrainVal(list(train), list(val)) for train, val in parts]
+
+
 def read_folds(path: str, cases: Sequence[str], groups: Mapping[str, str]) -> list[TrainVal]:
     """The folds of a splits_final.json, checked against the labelled cases and the groups.
 
     Raises:
         SemiSupervisedError: another format, unknown or repeated cases, a case or a group in both train and val.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        parts = [(fold["train"], fold["val"]) for fold in content]
-    except (ValueError, KeyError, TypeError) as error:
-        raise complain(f'{path} is not a list of {{"train": [...], "val": [...]}} ({error!r}).') from error
-    problems = [f"fold {i}: {problem}" for i, fold in enumerate(parts) for problem in _form_problems(*fold)]
-    if problems:
-        raise complain(f"The folds in {path} cannot be used:", problems, "Correct that file.")
-    folds = [TrainVal(list(train), list(val)) for train, val in parts]
+    folds = load_folds(path)
     problems = [] if folds else ["no fold"]
     divided = []
     for index, fold in enumerate(folds):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
+import io
 from collections.abc import Collection
-from typing import Any
 
-from nnunet_ssl.errors import SemiSupervisedError, complain
-
-SAVE_AS = "Save it as UTF-8 text."
+from nnunet_ssl.data.text_files import read_json, read_text
+from nnunet_ssl.errors import complain
 
 
 def read_groups(path: str, cases: Collection[str]) -> dict[str, str]:
@@ -50,7 +47,7 @@ def read_case_lists(path: str, cases: Collection[str]) -> dict[str, list[str]]:
     Raises:
         SemiSupervisedError: another form, an empty list, or identifiers that are repeated or unknown.
     """
-    content = _read_json(path)
+    content = read_json(path)
     lists = {"list": content} if isinstance(content, list) else content
     if not isinstance(lists, dict) or not all(
         isinstance(ids, list) and all(isinstance(case, str) for case in ids) for ids in lists.values()
@@ -66,7 +63,7 @@ def read_case_lists(path: str, cases: Collection[str]) -> dict[str, list[str]]:
 
 
 def _pairs_of_json(path: str) -> list[tuple[str, str]]:
-    pairs = _read_json(path, object_pairs_hook=_Pairs)  # a plain dictionary would hide a case that is named twice
+    pairs = read_json(path, object_pairs_hook=_Pairs)  # a plain dictionary would hide a case that is named twice
     allowed = (str, int)
     if not isinstance(pairs, _Pairs) or not all(isinstance(subject, allowed) for _, subject in pairs):
         raise complain(f'{path} must hold {{"case": "subject", ...}}.')
@@ -78,17 +75,15 @@ class _Pairs(list):
 
 
 def _pairs_of_csv(path: str) -> list[tuple[str, str]]:
-    _check_exists(path)
     rows, numbers = [], []
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    rows.append([cell.strip() for cell in row])
-                    numbers.append(reader.line_num)  # as an editor counts, empty lines too
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise complain(f"{path} is not readable CSV ({error}).", remedy=SAVE_AS) from error
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append([cell.strip() for cell in row])
+                numbers.append(reader.line_num)  # as an editor counts, empty lines too
+    except csv.Error as error:
+        raise complain(f"{path} is not readable CSV ({error}).") from error
     header = [cell.lower() for cell in rows[0]] if rows else []
     case, subject, start = 0, 1, 0
     if "case" in header and "subject" in header:
@@ -101,18 +96,3 @@ def _pairs_of_csv(path: str) -> list[tuple[str, str]]:
     if short:
         raise complain(f"{path} has incomplete rows:", short)
     return [(row[case], row[subject]) for row in body]
-
-
-def _read_json(path: str, **options: Any) -> Any:
-    _check_exists(path)
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file, **options)
-    except ValueError as error:
-        remedy = SAVE_AS if isinstance(error, UnicodeDecodeError) else ""
-        raise complain(f"{path} is not readable JSON ({error}).", remedy=remedy) from error
-
-
-def _check_exists(path: str) -> None:
-    if not os.path.isfile(path):
-        raise SemiSupervisedError(f"{path} does not exist.")

@@ -24,7 +24,9 @@ from nnunet_ssl.data.fold_rules import PARTS, Fold, fold_problems, fold_remedy
 from nnunet_ssl.data.folders import dataset_id, write_json
 from nnunet_ssl.data.split_folds import fold_number_problem
 from nnunet_ssl.data.split_requests import splits_command
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.system.failures import raise_failure
 
 SPLITS_FILE = "splits_ssl.json"
 LOCK_FILE = ".splits_ssl.lock"
@@ -127,16 +129,14 @@ def read_splits(preprocessed_dataset_base: str, wanted: Collection[str] = ()) ->
         SemiSupervisedError: see above, and if the file is absent.
     """
     path, dataset = splits_path(preprocessed_dataset_base), dataset_name(preprocessed_dataset_base)
-    remedy = (
-        f"Restore the file that was written, or delete it and make the splits again:\n{_anew(path, dataset, wanted)}"
-    )
+    remedy = f"Restore the file, or delete it and make the splits again:\n{_anew(path, dataset, wanted)}"
     if not os.path.isfile(path):
         raise complain(f"There are no splits yet: {path} does not exist.", remedy=f"Run:\n{_command(dataset, wanted)}")
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise complain(f"{path} is not readable JSON ({error}).", remedy=remedy) from error
+        content = read_json(path)
+    except SemiSupervisedError as error:
+        raise_failure(error)
+        raise complain(str(error), remedy=remedy) from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         found = content.get("version") if isinstance(content, dict) else None
         raise complain(

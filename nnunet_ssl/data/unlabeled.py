@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.folders import preprocessed_base
 from nnunet_ssl.data.image_checks import CaseReport, check_images, needs_of
 from nnunet_ssl.data.image_folder import ImageFolder, list_images
@@ -19,6 +19,7 @@ from nnunet_ssl.data.image_ranges import TOLERANCE, unusual_cases
 from nnunet_ssl.data.pool_remedies import IMAGES, cases_in
 from nnunet_ssl.data.preprocess_case import Recipe, preprocess_case, settings_hash, source_record
 from nnunet_ssl.data.recipes import find_recipes
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.data.unlabeled_store import (
     is_up_to_date,
     open_for_writing,
@@ -105,28 +106,8 @@ def _dataset_json(base: str, raw: str | None) -> dict[str, Any]:
     paths = [os.path.join(folder, "dataset.json") for folder in (base, raw) if folder]
     for path in paths:
         if os.path.isfile(path):
-            return _read_dataset_json(path)
+            return read_dataset_json(path)
     raise complain(f"There is no dataset.json: {' and '.join(paths)} do not exist.")
-
-
-def _read_dataset_json(path: str) -> dict[str, Any]:
-    try:
-        content = load_json(path)
-    except ValueError as error:
-        raise complain(
-            f"{path} is not readable JSON ({error}).", remedy="Correct it; nnU-Net needs it, too."
-        ) from error
-    if not isinstance(content, dict):
-        raise complain(f"{path} must hold a dictionary, as nnU-Net's dataset.json does.")
-    channels = "modality" if "modality" in content and "channel_names" not in content else "channel_names"
-    kinds = {"file_ending": str, "labels": dict, channels: dict}
-    missing = [key for key in kinds if key not in content]
-    if missing:
-        raise complain(f"{path} lacks {' and '.join(missing)}.")
-    wrong = [f'"{k}" is {content[k]!r}' for k, kind in kinds.items() if not isinstance(content[k], kind)]
-    if wrong:
-        raise complain(f"{path} does not have the form of nnU-Net's dataset.json:", wrong)
-    return content
 
 
 def _image_folder(raw: str | None, input_folder: str | None) -> str:
@@ -169,11 +150,9 @@ def _labeled_too(
 def _warn_about(reports: Sequence[CaseReport], base: str) -> None:
     path = os.path.join(base, "dataset_fingerprint.json")
     try:
-        unusual = unusual_cases(reports, load_json(path))
-    except FileNotFoundError:
-        _warn(f"{path} does not exist: {NOT_COMPARED}.")
-    except (SemiSupervisedError, OSError, ValueError, TypeError, IndexError) as error:
-        _warn(f"{path} cannot be used ({error}): {NOT_COMPARED}.")
+        unusual = unusual_cases(reports, read_json(path))
+    except (SemiSupervisedError, ValueError, TypeError, IndexError) as error:
+        _warn(f"{path} cannot be used ({str(error).splitlines()[0]}): {NOT_COMPARED}.")
     else:
         _warn_of_cases(f"spacing or size differs from the labelled cases by more than a factor of {TOLERANCE}", unusual)
     remarks = [f"{report.case}: {remark}" for report in reports for remark in report.remarks]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from nnunet_ssl.data.text_files import read_json
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def read_scores(trainer: str, predictions: Path, seconds: float) -> Scores:
     Raises:
         FileNotFoundError, KeyError: not evaluated, or evaluated for other labels.
     """
-    labels = json.loads((predictions / "dataset.json").read_text())["labels"]
+    labels = read_json(predictions / "dataset.json", dict)["labels"]
     organs = {name: str(value) for name, value in labels.items() if name != "background"}
-    per_case = json.loads((predictions / "summary.json").read_text())["metric_per_case"]
+    per_case = read_json(predictions / "summary.json", dict)["metric_per_case"]
     by_case = {Path(c["prediction_file"]).name.removesuffix(".nii.gz"): c["metrics"] for c in per_case}
     cases = tuple(sorted(by_case))
     dice = np.array([[by_case[case][value]["Dice"] for value in organs.values()] for case in cases], dtype=float)

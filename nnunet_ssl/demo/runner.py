@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -16,12 +15,13 @@ from typing import Any
 from nnunet_ssl import discovery
 from nnunet_ssl.console import find_command
 from nnunet_ssl.data.folders import write_json
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.demo import figure, results
 from nnunet_ssl.demo.options import CONFIGURATION, SMALL_PLANS, Options
 from nnunet_ssl.demo.plan import shrink_plans
 from nnunet_ssl.demo.steps import Step, environment, preprocessing_steps, training_steps
 from nnunet_ssl.demo.synthetic import STANDARD_SIZES, write_dataset
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.system.failures import raise_failure, system_errors
 from nnunet_ssl.system.processes import guarded
 
@@ -62,11 +62,11 @@ class Progress:
 def _read_state(output: Path) -> dict[str, Any] | None:
     """Content of demo.json; None unless a demo wrote it."""
     try:
-        content = json.loads((output / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content: dict[str, Any] = read_json(output / STATE, dict)
+    except SemiSupervisedError as error:
         raise_failure(error)
         return None
-    ours = isinstance(content, dict) and content.get("made_by") == MADE_BY and isinstance(content.get("steps"), dict)
+    ours = content.get("made_by") == MADE_BY and isinstance(content.get("steps"), dict)
     return content if ours else None
 
 
@@ -182,7 +182,7 @@ def _make_dataset(options: Options, progress: Progress, position: str) -> None:
 def _write_small_plans(options: Options) -> None:
     source = options.preprocessed / "nnUNetPlans.json"
     target = options.preprocessed / f"{SMALL_PLANS}.json"
-    plans = shrink_plans(json.loads(source.read_text()), CONFIGURATION, SMALL_PLANS)
+    plans = shrink_plans(read_json(source, dict), CONFIGURATION, SMALL_PLANS)
     write_json(str(target), plans, indent=4)
     print(f"      nnU-Net's plans with a network for a CPU: {target.name} (patch and features reduced)")
 

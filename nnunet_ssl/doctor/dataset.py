@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -54,23 +53,6 @@ class Dataset:
         """nnUNetv2_preprocess or `nnunet_ssl preprocess` for one configuration."""
         plans = "-plans_name" if program == "nnUNetv2_preprocess" else "-p"
         return f"{program} -d {self.number} -c {configuration} {plans} {self.plans_identifier}"
-
-
-def load_dataset_json(base: str) -> dict[str, Any]:
-    """dataset.json of the preprocessed folder.
-
-    Raises:
-        SemiSupervisedError: it is missing, unreadable or lacks what the checks need.
-    """
-    path = os.path.join(base, "dataset.json")
-    try:
-        content: dict[str, Any] = load_json(path)
-        missing = [key for key in ("file_ending", "labels") if key not in content]
-    except (OSError, ValueError, TypeError) as error:
-        raise SemiSupervisedError(f"{path} cannot be read: {error}") from error
-    if missing:
-        raise SemiSupervisedError(f"{path} lacks {' and '.join(missing)}")
-    return content
 
 
 def labeled_ids(dataset: Dataset) -> dict[str, list[str]]:

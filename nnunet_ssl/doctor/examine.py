@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.folders import load_plans, preprocessed_base
 from nnunet_ssl.data.recipes import check_complete
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS
 from nnunet_ssl.doctor.class_findings import class_findings
-from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
+from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.installation import device_findings, installation_findings
 from nnunet_ssl.doctor.lookup import trainer_findings
@@ -54,7 +55,7 @@ def examine_dataset(
     dataset_json: dict[str, Any] | None = None
     dataset = None
     try:
-        dataset_json = load_dataset_json(base)
+        dataset_json = read_dataset_json(os.path.join(base, "dataset.json"))
         dataset = Dataset(base, plans_identifier, load_plans(base, plans_identifier), dataset_json)
         labeled = labeled_ids(dataset)
         known = {case for cases in labeled.values() for case in cases}

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base, write_json
-from nnunet_ssl.data.plans_source import SOURCE
+from nnunet_ssl.data.plans_block import SOURCE
 from nnunet_ssl.data.splits import find_split, read_splits, splits_path
-from nnunet_ssl.errors import complain
+from nnunet_ssl.data.text_files import read_json
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.planning.small_network import SmallNetwork, shrink
+from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.settings import BLOCK, BLOCK_KEYS, CHANGED, TrainingSettings, find_problems, settings_name
 
@@ -139,15 +141,15 @@ def write_plans_copy(
     unchanged = os.path.exists(path) and _check_taken(path, plans, overwrite)
     if not unchanged:
         write_json(path, plans, indent=4)
-    return PlansCopy(path, plans, merged=bool({*source.get(BLOCK, {})} - {CHANGED}), unchanged=unchanged)
+    return PlansCopy(path, plans, merged=bool({*source.get(BLOCK, {})} - {CHANGED, SOURCE}), unchanged=unchanged)
 
 
 def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:
     """Whether the file holds just these plans; an error if it holds others that may not be replaced."""
     try:
-        with open(path, encoding="utf-8") as file:
-            present = json.load(file)
-    except ValueError:
+        present = read_json(path)
+    except SemiSupervisedError as error:
+        raise_failure(error)
         present = None
     if present == plans or present == _without_source(plans):  # written before the source was recorded
         return True

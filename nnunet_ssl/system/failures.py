@@ -66,6 +66,8 @@ def find_failure(error: BaseException, written: str | os.PathLike[str] | None = 
 def raise_failure(error: BaseException, written: str | os.PathLike[str] | None = None) -> None:
     """Raise the system's failure behind an exception; return where there is none. See :func:`find_failure`."""
     failure = find_failure(error, written)
+    if failure is error:
+        raise error
     if failure is not None:
         raise failure from error
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_ssl.training.monitor import COUNT, LOSS, PREFIX, WEIGHT
 from nnunet_ssl.system.whole_files import whole_file
+from nnunet_ssl.training.monitor import COUNT, LOSS, PREFIX, WEIGHT
 
 
 def log_epoch(logger: Any, means: Mapping[str, float], epoch: int, log: Callable[..., None]) -> None:

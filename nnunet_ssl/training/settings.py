@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl.data.plans_source import BLOCK, CHANGED, SOURCE
+from nnunet_ssl.data.plans_block import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
 BLOCK_KEYS = ("split", "training", "hyperparameters", SOURCE, CHANGED)

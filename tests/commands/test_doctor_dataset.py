@@ -43,7 +43,9 @@ def test_unknown_dataset_and_plans(make_dataset):
     finding = wrong(examine_dataset(901, "nope"))["nope"]
     assert finding.text.endswith("Plans of this dataset: nnUNetPlans.")
     (base / "dataset.json").write_text("{}")
-    assert wrong(examine_dataset(901))["nnUNetPlans"].text.endswith("dataset.json lacks file_ending and labels")
+    assert wrong(examine_dataset(901))["nnUNetPlans"].text.endswith(
+        "dataset.json lacks file_ending and labels and channel_names."
+    )
 
 
 def test_plans_that_nnunet_cannot_use(split_dataset):

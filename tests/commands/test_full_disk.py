@@ -13,8 +13,8 @@ from nnunet_ssl.data import file_damage
 from nnunet_ssl.demo.options import Options
 from nnunet_ssl.demo.runner import prepare_folder
 from nnunet_ssl.demo.synthetic import Sizes, write_dataset
-from nnunet_ssl.system.run_lock import LOCK
 from nnunet_ssl.system.failures import SystemFailure
+from nnunet_ssl.system.run_lock import LOCK
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from tests.evaluation.benchmark.fakes import CONTROL, WORDS, install, make_place
 from tests.evaluation.report import synthetic

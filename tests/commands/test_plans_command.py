@@ -104,7 +104,7 @@ def test_a_small_network_and_the_commands_for_data_of_another_spacing(make_datas
     assert main(["plans", *small, "--name", "cpu", "--training", "num_epochs=2"]) == 0
     plans = json.loads((base / "cpu.json").read_text())
     assert plans["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d_spacing2x2"
-    assert [*plans["nnunet_ssl"]] == ["training", "changed"]
+    assert [*plans["nnunet_ssl"]] == ["training", "changed", "source"]
     lines = capsys.readouterr().out.splitlines()
     assert "2d: patch 8 x 8 at 2 x 2 mm, batch 3, stages with 4 8 features" in lines
     preprocessing = [

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK
 import tifffile
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from PIL import Image
 from skimage import io
 
 from nnunet_ssl.data.image_checks import CaseReport, Needs, check_images, inspect_case, nonzero_shape
@@ -122,11 +124,13 @@ def test_one_damaged_header_does_not_hide_the_others(tmp_path, capfd):
     assert "9999" not in capfd.readouterr().err
 
 
-def test_whatever_goes_wrong_is_a_problem_of_the_case(tmp_path):
-    tifffile.imwrite(tmp_path / "a_0000.tif", volume())
-    (tmp_path / "a.json").write_text(json.dumps({"spacing": ["one", 1, 1]}))
-    (problem,) = problems_of([str(tmp_path / "a_0000.tif")], needs("Tiff3DIO", ending=".tif"))
-    assert problem.startswith("a_0000.tif ") and "could not convert string to float" in problem
+def test_whatever_goes_wrong_is_a_problem_of_the_case(tmp_path, monkeypatch):
+    def fail(reader, files):
+        raise KeyError("one")
+
+    monkeypatch.setattr(SimpleITKIO, "read_images", fail)
+    (problem,) = problems_of([write(tmp_path, "a_0000.nrrd", volume())], needs(ending=".nrrd"))
+    assert problem == "a_0000.nrrd cannot be read: KeyError: 'one'"
 
 
 def test_surplus_channel(tmp_path):
@@ -166,7 +170,7 @@ def test_values_that_are_no_numbers(tmp_path, ending, value):
 def test_nan_in_channels_of_one_file(tmp_path):
     bad = volume((2, 8, 9, 10))
     bad[1, 2, 3] = np.nan
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(bad), str(tmp_path / "a_0000.nrrd"))
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(bad, isVector=False), str(tmp_path / "a_0000.nrrd"))
     (problem,) = problems_of([str(tmp_path / "a_0000.nrrd")], needs(channels=2, ending=".nrrd"))
     assert problem == "channel 1 has 10 NaN or infinite voxels"
 
@@ -265,3 +269,48 @@ def test_the_placeholder_of_2d_images_is_no_length(placeholder, pixel, found):
     spacing = (placeholder, pixel, pixel)
     fingerprint = {"spacings": [spacing] * 2, "shapes_after_crop": [[1, 100, 100]] * 2}
     assert unusual_cases([CaseReport("a", shape=(1, 20, 100), spacing=spacing)], fingerprint) == [found]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("0.5 0.5 2.0", "not readable JSON"),
+        ('{"spacing": [2.0, 0.5, 0.5],}', "one too many"),
+        ("\ufeff" + '{"spacing": [2, 0.5, 0.5]}', "byte-order mark"),
+        ('{"voxel": [2, 0.5, 0.5]}', 'has no "spacing"'),
+        ("[2.0, 0.5, 0.5]", "must hold a dictionary {...}, it holds a list [...]"),
+        *[
+            (json.dumps({"spacing": value}), "must be positive numbers for z, y and x")
+            for value in ([2, 0.5], [2, 0, 0.5], ["2", "0.5", "0.5"], None, 3, [True, 1, 1], [10**400, 1, 1])
+        ],
+    ],
+)
+def test_the_spacing_file_is_named_and_not_the_image(tmp_path, content, words):
+    tifffile.imwrite(tmp_path / "a b_0000.tif", volume())
+    (tmp_path / "a b.json").write_text(content, encoding="utf-8")
+    (problem,) = problems_of([str(tmp_path / "a b_0000.tif")], needs("Tiff3DIO", ending=".tif"))
+    assert problem.startswith("a b_0000.tif cannot be used, because a b.json beside it ") and words in problem
+    assert "\n" not in problem and ".py" not in problem
+
+
+def test_the_spacing_file_is_named_where_its_unit_is_another(tmp_path):
+    tifffile.imwrite(tmp_path / "a_0000.tif", volume())
+    (tmp_path / "a.json").write_text(json.dumps({"spacing": [0.002, 0.0005, 0.0005]}))
+    (problem,) = problems_of([str(tmp_path / "a_0000.tif")], needs("Tiff3DIO", ending=".tif"))
+    assert "become 0 x 0 x 0 voxels" in problem and problem.endswith("(spacing: a.json)")
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
+def test_a_colour_volume_is_called_one(tmp_path, reader):
+    image = SimpleITK.GetImageFromArray(volume((8, 9, 10, 3), np.uint8), isVector=True)
+    SimpleITK.WriteImage(image, str(tmp_path / "a_0000.nii.gz"))
+    (problem,) = problems_of([str(tmp_path / "a_0000.nii.gz")], needs(reader))
+    assert problem.startswith("a_0000.nii.gz has 3 values per voxel (a colour or vector image)")
+
+
+def test_an_animation_is_called_one(tmp_path):
+    frames = [Image.fromarray(volume((20, 30), np.uint8) + shift) for shift in range(3)]
+    frames[0].save(tmp_path / "a_0000.png", save_all=True, append_images=frames[1:])
+    wanted = needs("NaturalImage2DIO", ending=".png", **FLAT)
+    (problem,) = problems_of([str(tmp_path / "a_0000.png")], wanted)
+    assert problem == "a_0000.png holds 3 frames or pages, a 2D image has a single one"

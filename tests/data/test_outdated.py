@@ -10,7 +10,8 @@ import pytest
 
 from nnunet_ssl.cli import main
 from nnunet_ssl.data.outdated import Outdated, find_outdated
-from nnunet_ssl.data.plans_source import BLOCK, source_of
+from nnunet_ssl.data.plans_block import BLOCK
+from nnunet_ssl.data.plans_source import source_of
 from nnunet_ssl.data.rewriting import rewriting_command
 from nnunet_ssl.planning.plans_copy import parse_settings_of_all, write_plans_copy
 from tests.planned_again import change_plans, plan_again, preprocess_labeled

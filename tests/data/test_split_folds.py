@@ -60,7 +60,7 @@ def test_unusable_splits_final(tmp_path, folds, words):
 def test_another_format(tmp_path, content):
     path = tmp_path / "splits_final.json"
     path.write_text(content)
-    with pytest.raises(SemiSupervisedError, match="is not a list of"):
+    with pytest.raises(SemiSupervisedError, match="a list of"):
         read_folds(str(path), CASES, {})
 
 

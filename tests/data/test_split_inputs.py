@@ -110,7 +110,9 @@ def test_unusable_lists(tmp_path, content, words):
 def test_files_in_another_encoding(tmp_path, reader, name):
     path = tmp_path / name
     path.write_bytes("case,subject\na1,M\u00fcller\n".encode("latin-1"))
-    with pytest.raises(SemiSupervisedError, match=rf"{name} is not readable (CSV|JSON)(.|\n)*as UTF-8"):
+    with pytest.raises(
+        SemiSupervisedError, match=rf"{name} is not text in utf-8 \(byte 0xfc in line 2\)(.|\n)*as UTF-8"
+    ):
         reader(str(path), CASES)
 
 

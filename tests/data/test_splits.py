@@ -86,10 +86,12 @@ def test_unknown_fold_lists_the_others(base, fold):
     fails(base, f"no fold {fold!r}", "Folds: 0, 1", fold=fold)
 
 
-@pytest.mark.parametrize("text", ["{", "", "\xff"])
-def test_damaged_file(base, text):
+@pytest.mark.parametrize(
+    ("text", "word"), [("{", "not readable JSON"), ("", "not readable JSON"), ("\xff", "not text in utf-8")]
+)
+def test_damaged_file(base, text, word):
     (base / "splits_ssl.json").write_bytes(text.encode("latin-1"))
-    fails(base, "not readable JSON")
+    fails(base, word)
 
 
 @pytest.mark.parametrize("version", [2, None, "1"])

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_ssl.system import run_lock
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.system import run_lock
 from nnunet_ssl.system.run_lock import LOCK, alone_in, refuse_if_running
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured

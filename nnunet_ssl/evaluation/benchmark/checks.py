@@ -12,6 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.fold_rules import fold_problems, fold_remedy
 from nnunet_ssl.data.folders import dataset_id, existing_part, load_plans, preprocessed_base
 from nnunet_ssl.data.image_folder import list_images
@@ -21,7 +22,7 @@ from nnunet_ssl.data.split_folds import fold_number_problem
 from nnunet_ssl.data.split_requests import splits_command
 from nnunet_ssl.data.splits import SPLITS_FILE, Splits, read_splits, splits_path
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
-from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids, load_dataset_json
+from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.report import WRONG
 from nnunet_ssl.errors import SemiSupervisedError, some
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
@@ -65,7 +66,7 @@ def examine(experiment: Experiment) -> Examined:
     try:
         found.base = preprocessed_base(experiment.dataset)
         found.plans = load_plans(found.base, experiment.plans)
-        found.dataset_json = load_dataset_json(found.base)
+        found.dataset_json = read_dataset_json(os.path.join(found.base, "dataset.json"))
     except SemiSupervisedError as error:
         found.problems.append(one_line(error))
         return found
@@ -207,9 +208,10 @@ def _check_test_set(images: str, labels: str, found: Examined) -> None:
         return
     found.problems += [f"test set, {images}: {problem}" for problem in content.problems]
     labelled = {name.removesuffix(ending) for name in os.listdir(labels) if name.endswith(ending)}
-    for what, cases in (("label", set(content.cases) - labelled), ("image", labelled - set(content.cases))):
-        if cases:
-            found.problems.append(f"test set: no {what} for {some(cases)}")
+    lacking = ((labels, "label", set(content.cases) - labelled), (images, "image", labelled - set(content.cases)))
+    found.problems += [
+        f"test set: {folder} has no {what} for {some(cases)}" for folder, what, cases in lacking if cases
+    ]
 
 
 def check_folders(output: str) -> list[str]:

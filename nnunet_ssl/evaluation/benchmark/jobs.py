@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
 from nnunet_ssl.data.folders import write_json
-from nnunet_ssl.errors import complain
+from nnunet_ssl.data.text_files import read_json
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.system.failures import raise_failure
 
 VERSION = 1
@@ -136,13 +136,12 @@ def log_path(output: str, job_id: str) -> str:
 def read_record(output: str, job_id: str) -> Record | None:
     """None where there is none, or none that can be read: the job then counts as not begun."""
     try:
-        with open(os.path.join(job_folder(output, job_id), "record.json"), encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(os.path.join(job_folder(output, job_id), "record.json"), dict)
         if content.get("version") != VERSION:
             return None
         stages = [Stage(**stage) for stage in content.pop("stages")]
         return Record(**content, stages=stages)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (SemiSupervisedError, TypeError, KeyError) as error:
         raise_failure(error)
         return None
 
@@ -193,10 +192,9 @@ def read_benchmark(output: str) -> tuple[dict[str, Any], list[Job]]:
     if not os.path.isfile(path):
         raise complain(f"There is no benchmark in {output}: {path} does not exist.", remedy="See --help for a new one.")
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(path, dict)
         jobs = [Job(**{key: value for key, value in job.items() if key != "id"}) for job in content["jobs"]]
         manifest = {"device": content["device"], "datasets": content["datasets"]}
-    except (ValueError, TypeError, KeyError) as error:
+    except (AttributeError, ValueError, TypeError, KeyError) as error:
         raise complain(f"{path} was not written by this version of nnunet_ssl benchmark ({error!r}).") from error
     return manifest, jobs

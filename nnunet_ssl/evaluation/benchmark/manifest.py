@@ -8,8 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
+from nnunet_ssl.data.text_files import read_yaml
 from nnunet_ssl.errors import complain
 
 EXAMPLE = """\
@@ -74,12 +73,7 @@ def read_manifest(path: str) -> Manifest:
     Raises:
         SemiSupervisedError: unreadable, or with unknown keys, missing keys or wrong types, all at once.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise complain(f"{path} is neither YAML nor JSON: {error}") from error
-    return parse_manifest(content, path, os.path.dirname(os.path.abspath(path)))
+    return parse_manifest(read_yaml(path), path, os.path.dirname(os.path.abspath(path)))
 
 
 def parse_manifest(content: Any, where: str, folder: str) -> Manifest:

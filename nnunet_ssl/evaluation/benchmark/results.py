@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from nnunetv2.paths import nnUNet_results
 
+from nnunet_ssl.data.text_files import read_json
+from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.benchmark.jobs import Job
 from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.training.settings import BLOCK
@@ -38,9 +39,8 @@ def is_trained(job: Job) -> bool:
     """Trained to the end and validated to the end; a summary cut off while it was written does not count."""
     folder = fold_folder(job)
     try:
-        with open(os.path.join(folder, "validation", "summary.json"), encoding="utf-8") as file:
-            json.load(file)
-    except (OSError, ValueError) as error:
+        read_json(os.path.join(folder, "validation", "summary.json"))
+    except SemiSupervisedError as error:
         raise_failure(error)
         return False
     return os.path.isfile(os.path.join(folder, CHECKPOINT))

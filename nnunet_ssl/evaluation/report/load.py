@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from nnunet_ssl.data import text_files
 from nnunet_ssl.errors import SemiSupervisedError, complain
-from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, RUNNING, job_id
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, MANIFEST_FILE, RUNNING, job_id
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS
 from nnunet_ssl.evaluation.scoring.results import read_rows
+from nnunet_ssl.system.failures import raise_failure
 
 VALIDATION, TEST = "validation", "test"
 INCOMPLETE, NOT_STARTED = "incomplete", "not started"
@@ -99,7 +101,7 @@ def load_benchmark(folder: str) -> Benchmark:
         SemiSupervisedError: no benchmark folder, no job in it, or evaluations in different units.
     """
     root = Path(folder)
-    manifest = read_json(root / "manifest.json")
+    manifest = _manifest(root / MANIFEST_FILE)
     records = {path.parent.name: read_json(path) for path in sorted((root / "jobs").glob("*/record.json"))}
     planned = {
         job_id(*(str(entry.get(key)) for key in JOB_KEYS)): entry
@@ -122,6 +124,14 @@ def load_benchmark(folder: str) -> Benchmark:
     return Benchmark(manifest, runs, values, sorted(records.keys() - planned.keys()) if planned else [])
 
 
+def _manifest(path: Path) -> dict[str, Any]:
+    """Empty where there is none; the records alone do then."""
+    manifest: dict[str, Any] = text_files.read_json(path, dict) if os.path.lexists(path) else {}
+    if not isinstance(manifest.get("jobs", []), list) or not isinstance(manifest.get("datasets", []), list):
+        raise complain(f'{path} was not written by nnunet_ssl benchmark: "jobs" and "datasets" must be lists.')
+    return manifest
+
+
 def _read_run(
     folder: Path, record: dict[str, Any] | None, planned: dict[str, Any] | None
 ) -> tuple[Run, list[pd.DataFrame]]:
@@ -142,11 +152,11 @@ def _read_run(
             if scope == TEST and not file.exists():
                 continue
             try:
-                rows = read_rows(str(file))
-            except (OSError, SemiSupervisedError) as error:
+                rows, content = read_rows(str(file)), text_files.read_json(file.with_suffix(".json"), dict)
+            except SemiSupervisedError as error:
                 state, reason, tables = INCOMPLETE, f"no usable evaluation of the {scope} cases: {error}", []
                 break
-            evaluations[scope] = {k: v for k, v in read_json(file.with_suffix(".json")).items() if k != "cases"}
+            evaluations[scope] = {k: v for k, v in content.items() if k != "cases"}
             tables.append(rows.assign(job=folder.name, scope=scope, **identity))
     run = Run(
         name=folder.name,
@@ -213,7 +223,8 @@ def _check_units(runs: Iterable[Run]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON object, empty where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content: dict[str, Any] = text_files.read_json(path, dict)
+    except SemiSupervisedError as error:
+        raise_failure(error)
         return {}
-    return content if isinstance(content, dict) else {}
+    return content

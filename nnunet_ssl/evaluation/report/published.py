@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import Table
 
@@ -34,7 +36,7 @@ class Published:
 
 def read_published() -> pd.DataFrame:
     """All reported numbers, the columns COLUMNS; text but for labeled, total and value."""
-    rows = pd.read_csv(PATH, dtype=str, keep_default_na=False)
+    rows = pd.read_csv(io.StringIO(read_text(PATH)), dtype=str, keep_default_na=False)
     for column in ("labeled", "total", "value"):
         rows[column] = pd.to_numeric(rows[column])
     return rows

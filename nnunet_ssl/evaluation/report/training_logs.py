@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from nnunet_ssl.data.text_files import read_text
+from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.benchmark.results import CHECKPOINT
 from nnunet_ssl.evaluation.report.load import Run
 
@@ -35,8 +38,8 @@ def read_log(run: Run) -> tuple[pd.DataFrame, str]:
 
 def _semi_supervised(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path).set_index("epoch")
-    except (OSError, ValueError, KeyError):
+        table = pd.read_csv(io.StringIO(read_text(path))).set_index("epoch").apply(pd.to_numeric)
+    except (SemiSupervisedError, ValueError, TypeError, KeyError):
         return pd.DataFrame()
     if {"foreground", "labeled_foreground"} <= set(table):
         table[FOREGROUND_RATIO] = table["foreground"] / table["labeled_foreground"].where(

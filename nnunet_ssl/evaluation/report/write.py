@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from nnunet_ssl.data.folders import existing_part
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.pages import markdown_table, render
 from nnunet_ssl.evaluation.report.assemble import assemble
@@ -18,8 +20,8 @@ from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.subjects import read_subjects
 from nnunet_ssl.evaluation.report.tables import NUMBERS, make_tables
 from nnunet_ssl.evaluation.report.text_tables import NUMBER, TextTable
-from nnunet_ssl.trainers import CONTROL
 from nnunet_ssl.system.whole_files import write_whole
+from nnunet_ssl.trainers import CONTROL
 
 METRICS = ("dice", "hd95")
 
@@ -49,21 +51,28 @@ def write_report(
     """
     if unknown := [name for name in metrics if name not in QUANTITIES]:
         raise complain("Unknown metrics:", unknown, f"There are: {', '.join(QUANTITIES)}.")
+    target = Path(output) if output is not None else Path(folder, "report")
+    if not os.path.isdir(above := existing_part(str(target / FOLDER))):
+        raise complain(f"The report cannot be written to {target}: {above} is not a folder.")
     benchmark = load_benchmark(folder)
     _check_cases(benchmark, cases)
+    trainers = sorted({run.trainer for run in benchmark.runs})
+    if control not in {CONTROL, *trainers}:
+        raise complain(f"The benchmark has no trainer {control}.", trainers, "Choose one of these.")
     subjects = {dataset: read_subjects(dataset) for dataset in sorted({run.dataset for run in benchmark.runs})}
     groups = {dataset: found.groups for dataset, found in subjects.items()}
     tables = make_tables(benchmark, tuple(dict.fromkeys(metrics)), control, groups)
-    # of all trainers, finished or not, so that colours stay when one more finishes
-    looks = styles(sorted({run.trainer for run in benchmark.runs}), control)
+    looks = styles(trainers, control)  # of all, finished or not, so that colours stay when one more finishes
     report = assemble(benchmark, tables, read_published(), control, subjects, looks, cases)
     numbers = pd.concat([pd.DataFrame(columns=NUMBERS), *(table.numbers for table in tables)])
+    texts = {
+        "report.csv": numbers.to_csv(index=False, lineterminator="\n"),
+        "report.md": render("report.md", report=report, markdown=to_markdown),
+        "report.tex": render("report.tex", report=report),
+        "index.html": render("report.html", report=report),
+    }
     contents: dict[str, bytes] = {f.file: f.png for section in report.sections for f in section.figures}
-    contents["report.csv"] = numbers.to_csv(index=False, lineterminator="\n").encode()
-    contents["report.md"] = render("report.md", report=report, markdown=to_markdown).encode()
-    contents["report.tex"] = render("report.tex", report=report).encode()
-    contents["index.html"] = render("report.html", report=report).encode()
-    target = Path(output) if output is not None else Path(folder, "report")
+    contents |= {name: text.encode(errors="replace") for name, text in texts.items()}  # names of files may be no text
     (target / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_whole(target / name, content)

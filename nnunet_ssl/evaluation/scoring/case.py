@@ -69,7 +69,7 @@ def score_case(case: str, reference_file: str, prediction_file: str, rules: Rule
         return _score_case(case, reference_file, prediction_file, rules, score)
     except Exception as error:
         raise_failure(error)
-        return CaseResult(problems=(f"{case}: cannot be evaluated: {describe_failure(error)}",))
+        return CaseResult(problems=(f"{case}: cannot be evaluated: {describe_failure(error, place=True)}",))
 
 
 def _score_case(case: str, reference_file: str, prediction_file: str, rules: Rules, score: bool) -> CaseResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -11,13 +10,17 @@ from dataclasses import dataclass
 from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunet_ssl.data.image_folder import IMAGE_ENDINGS
+from nnunet_ssl.data.split_folds import load_folds
 from nnunet_ssl.data.splits import load_fold
-from nnunet_ssl.errors import complain
+from nnunet_ssl.data.text_files import read_json
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.evaluation.scoring.dataset import Dataset, is_validation_folder
+from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.trainers import TRAINERS
 from nnunet_ssl.training.settings import BLOCK, settings_name
 
 CROSS_VALIDATION = "crossval_results_folds_"  # nnU-Net's folder of the predictions of several folds
+REPEAT = "Repeat the validation (nnUNetv2_train ... --val), or name the cases with --cases."
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,15 @@ def _expected(prediction: str, dataset: Dataset, references: list[str]) -> tuple
 def _cases_of_summary(path: str, file_ending: str) -> list[str]:
     """What nnU-Net evaluated at the end of the validation."""
     try:
-        with open(path, encoding="utf-8") as file:
-            entries = json.load(file)["metric_per_case"]
+        entries = read_json(path, dict)["metric_per_case"]
         names = [re.split(r"[/\\]", entry["prediction_file"])[-1] for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except SemiSupervisedError as error:
+        raise_failure(error)
+        raise complain(str(error), remedy=REPEAT) from error
+    except (AttributeError, KeyError, TypeError) as error:
         raise complain(
             f"{path} is not the summary that nnU-Net writes after validation ({type(error).__name__}: {error}).",
-            remedy="Repeat the validation (nnUNetv2_train ... --val), or name the cases with --cases.",
+            remedy=REPEAT,
         ) from error
     return sorted(name.removesuffix(file_ending) for name in names)
 
@@ -143,12 +148,11 @@ def _cases_of_split(prediction: str, dataset: Dataset, fold: str) -> tuple[list[
             return sorted(load_fold(base, split, int(fold)).val), f'fold {fold} of split "{split}"'
         path = os.path.join(base, "splits_final.json")
         if os.path.isfile(path):
-            with open(path, encoding="utf-8") as file:
-                folds = json.load(file)
+            folds = load_folds(path)
             if int(fold) < len(folds):
-                return sorted(folds[int(fold)]["val"]), f"fold {fold} of splits_final.json"
+                return sorted(folds[int(fold)].val), f"fold {fold} of splits_final.json"
     raise complain(
         f"It is not known which cases should be in {prediction}: the validation has not finished (there is no "
-        "summary.json), and there is no split for this fold in nnUNet_preprocessed.",
+        "summary.json), and plans.json of the model leads to no split for this fold in nnUNet_preprocessed.",
         remedy="Finish it with nnUNetv2_train ... --val, or name the cases with --cases.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from nnunetv2.imageio.reader_writer_registry import (
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl.data.folders import read_plans
+from nnunet_ssl.data.file_damage import has_unicode_name
 from nnunet_ssl.data.image_folder import NNUNET_ENDINGS
 from nnunet_ssl.data.quiet import captured_output
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.labels import EvaluatedClass, Labels
 
@@ -60,17 +60,18 @@ def find_dataset(reference: str, prediction: str, dataset_json: str | None = Non
     """
     model = os.path.join(prediction, os.pardir, os.pardir)  # of PREDICTIONS = model/fold_X/validation
     folders = [prediction, model] if is_validation_folder(prediction) else [prediction]
-    plans = next((p for f in folders if (p := read_plans(os.path.join(f, "plans.json"))) is not None), None)
+    beside = [path for folder in folders if os.path.lexists(path := os.path.join(folder, "plans.json"))]
+    plans = next((p for path in beside if "configurations" in (p := read_json(path, dict))), None)
     if dataset_json is not None:
         candidates = [dataset_json]
     else:
-        beside = [reference, os.path.join(reference, os.pardir)]  # nnUNet_raw/DATASET/labelsTr
-        paths = [os.path.normpath(os.path.join(f, "dataset.json")) for f in [*folders, *beside]]
+        above = os.path.join(reference, os.pardir)  # of nnUNet_raw/DATASET/labelsTr
+        paths = [os.path.normpath(os.path.join(f, "dataset.json")) for f in [*folders, reference, above]]
         candidates = [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
         if not candidates:
             found = _common_ending(reference, prediction, paths)
             return Dataset("dataset.json", {"file_ending": found}, plans, found, None)
-    contents = {path: _read(path) for path in candidates}
+    contents = {path: read_json(path, dict) for path in candidates}
     path, content = next(iter(contents.items()))
     different = [p for p, other in contents.items() if any(other.get(k) != content.get(k) for k in COMPARED)]
     if different:
@@ -107,17 +108,6 @@ def is_validation_folder(prediction: str) -> bool:
     model, fold = os.path.split(parent)
     marked = os.path.isfile(os.path.join(model, "plans.json")) or os.path.isfile(os.path.join(model, "dataset.json"))
     return name == "validation" and fold.startswith("fold_") and marked
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise complain(f"{path} is not readable JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise complain(f"{path} is not a dataset.json: it does not hold a dictionary.")
-    return content
 
 
 def read_labels(dataset_json: Mapping[str, Any], plans: Mapping[str, Any] | None, source: str) -> Labels:
@@ -178,7 +168,7 @@ def find_reader(dataset: Dataset, examples: Sequence[str]) -> str:
                     return str(reader.__name__)
             except RuntimeError:
                 pass  # the plans of another version; the files decide
-        for example in [*examples, None]:
+        for example in [*filter(has_unicode_name, examples), None]:
             try:
                 return str(determine_reader_writer_from_dataset_json(dataset.content, example, verbose=False).__name__)
             except RuntimeError:

@@ -13,6 +13,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
+from nnunet_ssl.data.image_files import spacing_file
+
 TOLERANCE = 0.1  # of the smallest side of a voxel: what headers lose when they are converted stays far below
 
 
@@ -53,7 +55,7 @@ def grid_of(reader: BaseReaderWriter, path: str, shape: tuple[int, ...], propert
     elif isinstance(reader, NaturalImage2DIO):
         has_spacing = False
     elif isinstance(reader, Tiff3DIO):
-        has_spacing = os.path.isfile(os.path.splitext(path)[0] + ".json")
+        has_spacing = os.path.isfile(spacing_file(path, label=True))
     flat = isinstance(reader, NaturalImage2DIO) or (affine is not None and len(affine) == 3)
     if flat:  # readers put an axis of one voxel and an invented spacing in front of a 2D image
         shape, spacing = shape[1:], spacing[1:]

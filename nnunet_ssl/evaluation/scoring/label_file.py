@@ -9,6 +9,7 @@ import pandas as pd
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_ssl.data.file_damage import find_damage
+from nnunet_ssl.data.image_files import file_problem, spacing_file_problem
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.evaluation.scoring.grid import Grid, grid_of, spacing_problem
 from nnunet_ssl.system.failures import raise_failure
@@ -35,8 +36,8 @@ def read_label_file(path: str, reader: BaseReaderWriter) -> LabelFile | str:
     Raises:
         SystemFailure: the system does not let the file be read.
     """
-    if damage := find_damage(path):
-        return damage
+    if problem := find_damage(path) or file_problem(path, reader) or spacing_file_problem(path, reader, label=True):
+        return problem
     printed = Captured()
     try:
         with captured_output() as printed:

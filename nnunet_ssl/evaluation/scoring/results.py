@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 import nnunet_ssl
+from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.aggregate import mean_over_classes, summarize
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS, METRICS, definitions
@@ -100,7 +101,8 @@ class Evaluation:
         paths = [os.path.join(folder, f"{STEM}.{ending}") for ending in contents]
         with ExitStack() as stack:
             for path, content in zip(paths, contents.values(), strict=True):
-                with open(stack.enter_context(whole_file(path)), "w", encoding="utf-8", newline="\n") as file:
+                temporary = stack.enter_context(whole_file(path))
+                with open(temporary, "w", encoding="utf-8", errors="replace", newline="\n") as file:
                     file.write(content)
         return paths
 
@@ -128,7 +130,7 @@ def read_rows(path_csv: str) -> pd.DataFrame:
         SemiSupervisedError: another header, or a field that is no number.
     """
     try:
-        table = pd.read_csv(path_csv, dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.StringIO(read_text(path_csv)), dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas' errors of empty and of ragged files are ValueErrors
         raise complain(f"{path_csv} is not an evaluation.csv: {error}") from error
     if (header := tuple(table.columns)) != COLUMNS:

@@ -215,7 +215,7 @@ def test_a_test_set_with_a_label_too_few(place: Place):
         for name in names:
             (folder / f"{name}.nii.gz").touch()
     message = faults(place, test_images=str(images), test_labels=str(labels))
-    assert "test set: no label for b" in message and "test set: no image for c" in message
+    assert f"{labels} has no label for b" in message and f"{images} has no image for c" in message
 
 
 def test_an_output_folder_that_cannot_be(place: Place):

@@ -91,7 +91,7 @@ def test_unusable_dataset_json(tmp_path, content, message):
     assert str(folders.raw / "dataset.json") in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not readable JSON"), ("[1]", "not hold a dictionary")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not readable JSON"), ("[1]", "must hold a dictionary")])
 def test_damaged_dataset_json(tmp_path, text, message):
     folders = Folders(tmp_path)
     (folders.raw / "dataset.json").write_text(text)

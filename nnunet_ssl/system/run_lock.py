@@ -195,7 +195,7 @@ def _read(path: str) -> Holder | None:
     try:
         with open(path, encoding="utf-8") as file:
             return Holder(**json.load(file))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 
@@ -204,7 +204,7 @@ def _stamp(path: str) -> int | None:
     try:
         with open(path, "rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
