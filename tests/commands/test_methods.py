@@ -79,7 +79,8 @@ def test_columns_line_up():
 @pytest.mark.parametrize("name", [*TRAINERS])
 def test_the_documentation_page_has_every_hyperparameter_with_its_default(name):
     trainer = find_trainer(name)
-    page = (DOCS / "methods" / f"{TRAINERS[name].split('.')[-1]}.md").read_text(encoding="utf-8")
+    places = TRAINERS[name].removeprefix("nnunet_ssl.trainers.").split(".")  # a file, or a room and a file of it
+    page = (DOCS / "methods" / f"{'_'.join(p for p in places if p != 'trainer')}.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("| `")]
     defaults = {row[1].strip("`"): row[3] for row in rows if len(row) == 7}
     assert defaults == {

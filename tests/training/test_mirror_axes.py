@@ -39,8 +39,8 @@ def test_holds_for_both_streams_and_for_prediction(make_dataset, trainer_class, 
     trainer = make_trainer(make_dataset(), trainer_class, configuration, training={**SHORT, "mirror_axes": setting})
     trainer.on_train_start()
     streams = trainer.dataloader_train.data_loader
-    for transforms in (streams.labeled.transforms, streams.unlabeled.transforms):
-        assert mirrored(transforms) == ([axes] if axes else [])
+    for stream in (streams.labeled, streams.unlabeled):
+        assert mirrored(stream.transforms.transforms) == ([axes] if axes else [])
     assert trainer.inference_allowed_mirroring_axes == axes
     path = Path(trainer.output_folder, "checkpoint.pth")
     trainer.save_checkpoint(str(path))

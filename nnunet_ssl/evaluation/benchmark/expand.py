@@ -152,7 +152,7 @@ def _refusals(found: Examined, trainer: str, plans: dict[str, Any], configuratio
     for configuration in configurations:
         if trainer in found.trainers and configuration in plans["configurations"]:
             try:
-                found.trainers[trainer].refuse(plans, configuration, found.dataset_json)
+                found.trainers[trainer].check_supported(plans, configuration, found.dataset_json)
             except NotImplementedError as error:
                 problems.append(f"{found.name}: {one_line(error)}")
     return problems

@@ -36,7 +36,8 @@ def started(dataset: Path, trainer_class: type, configuration: str, hyperparamet
         trainer._set_batch_size_and_oversample = lambda: setattr(trainer, "batch_size", 1)
     seed_everything(1)
     trainer.initialize()
-    trainer.streams.strong_view = lambda images: images + 0.1 * torch.randn_like(images)
+    if trainer_class is not nnUNetTrainerUXNet:
+        trainer.streams.strong_view = lambda images: images + 0.1 * torch.randn_like(images)
     return trainer
 
 
