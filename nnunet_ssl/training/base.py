@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.views import keep_background
 from nnunet_ssl.training.deep_supervision import deep_supervised
-from nnunet_ssl.training.distributed import rank_share
+from nnunet_ssl.training.distributed import rank_share, take_from_first_rank
 from nnunet_ssl.training.monitor import LOSS
 from nnunet_ssl.training.monitored import nnUNetTrainerMonitored
 from nnunet_ssl.training.network import freeze_unused_heads, swap_weights, unwrap
@@ -132,7 +132,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerMonitored):
 
     def _wrap(self, module: nn.Module) -> nn.Module:
         """On the training device, in the optimiser and behind the same wrappers as the network."""
-        module = module.to(self.device)
+        module = take_from_first_rank(module.to(self.device))
         freeze_unused_heads(module)
         trainable = [p for p in module.parameters() if p.requires_grad]
         if self._do_i_compile():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 
@@ -43,6 +43,18 @@ def sum_over_ranks(values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+@torch.no_grad()
+def take_from_first_rank(module: nn.Module) -> nn.Module:
+    """Parameters and buffers become those of rank 0, in place, as DDP does to what it wraps. One process: as is.
+
+    For frozen copies of a module that each rank has initialised for itself.
+    """
+    if is_distributed():
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor, 0)
+    return module
 
 
 def number_of_ranks() -> int:

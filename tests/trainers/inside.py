@@ -54,6 +54,12 @@ def images_of(batch: dict[str, Any]) -> dict[str, Tensor]:
     return {"labeled": batch["data"]} | ({"unlabeled": batch["unlabeled"]["data"]} if "unlabeled" in batch else {})
 
 
+def shared_state(trainer: Any) -> dict[str, Tensor]:
+    """What all ranks must agree on, beside the networks and memories: multipliers, counted classes."""
+    state = dict(trainer.dual.multipliers.state_dict()) if hasattr(trainer, "dual") else {}
+    return state | ({"counted": trainer.keep_probability()} if hasattr(trainer, "keep_probability") else {})
+
+
 def compile_on_the_cpu(trainer: Any) -> None:
     trainer._do_i_compile = lambda: True
 

@@ -18,7 +18,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "anisotropic": ({"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}, "3d_fullres"),
     "ignore label, two channels": ({"labels": IGNORE, "channels": 2, "mask_normalization": True}, "2d"),
     "regions": ({"labels": {**REGIONS, "ignore": 3}, "regions_class_order": (1, 2)}, "3d_fullres"),
-    "no deep supervision": ({"residual": True}, "2d"),
+    "no deep supervision": ({"residual": True, "patch_3d": (12, 12, 20)}, "3d_fullres"),
 }
 """Recipe of a tiny dataset and configuration, by name; the regions have an ignore label too."""
 GOLDEN = ("2d", "3d", "ignore label, two channels", "regions")
@@ -34,7 +34,9 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerLDC", "no deep supervision"): {"distance_resolution": "full"},
     ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv"},
     ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid", "unlabeled_batch_size": 1},
-    ("nnUNetTrainerMeanTeacher", "regions"): {"student_view": "strong"},
+    ("nnUNetTrainerMeanTeacher", "ignore label, two channels"): {"student_view": "strong"},
+    ("nnUNetTrainerMeanTeacher", "regions"): {"student_view": "strong", "monitor_withheld_labels": True},
+    ("nnUNetTrainerMeanTeacher", "no deep supervision"): {"monitor_withheld_labels": True},
 }
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
 RUNS: dict[tuple[str, str], dict[str, Any]] = {

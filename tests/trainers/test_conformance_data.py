@@ -38,7 +38,7 @@ def test_every_trainer_declares_its_routes():
 def test_trains_on_or_refuses_every_kind_of_dataset(ready_dataset, name, kind):
     recipe, configuration = KINDS[kind]
     dataset = ready_dataset(**recipe)
-    options = {"training": TWO, "hyperparameters": OPTIONS.get((name, kind), {})}
+    options = {"split": "n2", "training": TWO, "hyperparameters": OPTIONS.get((name, kind), {})}
     if kind in REFUSED.get(name, {}):
         with pytest.raises(NotImplementedError, match=f"{name} {REFUSED[name][kind]}"):
             make_registered(dataset, name, configuration, **options)

@@ -14,11 +14,20 @@ from nnunet_ssl.training.network import unwrap
 from tests.running import run_ranks, seed_everything
 from tests.trainers import inside
 from tests.trainers.registered import NAMES, make_registered
-from tests.trainers.routing import ROUTES
+from tests.trainers.stepping import steps
 
 TRAINING = {"num_epochs": 2, "num_iterations_per_epoch": 2, "seed": 1}
-CASES = [(name, "3d_fullres" if name in ("nnUNetTrainerSKCDF", "nnUNetTrainerLDC") else "2d") for name in NAMES]
-CASES += [("nnUNetTrainerMeanTeacher", "3d_fullres"), ("nnUNetTrainerDualNetworks", "3d_fullres")]
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    *((name, "2d", {}) for name in NAMES),
+    ("nnUNetTrainerMeanTeacher", "3d_fullres", {}),
+    ("nnUNetTrainerSKCDF", "3d_fullres", {"complementarity": False, "balanced_heads": False}),
+    ("nnUNetTrainerSKCDF", "2d", {"decoupling": False, "context_samples": 1}),
+    ("nnUNetTrainerDualNetworks", "3d_fullres", {"dynamic_roles": True}),
+    ("nnUNetTrainerDualNetworks", "2d", {"sequential": True}),
+    ("nnUNetTrainerDKUXNet", "2d", {"warmup_fraction": 1.0, "recompute": True}),
+    ("nnUNetTrainerLDC", "3d_fullres", {"norm_budget": 0.5, "value_lower": 0.1}),
+    ("nnUNetTrainerCMAformer", "2d", {"gate": "qkv"}),
+]
 EQUAL: dict[str, tuple[str, ...]] = {
     "nnUNetTrainerSupervised": ("supervised",),
     "nnUNetTrainerUXNet": ("supervised",),
@@ -41,15 +50,21 @@ contrast and LDC's multipliers have tests of their own.
 """
 WEIGHTS = {
     "nnUNetTrainerMeanTeacher": {"noise_std": 0.0, "consistency_weight": 100.0},
+    "nnUNetTrainerDualNetworks_released": {"channel_dropout": 0.0},
     "nnUNetTrainerDKUXNet_paper": {"unlabeled_batch_size": 2},
 }
 """No chance, and terms as large as the others."""
 
 
-def build(dataset: Path, name: str, configuration: str) -> Any:
-    trainer = make_registered(
-        dataset, name, configuration, fold="all", training=TRAINING, hyperparameters=WEIGHTS.get(name, {})
-    )
+def make(dataset: Path, name: str, configuration: str, options: dict[str, Any]) -> Any:
+    hyperparameters = WEIGHTS.get(name, {}) | options
+    return make_registered(dataset, name, configuration, fold="all", training=TRAINING, hyperparameters=hyperparameters)
+
+
+def build(dataset: Path, name: str, configuration: str, options: dict[str, Any]) -> Any:
+    trainer = make(dataset, name, configuration, options)
+    if name == "nnUNetTrainerDKUXNet_paper":  # one patch per step, which nnU-Net cannot share out
+        trainer._set_batch_size_and_oversample = lambda: setattr(trainer, "batch_size", 1)
     trainer.initialize()
     inside.without_chance(trainer)
     generator = torch.Generator().manual_seed(7)
@@ -62,10 +77,9 @@ def build(dataset: Path, name: str, configuration: str) -> Any:
     return trainer
 
 
-def draw(dataset: Path, name: str, configuration: str) -> list[dict[str, Any]]:
+def draw(dataset: Path, *case: Any) -> list[dict[str, Any]]:
     """One batch of its own loader for each rank, with different numbers of padded voxels."""
-    trainer = make_registered(dataset, name, configuration, fold="all", training=TRAINING,
-                              hyperparameters=WEIGHTS.get(name, {}))  # fmt: skip
+    trainer = make(dataset, *case)
     trainer.on_train_start()
     seed_everything(3)
     batches = [next(trainer.dataloader_train) for _ in range(2)]
@@ -95,23 +109,24 @@ def gradients(trainer: Any, batch: dict[str, Any], names: tuple[str, ...]) -> di
 def worker(rank: int, dataset: Path) -> Any:
     nn.SyncBatchNorm.convert_sync_batchnorm = lambda module: module  # it refuses a CPU
     batches = torch.load(dataset.parents[2] / "batches.pt", weights_only=False)
-    found = {}
-    for case in CASES:
-        trainer, batch = build(dataset, *case), batches[case][rank]
+    found = []
+    for case, of_ranks in zip(CASES, batches, strict=True):
+        trainer, batch = build(dataset, *case), of_ranks[rank]
         assert trainer.device.type == "cpu" and isinstance(trainer.network, DistributedDataParallel)
         own = gradients(trainer, batch, EQUAL[case[0]]) if case[0] in EQUAL else {}
-        steps = []
+        reached = []
         for _ in range(2):  # in the second, DDP refuses what got no gradient in the first
             trainer.train_step(batch)
             known = inside.parameters(trainer)
-            steps.append({k: p.grad is not None for k, p in known.items() if p.requires_grad})
+            reached.append({k: p.grad is not None for k, p in known.items() if p.requires_grad})
         state = {name: unwrap(module).state_dict() for name, module in inside.networks(trainer).items()}
-        found[case] = {"gradients": own, "steps": steps, "state": state}
+        state["shared"] = inside.shared_state(trainer)
+        found.append({"gradients": own, "steps": reached, "state": state})
     return found
 
 
 @pytest.fixture(scope="module")
-def ranks(ready_store, tmp_path_factory) -> tuple[Path, dict[Any, Any], list[Any]]:
+def ranks(ready_store, tmp_path_factory) -> tuple[Path, list[Any], list[Any]]:
     """Both ranks' results of all cases: two processes serve every trainer."""
     from tests.conftest import point_nnunet_at
     from tests.tiny import DATASET, Tiny
@@ -121,18 +136,20 @@ def ranks(ready_store, tmp_path_factory) -> tuple[Path, dict[Any, Any], list[Any
     with pytest.MonkeyPatch.context() as patch:
         point_nnunet_at(root, patch)
         patch.setenv("nnUNet_results", str(out / "results"))
-        batches = {case: draw(dataset, *case) for case in CASES}
+        batches = [draw(dataset, *case) for case in CASES]
         torch.save(batches, dataset.parents[2] / "batches.pt")
         return dataset, batches, run_ranks(worker, dataset, out)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_two_ranks_agree_and_equal_one_process(ranks, monkeypatch, tmp_path, case):
+@pytest.mark.parametrize("index", range(len(CASES)), ids=[f"{name}-{c}-{len(o)}" for name, c, o in CASES])
+def test_two_ranks_agree_and_equal_one_process(ranks, monkeypatch, tmp_path, index):
     dataset, batches, (first, second) = ranks
-    mine, other = first[case], second[case]
+    case, mine, other = CASES[index], first[index], second[index]
     for module, state in mine["state"].items():
         for key, value in state.items():
+            if "running_" in key:
+                continue  # statistics of the rank's own batch, since batch norms cannot be synchronised on a CPU
             assert torch.equal(value, other["state"][module][key]), (module, key)
     for step in (*mine["steps"], *other["steps"]):
         assert all(step.values()), [key for key, reached in step.items() if not reached]
@@ -141,7 +158,7 @@ def test_two_ranks_agree_and_equal_one_process(ranks, monkeypatch, tmp_path, cas
     monkeypatch.setenv("nnUNet_preprocessed", str(dataset.parent))
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     trainer = build(dataset, *case)
-    expected = gradients(trainer, joined(*batches[case]), EQUAL[case[0]])
+    expected = gradients(trainer, joined(*batches[index]), EQUAL[case[0]])
     assert any(g is not None and g.abs().max() > 1e-3 for g in expected.values())
     for key, gradient in mine["gradients"].items():
         if ".seg_layers.0." in key and trainer.enable_deep_supervision:
@@ -172,14 +189,14 @@ def test_each_network_is_one_compiled_graph(ready_dataset, monkeypatch, name):
         torch._dynamo.reset()
         return compile_it(module, backend=backend, fullgraph=True)
 
-    trainer = make_registered(ready_dataset(), name, "2d", split="n2", training=TRAINING)
-    monkeypatch.setattr(torch, "compile", counting)
-    inside.compile_on_the_cpu(trainer)
-    trainer.on_train_start()
-    trainer.current_epoch = 1
-    trainer.on_train_epoch_start()
-    for _ in range(2):
-        assert torch.isfinite(torch.as_tensor(trainer.train_step(next(trainer.dataloader_train))["loss"]))
-    assert unwrap(trainer.network) is not trainer.network
-    assert graphs and max(graphs.values()) == 1 and next(iter(graphs.values())) == 1, graphs
-    assert set(ROUTES[name].frozen) <= set(inside.networks(trainer))
+    found = []
+    for compiled in (False, True):
+        trainer = make_registered(ready_dataset(), name, "2d", split="n2", training=TRAINING)
+        if compiled:
+            monkeypatch.setattr(torch, "compile", counting)
+            inside.compile_on_the_cpu(trainer)
+        found.append(list(steps(trainer, 4)))
+        assert (unwrap(trainer.network) is not trainer.network) == compiled
+    for eager, compiled_terms in zip(*found, strict=True):
+        assert compiled_terms == pytest.approx(eager, rel=1e-4, abs=1e-6)
+    assert next(iter(graphs.values())) == 1 and max(graphs.values()) == 1, graphs
