@@ -104,6 +104,7 @@ def test_each_term_teaches_its_own_networks_from_its_own_stream(ready_dataset, n
     terms = inside.terms_of(trainer, batch)
     assert set(terms) - set(routes.silent) <= set(routes.terms)
     for term, loss in terms.items():
+        assert loss.dtype == torch.float32 and loss.ndim == 0
         if term in routes.silent:
             assert not loss.requires_grad
             continue
