@@ -17,6 +17,7 @@ from nnunet_ssl.data.views import StrongView, keep_background
 from nnunet_ssl.training import curves
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.deep_supervision import deep_supervised, split_outputs
+from nnunet_ssl.training.distributed import take_from_first_rank
 from nnunet_ssl.training.monitor import OBSERVE_EVERY, Monitor
 from nnunet_ssl.training.network import (
     check_network_and_stage,
@@ -200,7 +201,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
 
     def _wrap(self, module: nn.Module) -> nn.Module:
         """On the training device, in the optimiser and behind the same wrappers as the network."""
-        module = module.to(self.device)
+        module = take_from_first_rank(module.to(self.device))
         freeze_unused_heads(module)
         for group in self.optimization.groups(module, self.weight_decay):
             trainable = [p for p in group["params"] if p.requires_grad]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
@@ -95,3 +95,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+@torch.no_grad()
+def take_from_first_rank(module: nn.Module) -> nn.Module:
+    """Parameters and buffers become those of rank 0, in place, as DDP does to what it wraps. One process: as is.
+
+    For frozen copies of a module that each rank has initialised for itself.
+    """
+    if is_distributed():
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor, 0)
+    return module

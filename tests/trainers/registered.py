@@ -18,13 +18,51 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "anisotropic": ({"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}, "3d_fullres"),
     "ignore label, two channels": ({"labels": IGNORE, "channels": 2, "mask_normalization": True}, "2d"),
     "regions": ({"labels": {**REGIONS, "ignore": 3}, "regions_class_order": (1, 2)}, "3d_fullres"),
+    "no deep supervision": ({"residual": True, "patch_3d": (12, 12, 20)}, "3d_fullres"),
 }
 """Recipe of a tiny dataset and configuration, by name; the regions have an ignore label too."""
+GOLDEN = ("2d", "3d", "ignore label, two channels", "regions")
 REFUSED = {
     "nnUNetTrainerSKCDF": {"regions": "does not support region-based training"},
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
 """What a trainer refuses at construction, and what its message says."""
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("nnUNetTrainerLDC", "anisotropic"): {"class_weights": "frequency", "slice_distance": 1},
+    ("nnUNetTrainerLDC", "ignore label, two channels"): {"confidence_threshold": 0.1},
+    ("nnUNetTrainerLDC", "regions"): {"value_lower": 1e-3, "value_upper": 0.999, "penalty": 0.1},
+    ("nnUNetTrainerLDC", "no deep supervision"): {"distance_resolution": "full"},
+    ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv"},
+    ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid"},
+    ("nnUNetTrainerCMAformer", "no deep supervision"): {"unlabeled_batch_size": 1},
+    ("nnUNetTrainerMeanTeacher", "ignore label, two channels"): {"student_view": "strong"},
+    ("nnUNetTrainerMeanTeacher", "regions"): {"student_view": "strong", "monitor_withheld_labels": True},
+    ("nnUNetTrainerMeanTeacher", "no deep supervision"): {"monitor_withheld_labels": True},
+}
+"""Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
+RUNS: dict[tuple[str, str], dict[str, Any]] = {
+    ("nnUNetTrainerMeanTeacher", "3d_fullres"): {"student_view": "strong", "ema_decay": 0.7},
+    ("nnUNetTrainerMeanTeacher", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
+    ("nnUNetTrainerSKCDF", "3d_fullres"): {"channel_dropout": 0.3},
+    ("nnUNetTrainerSKCDF", "2d"): {"context_samples": 1, "inference_decoder": "labeled"},
+    ("nnUNetTrainerPLGCL", "3d_fullres"): {"ema_decay": 0.8, "max_classes": 2},
+    ("nnUNetTrainerPLGCL", "2d"): {"predict_with": "teacher", "ema_decay": 0.8, "max_classes": 2},
+    ("nnUNetTrainerDualNetworks", "3d_fullres"): {"channel_dropout": 0.3},
+    ("nnUNetTrainerDualNetworks", "2d"): {"sequential": True, "predict_with": "teacher"},
+    ("nnUNetTrainerDKUXNet", "2d"): {"norms": "batch"},
+    ("nnUNetTrainerLDC", "3d_fullres"): {"norm_budget": 0.5},  # so small that the multiplier of the norm moves
+    ("nnUNetTrainerLDC", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
+    ("nnUNetTrainerCMAformer", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
+}
+"""Hyper-parameters of the runs that are resumed and predict: no default where the checkpoint must hold more for it."""
+PREDICTS_WITH_THE_PLANS_NETWORK = (
+    "nnUNetTrainerSupervised",
+    "nnUNetTrainerMeanTeacher",
+    "nnUNetTrainerPLGCL",
+    "nnUNetTrainerPLGCL_paper",
+    "nnUNetTrainerLDC",
+)
+"""Their checkpoints predict in a stock nnU-Net, once the trainer's name in them is nnUNetTrainer."""
 
 # By the beginning of a name; presets have the settings of their method and those of their own entry.
 SMALL: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainers.registered import KINDS, NAMES, REFUSED, make_registered
+from tests.trainers.registered import GOLDEN, KINDS, NAMES, REFUSED, make_registered
 from tests.trainers.stepping import steps
 
 FILE = Path(__file__).with_name("golden.json")
@@ -39,7 +39,7 @@ def write(golden: dict) -> None:
     FILE.write_text(re.sub(r'(?<=[^}]),\n(?="(total|loss|weight))', ", ", text) + "\n")
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k in ("2d", "3d", "ignore label, two channels", "regions")])
+@pytest.mark.parametrize("kind", GOLDEN)
 @pytest.mark.parametrize("name", NAMES)
 def test_terms_of_the_first_five_steps(ready_dataset, record, name, kind):
     if kind in REFUSED.get(name, {}):

@@ -13,109 +13,11 @@ import torch
 
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
-from nnunet_ssl.trainers.dual_networks.released import nnUNetTrainerDualNetworks_released
-from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.trainers.skcdf.paper import nnUNetTrainerSKCDF_paper
-from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.checkpoint import random_state, set_random_state, write_atomically
-from tests.running import FOLD, SHORT, make_trainer, same_weights, seed_everything, weights, write_split
-
-LONG = {**SHORT, "num_epochs": 4}
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt_after(trainer, epochs: int) -> None:
-    start = trainer.on_epoch_start
-
-    def on_epoch_start():
-        if trainer.current_epoch == epochs:
-            raise Interrupted
-        start()
-
-    trainer.on_epoch_start = on_epoch_start
-
-
-def plain(value) -> bool:
-    """Tensors and plain Python only."""
-    if isinstance(value, dict):
-        return all(plain(k) and plain(v) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(plain(v) for v in value)
-    return value is None or type(value) in (torch.Tensor, int, float, str, bool)
-
-
-CASES = [
-    (nnUNetTrainerSupervised, "3d_fullres", {}),
-    (nnUNetTrainerMeanTeacher, "3d_fullres", {"student_view": "strong", "ema_decay": 0.7}),
-    (nnUNetTrainerMeanTeacher, "2d", {"predict_with": "teacher", "ema_decay": 0.7}),
-    (nnUNetTrainerSKCDF, "3d_fullres", {"channel_dropout": 0.3}),
-    (nnUNetTrainerSKCDF, "2d", {"context_samples": 1, "inference_decoder": "labeled"}),
-    (nnUNetTrainerSKCDF_paper, "3d_fullres", {}),
-    (nnUNetTrainerDualNetworks, "3d_fullres", {"channel_dropout": 0.3}),
-    (nnUNetTrainerDualNetworks, "2d", {"sequential": True}),
-    (nnUNetTrainerDualNetworks_released, "2d", {}),
-    (nnUNetTrainerDKUXNet, "2d", {"queries": 8, "query_width": 16, "norms": "batch"}),
-]
-
-
-@pytest.mark.parametrize("trainer_class, configuration, hyperparameters", CASES)
-@pytest.mark.parametrize("epochs_before", [1, 3])
-@pytest.mark.usefixtures("no_figures")
-def test_interrupted_equals_uninterrupted(make_dataset, trainer_class, configuration, hyperparameters, epochs_before):
-    dataset = make_dataset()
-
-    def trainer(seed: int):
-        return make_trainer(
-            dataset, trainer_class, configuration, training=LONG, hyperparameters=hyperparameters, seed=seed
-        )
-
-    straight = trainer(0)
-    straight.run_training()
-    first = trainer(0)
-    interrupt_after(first, epochs_before)
-    with pytest.raises(Interrupted):
-        first.run_training()
-    second = trainer(123)  # another seed: everything must come from the checkpoint
-    second.load_checkpoint(str(Path(first.output_folder, "checkpoint_latest.pth")))
-    assert second.current_epoch == epochs_before
-    second.run_training()
-
-    for key in ("train_losses", "val_losses", "lrs"):
-        assert straight.logger.get_value(key, None) == second.logger.get_value(key, None)
-    assert same_weights(weights(straight.network), weights(second.network))
-    for name in getattr(straight, "auxiliary", {}):
-        assert same_weights(weights(straight.auxiliary[name]), weights(second.auxiliary[name]))
-    states = [t.optimizer.state_dict()["state"] for t in (straight, second)]
-    for index, state in states[0].items():
-        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(states[1][index][k])) for k, v in state.items())
-    if trainer_class is not nnUNetTrainerSupervised:
-        logs = [t.logger.local_logger.my_fantastic_logging for t in (straight, second)]
-        keys = [k for k in logs[0] if k.startswith("ssl/")]
-        assert keys and all(logs[0][k] == logs[1][k] for k in keys)
-    assert "before the resume" not in Path(second.log_file).read_text()
-
-
-def test_checkpoint_holds_tensors_and_plain_python_under_one_extra_key(make_dataset):
-    dataset = make_dataset()
-    stock_keys = {
-        "network_weights", "optimizer_state", "grad_scaler_state", "logging", "_best_ema", "current_epoch",
-        "init_args", "trainer_name", "inference_allowed_mirroring_axes",
-    }  # fmt: skip
-    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 0.5})
-    trainer.run_training()
-    checkpoint = torch.load(Path(trainer.output_folder, "checkpoint_final.pth"), weights_only=False)
-    assert set(checkpoint) == stock_keys | {"nnunet_ssl"}
-    extra = checkpoint["nnunet_ssl"]
-    assert plain(extra)
-    assert extra["settings"]["hyperparameters"]["ema_decay"] == 0.5
-    assert extra["settings"]["training"]["num_epochs"] == 2
-    assert set(extra["auxiliary"]) == {"teacher"}
+from tests.running import FOLD, make_trainer, same_weights, seed_everything, weights, write_split
+from tests.trainers.conformance import plain
 
 
 @pytest.mark.parametrize("before, after", [("student", "teacher"), ("teacher", "student")])

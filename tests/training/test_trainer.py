@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle, save_json, write_pickle
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_ssl.data.batches import LabeledBatch
@@ -27,24 +26,6 @@ def log_of(trainer) -> str:
 
 
 class TestWithheldLabels:
-    def test_garbage_in_their_place_changes_no_weight(self, make_dataset):
-        dataset = make_dataset()
-        write_split(dataset)
-        clean = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2")
-        clean.run_training()
-        for configuration in ("3d_fullres", "2d"):
-            folder = dataset / f"nnUNetPlans_{configuration}"
-            for case in FOLD.unlabeled:
-                (folder / f"{case}_seg.b2nd").write_bytes(b"garbage")
-                properties = load_pickle(str(folder / f"{case}.pkl"))
-                properties["class_locations"] = {1: np.full((5, 4), 10**6), 99: "nonsense"}
-                write_pickle(properties, str(folder / f"{case}.pkl"))
-                (dataset / "gt_segmentations" / f"{case}.nii.gz").write_bytes(b"garbage")
-        garbled = make_trainer(dataset, nnUNetTrainerMeanTeacher, split="n2")
-        garbled.run_training()
-        assert same_weights(weights(clean.network), weights(garbled.network))
-        assert clean.logger.get_value("train_losses", None) == garbled.logger.get_value("train_losses", None)
-
     def test_no_file_of_theirs_but_the_image_is_needed(self, make_dataset):
         dataset = make_dataset(preprocess=False)
         shutil.rmtree(dataset.parents[1] / "nnUNet_raw" / DATASET / "imagesUn")
@@ -153,61 +134,6 @@ class TestPool:
         assert Path(trainer.output_folder, "checkpoint_final.pth").is_file()
 
 
-VARIANTS = {
-    "3d": ({}, "3d_fullres"),
-    "2d": ({}, "2d"),
-    "two channels": ({"channels": 2}, "3d_fullres"),
-    "anisotropic": ({"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}, "3d_fullres"),
-    "ignore label": ({"labels": {"background": 0, "ball": 1, "box": 2, "ignore": 3}}, "3d_fullres"),
-    "ignore label 2d": ({"labels": {"background": 0, "ball": 1, "box": 2, "ignore": 3}}, "2d"),
-    "regions": (
-        {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)},
-        "3d_fullres",
-    ),
-    "regions with ignore label": (
-        {"labels": {"background": 0, "whole": (1, 2), "box": 2, "ignore": 3}, "regions_class_order": (1, 2)},
-        "2d",
-    ),
-    "mask normalisation": ({"mask_normalization": True}, "3d_fullres"),
-}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_kind_of_dataset_trains(make_dataset, name):
-    recipe, configuration = VARIANTS[name]
-    trainer = make_trainer(
-        make_dataset(**recipe),
-        nnUNetTrainerMeanTeacher,
-        configuration,
-        hyperparameters={"student_view": "strong", "monitor_withheld_labels": True},
-    )
-    before = None
-    trainer.initialize()
-    before = weights(trainer.network)
-    trainer.run_training()
-    assert not same_weights(before, weights(trainer.network))
-    table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
-    assert table["loss_consistency"].gt(0).all() and table["loss_supervised"].notna().all()
-    assert Path(trainer.output_folder, "progress_semi_supervised.png").stat().st_size > 0
-
-
-class NoDeepSupervision(nnUNetTrainerMeanTeacher):
-    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cpu")):  # noqa: B008
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.enable_deep_supervision = False
-
-
-def test_trains_without_deep_supervision(make_dataset):
-    trainer = make_trainer(make_dataset(), NoDeepSupervision)
-    trainer.run_training()
-    assert math.isfinite(trainer.logger.get_value("train_losses", -1))
-
-
-def test_cascade_stage_is_refused_at_construction(make_dataset):
-    with pytest.raises(NotImplementedError, match="does not support cascade stages"):
-        make_trainer(make_dataset(preprocess=False), nnUNetTrainerMeanTeacher, "3d_cascade_fullres")
-
-
 def test_wrong_settings_are_refused_before_anything_is_written(make_dataset):
     dataset = make_dataset(preprocess=False)
     with pytest.raises(NotImplementedError):
@@ -280,6 +206,7 @@ def test_logged_names_reach_nnunets_logger_and_the_csv(make_dataset):
     assert expected <= set(table) and list(table["epoch"]) == [0, 1]
     total = table["loss_supervised"] + table["loss_consistency"]
     np.testing.assert_allclose(total, trainer.logger.get_value("train_losses", None), rtol=1e-5)
+    assert Path(trainer.output_folder, "progress_semi_supervised.png").stat().st_size > 0
 
 
 def test_gradients_are_clipped_per_network(make_dataset):

@@ -12,16 +12,13 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from monai.losses import DiceCELoss
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
-from nnunet_ssl import external
 from nnunet_ssl.architectures.dkuxnet import DKUXNet
 from nnunet_ssl.architectures.uxnet import UXNet
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.trainers.dkuxnet.paper import nnUNetTrainerDKUXNet_paper
-from nnunet_ssl.trainers.dkuxnet.supervised import nnUNetTrainerDKUXNetSupervised
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
@@ -78,16 +75,6 @@ def test_other_trainers_use_the_networks_with_deep_supervision(make_dataset, tra
     assert all(math.isfinite(v) for v in trainer.logger.get_value("train_losses", None))
     trainer.set_deep_supervision_enabled(False)
     assert trainer.network.eval()(torch.randn(1, 1, 16, 16)).shape == (1, 3, 16, 16)
-
-
-def test_backbone_alone(make_dataset):
-    trainer = make_trainer(make_dataset(unlabeled=0), nnUNetTrainerUXNet, "3d_fullres", training=ONE)
-    trainer.run_training()
-    assert type(trainer.network) is UXNet and not trainer.enable_deep_supervision
-    assert isinstance(trainer.optimizer, torch.optim.AdamW)
-    used = [p for p in trainer.network.parameters() if p.requires_grad]
-    assert len(used) == len([*trainer.network.parameters()]) - 2  # the output of the coarser level
-    assert all(p.grad is not None for p in used)
 
 
 # ---- refused
@@ -209,53 +196,6 @@ def test_a_step_needs_the_memory_that_is_estimated_from_the_plans(make_dataset):
 # ---- prediction and resume
 
 
-@pytest.mark.parametrize("recipe", [{}, REGIONS], ids=["classes", "regions"])
-def test_nnunet_predicts_with_the_checkpoint(make_dataset, monkeypatch, recipe):
-    monkeypatch.setenv("nnUNet_extTrainer", next(iter(external.__path__)))
-    trainer = make_trainer(make_dataset(**recipe), nnUNetTrainerDKUXNet, training=ONE, hyperparameters=SMALL)
-    trainer.run_training()
-    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 16, 16, 16)).astype(np.float32))  # one window
-    options = {"use_gaussian": False, "use_mirroring": False, "perform_everything_on_device": False}
-    predictor = nnUNetPredictor(**options, device=torch.device("cpu"))
-    predictor.initialize_from_trained_model_folder(trainer.output_folder_base, (0,))
-    logits = predictor.predict_logits_from_preprocessed_data(image).float()
-    with torch.no_grad():
-        own = trainer.network.eval()(image[None])
-    assert type(predictor.network) is DKUXNet and type(own) is torch.Tensor
-    torch.testing.assert_close(logits, own[0], atol=2e-3, rtol=0)  # nnU-Net adds up in half precision
-    label = trainer.label_manager.convert_logits_to_segmentation(own[0])
-    if recipe:
-        inside = own[0] > 0
-        assert torch.equal(torch.as_tensor(label) > 0, inside.any(0))
-    else:
-        assert torch.equal(torch.as_tensor(label).long(), own[0].argmax(0))
-
-
-def test_the_control_resumes_where_it_stood(make_dataset):
-    dataset = make_dataset(unlabeled=0)
-    training = {**SHORT, "num_epochs": 2, "num_iterations_per_epoch": 2}
-    runs = []
-    for stop in (False, True):
-        trainer = make_trainer(dataset, nnUNetTrainerDKUXNetSupervised, "2d", training=training, hyperparameters=SMALL)
-        if stop:
-            trainer.num_epochs = 1
-            trainer.lr_scheduler = None
-            initialize = trainer.initialize
-            trainer.initialize = lambda: initialize() or setattr(trainer.lr_scheduler, "max_steps", 2)  # noqa: B023
-            trainer.run_training()
-            trainer = make_trainer(
-                dataset, nnUNetTrainerDKUXNetSupervised, "2d", training=training, hyperparameters=SMALL, seed=9
-            )
-            trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
-            assert trainer.current_epoch == 1
-        trainer.run_training()
-        runs.append(trainer)
-    for p, q in zip(*(run.network.parameters() for run in runs), strict=True):
-        assert torch.equal(p, q)
-    table = pd.read_csv(Path(runs[1].output_folder, "semi_supervised.csv"))
-    assert list(table.filter(regex="^loss_")) == ["loss_assignment", "loss_query_distribution", "loss_supervised"]
-
-
 # ---- the paper's preset
 
 
@@ -293,3 +233,11 @@ def test_paper_preset_trains(make_dataset):
     dice = (2 * (p * y).sum((2, 3)) + 1e-5) / (p.sum((2, 3)) + y.sum((2, 3)) + 1e-5)
     expected = nn.functional.cross_entropy(logits, target[:, 0].long()) + 1 - dice.mean()
     torch.testing.assert_close(trainer.loss(logits, target), expected)
+
+
+def test_batch_norms_become_synchronised_ones():
+    net = DKUXNet(1, 3, [4, 8, 8], nn.Conv2d, 3, [1, 2, 2], 2, queries=4, query_width=16, norms="batch")
+    before = [name for name, module in net.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    after = [name for name, module in converted.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert before == after and "predictor.temperature" in after

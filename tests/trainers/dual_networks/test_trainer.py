@@ -124,14 +124,6 @@ def test_every_network_learns_and_no_term_needs_a_second_forward(make_dataset):
     # nnU-Net gives the coarsest output weight 0 (1e-6 under DDP), so that its head is without gradient
     coarsest = {id(p) for n in (net.student, net.teacher) for p in n.decoder.seg_layers[0].parameters()}
     assert all(p.grad is not None for p in net.parameters() if id(p) not in coarsest)
-    student, teacher = ({id(p) for p in n.parameters()} for n in (net.student, net.teacher))
-    for name, loss in trainer.losses(labeled, unlabeled).items():
-        found = torch.autograd.grad(loss, [*net.parameters()], retain_graph=True, allow_unused=True)
-        reached = {id(p) for p, g in zip(net.parameters(), found, strict=True) if g is not None and g.any()}
-        wanted = (student if "teacher" not in name else set()) | (
-            teacher if "teacher" in name or name == "consistency" else set()
-        )
-        assert reached and reached <= wanted and len(reached) > 0.3 * len(wanted), name
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])

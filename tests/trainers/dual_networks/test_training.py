@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -35,44 +34,10 @@ from tests.trainers.dual_networks.test_trainer import (
 pytestmark = pytest.mark.usefixtures("no_figures")
 ONE = {**SHORT, "num_epochs": 1, "num_iterations_per_epoch": 2}
 IGNORE = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
-ANISOTROPIC = {"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}
 
 
 def table_of(trainer: nnUNetTrainerDualNetworks) -> pd.DataFrame:
     return pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
-
-
-class NoDeepSupervision(nnUNetTrainerDualNetworks):
-    def set_up(self) -> None:
-        super().set_up()
-        self.enable_deep_supervision = False
-
-
-@pytest.mark.parametrize(
-    "recipe, configuration, trainer_class",
-    [
-        ({"channels": 2}, "3d_fullres", nnUNetTrainerDualNetworks),
-        (ANISOTROPIC, "3d_fullres", nnUNetTrainerDualNetworks),
-        ({"labels": IGNORE, "residual": True}, "2d", nnUNetTrainerDualNetworks),
-        ({**REGIONS, "mask_normalization": True}, "2d", nnUNetTrainerDualNetworks),
-        (REGIONS_IGNORE, "3d_fullres", NoDeepSupervision),
-        ({"residual": True}, "3d_fullres", NoDeepSupervision),
-    ],
-    ids=["two channels", "anisotropic", "ignore, 2D, residual", "regions, 2D", "regions, ignore", "residual"],
-)
-def test_every_kind_of_dataset_trains(make_dataset, recipe, configuration, trainer_class):
-    trainer = make_trainer(make_dataset(**recipe), trainer_class, configuration, training=ONE)
-    trainer.initialize()
-    before = [weights(network) for network in (trainer.network.student, trainer.network.teacher)]
-    trainer.run_training()
-    for old, network in zip(before, (trainer.network.student, trainer.network.teacher), strict=True):
-        assert not same_weights(old, weights(network))
-    table = table_of(trainer)
-    assert table[[f"loss_{name}" for name in TERMS]].gt(0).all(axis=None)
-    frozen = [n for n, p in trainer.network.named_parameters() if not p.requires_grad]
-    assert len(frozen) == (4 if trainer_class is NoDeepSupervision else 0)
-    assert trainer.network.region_based.item() is ("regions_class_order" in recipe)
-    assert "WARNING" not in Path(trainer.log_file).read_text()
 
 
 @pytest.mark.parametrize(
@@ -240,14 +205,3 @@ def test_the_winner_of_the_released_script_makes_no_difference(make_dataset):
         assert (first is None) == (second is None)
         if first is not None:
             torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_released_preset_trains(make_dataset, configuration):
-    training = {**FEW, "num_epochs": 2}
-    trainer = make_trainer(make_dataset(), nnUNetTrainerDualNetworks_released, configuration, training=training)
-    trainer.run_training()
-    table = table_of(trainer)
-    assert {c for c in table if c.startswith("loss_")} == {f"loss_{name}" for name in RELEASED}
-    assert all(math.isfinite(v) for v in trainer.logger.get_value("train_losses", None))
-    assert table[["loss_consistency", "loss_uncertainty"]].gt(0).all(axis=None)

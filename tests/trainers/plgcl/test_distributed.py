@@ -114,19 +114,13 @@ def worker(rank: int, dataset: Path) -> Any:
         assert isinstance(trainer.auxiliary["head"], DistributedDataParallel)
         seed = trainer.sampler.generator.initial_seed()
         found.append((seed, trainer.grid, on_rank(trainer, rank)))
-    # two whole steps: the second is refused by DDP if the first left a trained parameter without gradient
-    trainer.current_epoch, trainer.step = 1, 0
-    for _ in range(2):
-        trainer.train_step(part(batch_for(trainer), slice(2 * rank, 2 * rank + 2)))
-    modules = [unwrap(trainer.network), *(unwrap(trainer.auxiliary[n]) for n in ("head", "teacher", "teacher_head"))]
-    weights = [p.detach() for m in modules for p in m.parameters()]
-    return found, weights, trainer.monitor.epoch_means()
+    return found
 
 
 @pytest.mark.slow
 def test_two_ranks_equal_one_process(make_dataset, tmp_path):
     dataset = make_dataset(unlabeled=0)
-    (ranks, weights, means), (others, other_weights, other_means) = run_ranks(worker, dataset, tmp_path)
+    ranks, others = run_ranks(worker, dataset, tmp_path)
     for case, (seed, grid, mine), (other_seed, _, theirs) in zip(CASES, ranks, others, strict=True):
         assert seed != other_seed
         trainer = build(dataset, *case)
@@ -149,5 +143,3 @@ def test_two_ranks_equal_one_process(make_dataset, tmp_path):
                 if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
                     torch.testing.assert_close(first, one, atol=1e-5, rtol=1e-3)
         assert any(x.abs().max() > 1e-3 for x in mine[1]["gradients"][number:])
-    assert all(torch.equal(a, b) for a, b in zip(weights, other_weights, strict=True))
-    assert means == other_means and means["loss_contrast"] > 0

@@ -45,30 +45,6 @@ def half_way(trainer: nnUNetTrainerPLGCL) -> nnUNetTrainerPLGCL:
 # ---- who learns from what
 
 
-def test_contrast_reaches_head_and_embedded_stages_alone(make_dataset):
-    trainer = half_way(started(make_dataset()))
-    terms = trainer.losses(*batch_of(trainer))
-    assert set(terms) == {"supervised", "consistency", "contrast"} and all(
-        t.dtype == torch.float32 for t in terms.values()
-    )
-    assert all(t.item() > 0 for t in terms.values())
-    terms["contrast"].backward()
-    assert trainer.grid.stage == 1
-    for stage, module in enumerate(trainer.network.encoder.stages):
-        gradients = [p.grad for p in module.parameters()]
-        if stage <= 1:
-            assert all(g is not None for g in gradients) and any(g.any() for g in gradients)
-        else:
-            assert all(g is None for g in gradients)
-    shared = {id(p) for p in trainer.network.encoder.parameters()}
-    assert all(p.grad is None for p in trainer.network.decoder.parameters() if id(p) not in shared)
-    assert all(p.grad is not None and p.grad.any() for p in trainer.auxiliary["head"].parameters())
-    assert not trainer.auxiliary["teacher"].training
-    for name in ("teacher", "teacher_head", "memory"):
-        assert not any(p.requires_grad for p in trainer.auxiliary[name].parameters())
-    assert not trainer.auxiliary["memory"].keys.requires_grad
-
-
 @pytest.mark.parametrize("min_keys, contrasted", [(2, True), (1000, False)])
 def test_every_step_reaches_every_trainable_parameter(make_dataset, min_keys, contrasted):
     """Also where no class has enough keys: a head without gradient would stop DDP."""
@@ -119,6 +95,8 @@ def test_contrast_is_the_mean_over_the_valid_queries(make_dataset, recipe):
     labeled, unlabeled = batch_of(trainer)
     patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
     memory = trainer.auxiliary["memory"]
+    for parameter in trainer.auxiliary["teacher_head"].parameters():  # keys that vary
+        parameter.data.add_(torch.randn_like(parameter))
     number = [int(patches.valid[patches.classes == k].sum()) for k in range(3)]
     pairs = torch.ones(3, 3, dtype=torch.bool)
     if recipe:
@@ -198,6 +176,7 @@ def test_keys_are_the_teachers_from_augmented_patches(make_dataset):
     assert (views.unit - patches.unit).abs().max() > 0.1
     expected = trainer.embed(trainer.auxiliary["teacher"], trainer.auxiliary["teacher_head"], views.images())
     memory = trainer.auxiliary["memory"]
+    assert not trainer.auxiliary["teacher"].training and not memory.keys.requires_grad
     for k in range(3):
         kept = expected[patches.valid & (patches.classes == k)]
         torch.testing.assert_close(memory.keys[k, : len(kept)], kept)

@@ -17,7 +17,7 @@ from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.balanced import balanced_dice_ce, dice_ce
 from nnunet_ssl.trainers.skcdf.trainer import SKCDFHyperparameters, nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
-from tests.architectures.test_skcdf import RECEIVERS, groups
+from tests.architectures.test_skcdf import groups
 from tests.running import FOLD, SHORT, make_trainer, same_weights, weights, write_split
 from tests.tiny import Tiny, case_arrays
 
@@ -55,29 +55,6 @@ def both_weigh(trainer: nnUNetTrainerSKCDF) -> nnUNetTrainerSKCDF:
 
 
 # ---- who learns from what
-
-
-def test_each_term_reaches_its_own_weights_and_images(make_dataset):
-    trainer = both_weigh(started(make_dataset()))
-    labeled, unlabeled = batch_of(trainer)
-    labeled.image.requires_grad_()
-    unlabeled.image.requires_grad_()
-    trainer.step = 2  # up the ramp, and with masks that drop voxels
-    terms, parameters = trainer.losses(labeled, unlabeled), groups(trainer.network)
-    assert {name.replace("_", " ") for name in terms} == set(RECEIVERS)
-    assert sum(map(len, parameters.values())) == len([*trainer.network.parameters()])
-    for name, loss in terms.items():
-        for group, members in parameters.items():
-            gradients = torch.autograd.grad(loss, members, retain_graph=True, allow_unused=True)
-            if group in RECEIVERS[name.replace("_", " ")]:
-                assert all(g is not None for g in gradients), (name, group)
-                assert sum(g.abs().sum() for g in gradients) > 0, (name, group)
-            else:
-                assert all(g is None for g in gradients), (name, group)
-        own, other = torch.autograd.grad(loss, (labeled.image, unlabeled.image), retain_graph=True)
-        if name.startswith("unsupervised"):
-            own, other = other, own
-        assert own.abs().sum() > 0 and not other.any(), name
 
 
 def test_pseudo_labels_and_masks_carry_no_gradient(make_dataset):
@@ -154,6 +131,7 @@ def test_the_balanced_terms_thin_out_the_frequent_classes(make_dataset, monkeypa
 def test_values_of_the_balanced_terms(make_dataset, monkeypatch, offset):
     trainer = started(make_dataset(), hyperparameters={"auxiliary_dice_offset": offset})
     labeled, unlabeled = batch_of(trainer)
+    unlabeled.valid[:, :, :4] = False
     out = random_output(labeled, unlabeled)
     trainer.forward = lambda *_: out
     masks = [torch.rand(len(x), 1, *x.shape[2:]) < 0.3 for x in (labeled.image, unlabeled.image)]

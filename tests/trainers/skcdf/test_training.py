@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle, write_pickle
+from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -19,45 +18,15 @@ from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
-from tests.running import FOLD, SHORT, make_trainer, same_weights, weights, write_split
+from tests.running import SHORT, make_trainer, same_weights
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 ONE = {**SHORT, "num_epochs": 1, "num_iterations_per_epoch": 2}
 TERMS = ("supervised", "unsupervised", "supervised_balanced", "unsupervised_balanced")
-IGNORE = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
-ANISOTROPIC = {"shape": (8, 22, 24), "spacing": (4.0, 1.0, 1.0), "patch_3d": (6, 20, 20)}
 
 
 def table_of(trainer: nnUNetTrainerSKCDF) -> pd.DataFrame:
     return pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
-
-
-@pytest.mark.parametrize(
-    "recipe, configuration",
-    [
-        ({}, "3d_fullres"),
-        ({}, "2d"),
-        ({"channels": 2}, "3d_fullres"),
-        (ANISOTROPIC, "3d_fullres"),
-        ({"patch_3d": (12, 12, 20)}, "3d_fullres"),  # a bottleneck of 3 x 3 x 5 voxels
-        ({"labels": IGNORE}, "3d_fullres"),
-        ({"labels": IGNORE}, "2d"),
-        ({"mask_normalization": True}, "3d_fullres"),
-        ({"residual": True}, "3d_fullres"),
-        ({"residual": True}, "2d"),
-    ],
-)
-def test_every_kind_of_dataset_trains(make_dataset, recipe, configuration):
-    trainer = make_trainer(make_dataset(**recipe), nnUNetTrainerSKCDF, configuration, training=ONE)
-    trainer.initialize()
-    before = weights(trainer.network)
-    trainer.run_training()
-    assert not same_weights(before, weights(trainer.network))
-    assert type(trainer.network.encoder).__name__.startswith("Residual") == recipe.get("residual", False)
-    table = table_of(trainer)
-    assert all(table[f"loss_{name}"].gt(0).all() for name in TERMS)
-    # a Dice of at most 1 at every resolution, plus cross-entropy
-    assert table["loss_supervised"].lt(10).all() and "WARNING" not in Path(trainer.log_file).read_text()
 
 
 def test_all_cases_labelled_and_a_small_unlabelled_batch(make_dataset):
@@ -67,22 +36,6 @@ def test_all_cases_labelled_and_a_small_unlabelled_batch(make_dataset):
     )
     trainer.run_training()
     assert all(table_of(trainer)[f"loss_{name}"].gt(0).all() for name in TERMS)
-
-
-class NoDeepSupervision(nnUNetTrainerSKCDF):
-    def set_up(self) -> None:
-        super().set_up()
-        self.enable_deep_supervision = False
-
-
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_trains_without_deep_supervision(make_dataset, configuration):
-    trainer = make_trainer(make_dataset(), NoDeepSupervision, configuration, training=ONE)
-    trainer.run_training()
-    assert math.isfinite(trainer.logger.get_value("train_losses", -1))
-    # the coarser heads have no part, and the transfer between the decoders leaves the labelled one alone
-    frozen = [n for n, p in trainer.network.named_parameters() if not p.requires_grad]
-    assert len(frozen) == 4 and all(".seg_layers.0." in n for n in frozen)
 
 
 SWITCHES = [
@@ -192,40 +145,6 @@ def test_nnunet_predicts_with_one_decoder_and_its_main_head_alone(make_dataset, 
     state[f"decoders.{decoder}.unet_decoder.seg_layers.1.bias"] += torch.tensor([0.0, 1.0, 0.0])
     torch.save(checkpoint, file)
     torch.testing.assert_close(predict()[1], before[1] + 1, atol=0.01, rtol=0)  # nnU-Net adds up in half precision
-
-
-def test_garbage_in_place_of_withheld_labels_changes_no_weight(make_dataset):
-    dataset = make_dataset()
-    write_split(dataset)
-
-    def train() -> nnUNetTrainerSKCDF:
-        trainer = make_trainer(dataset, nnUNetTrainerSKCDF, split="n2")
-        trainer.run_training()
-        return trainer
-
-    clean = train()
-    for case in FOLD.unlabeled:
-        folder = dataset / "nnUNetPlans_3d_fullres"
-        (folder / f"{case}_seg.b2nd").write_bytes(b"garbage")
-        properties = load_pickle(str(folder / f"{case}.pkl"))
-        write_pickle(properties | {"class_locations": {1: np.full((5, 4), 10**6)}}, str(folder / f"{case}.pkl"))
-        (dataset / "gt_segmentations" / f"{case}.nii.gz").write_bytes(b"garbage")
-    (dataset / "class_counts_ssl.json").unlink()  # counted again
-    garbled = train()
-    assert same_weights(weights(clean.network), weights(garbled.network))
-    assert clean.logger.get_value("train_losses", None) == garbled.logger.get_value("train_losses", None)
-    counted = load_json(str(dataset / "class_counts_ssl.json"))["nnUNetPlans_3d_fullres"]
-    assert sorted(counted) == FOLD.labeled
-
-
-def test_regions_are_refused_before_anything_is_written(make_dataset):
-    dataset = make_dataset(
-        preprocess=False, labels={"background": 0, "whole": (1, 2), "box": 2}, regions_class_order=(1, 2)
-    )
-    with pytest.raises(NotImplementedError, match="nnUNetTrainerSKCDF does not support region-based training"):
-        make_trainer(dataset, nnUNetTrainerSKCDF)
-    results = dataset.parents[1] / "nnUNet_results"
-    assert not results.exists() or not list(results.iterdir())
 
 
 @pytest.mark.parametrize("variable, compiled", [(None, False), ("f", False), ("t", True)])
