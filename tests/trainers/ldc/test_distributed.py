@@ -17,7 +17,7 @@ from tests.running import SHORT, make_trainer, run_ranks
 from tests.training.test_distributed import joined_batch, part
 
 CASES = [
-    (nnUNetTrainerLDC, "3d_fullres", {"norm_budget": 0.5, "value_lower": 0.1}),
+    (nnUNetTrainerLDC, "3d_fullres", {"norm_budget": 0.5, "value_margin": 0.1}),
     (nnUNetTrainerCMAformer, "2d", {"gate": "qkv"}),
 ]
 
@@ -28,7 +28,7 @@ def build(dataset: Path, trainer_class: type, configuration: str, options: dict[
     )
     trainer.initialize()
     trainer.streams.strong_view = lambda images: images
-    trainer._dice_weights = torch.tensor([0.4, 0.6])
+    trainer.dice_weights.weights = torch.tensor([0.4, 0.6])
     trainer.current_epoch = 1  # up the ramp
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():  # the same weights everywhere
@@ -79,7 +79,7 @@ def on_rank(dataset: Path, rank: int, *case: Any) -> dict[str, Any]:
 def linear_term(dataset: Path, rows: slice) -> Tensor:
     """Cross-entropy and volumes of the unlabelled part alone: a mean over voxels, of unequal number on the ranks."""
     trainer = build(dataset, *CASES[0])
-    trainer._dice_weights = torch.zeros(2)
+    trainer.dice_weights.weights = torch.zeros(2)
     trainer.dual.multipliers.volume[UNLABELED] += 0.2
     return trainer.losses(*trainer.split_batch(batch_for(trainer, rows)))["constrained_unlabeled"].detach()
 

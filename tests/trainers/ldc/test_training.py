@@ -51,9 +51,9 @@ def table_of(trainer: Any) -> pd.DataFrame:
     [
         (nnUNetTrainerLDC, ANISOTROPIC, "3d_fullres", {"class_weights": "frequency", "slice_distance": 1}),
         (nnUNetTrainerLDC, {"labels": IGNORE}, "2d", {"confidence_threshold": 0.1}),
-        (nnUNetTrainerLDC, REGIONS, "3d_fullres", {"value_lower": 1e-3, "value_upper": 0.999, "penalty": 0.1}),
+        (nnUNetTrainerLDC, REGIONS, "3d_fullres", {"value_margin": 1e-3, "penalty": 0.1}),
         (nnUNetTrainerLDC, REGIONS_IGNORE, "2d", {"dice_form": "voxel"}),
-        (NoDeepSupervision, REGIONS_IGNORE, "3d_fullres", {"distance_resolution": "full"}),
+        (NoDeepSupervision, REGIONS_IGNORE, "3d_fullres", {"norm_budget": 0.0}),
         (CMA, ANISOTROPIC, "3d_fullres", {"gate": "qkv"}),
         (CMA, {"channels": 2, "mask_normalization": True}, "2d", {"gate": "sigmoid"}),
         (CMA, REGIONS, "3d_fullres", {"transformer_layers": 1}),
@@ -73,8 +73,6 @@ def test_every_kind_of_dataset_trains(make_dataset, trainer_class, recipe, confi
     assert table["violation_volume_labeled"].between(0, 1).all() and "Weights of the classes in the Dice" in log
     assert math.isfinite(trainer.logger.get_value("val_losses", -1))
     factors = {"2d": [1, 1], "3d_fullres": [1, 2, 2] if recipe is ANISOTROPIC else [2, 2, 2]}[configuration]
-    if options.get("distance_resolution") == "full":
-        factors = [1, 1, 1]
     distance = next(trainer.dataloader_train)["extra"]["distance"]
     patch = trainer.configuration_manager.patch_size
     assert list(distance.shape) == [2, 2, *(p // f for p, f in zip(patch, factors, strict=True))]
