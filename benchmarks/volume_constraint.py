@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-RUNS = {"frozen": {"multiplier_step": 0.0, "norm_step": 0.0}, "ascent": {}}
+RUNS = {"frozen": {"multiplier_step": 0.0, "norm_budget": 0.0}, "ascent": {}}
 
 
 def arguments() -> argparse.Namespace:

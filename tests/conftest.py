@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import blosc2
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from tests.tiny import DATASET, Tiny, build
 
 os.environ.setdefault("nnUNet_compile", "f")
 torch.set_num_threads(1)
-# Some tests fork nnU-Net's pools, whose workers set this number: they would look for threads that only their parent has.
+# Some tests fork nnU-Net's pools, whose workers set this number and would end threads that only their parent has.
 blosc2.set_nthreads(1)
 blosc2.cparams_dflts["nthreads"] = blosc2.dparams_dflts["nthreads"] = 1
 

@@ -62,7 +62,11 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> Iterator[st
     for part in ("training", "hyperparameters"):
         for name in sorted(before[part].keys() | now[part].keys()):
             was, value = before[part].get(name), now[part].get(name)
-            if was != value:
+            if name not in now[part]:
+                yield f"{name} was {was!r} before the resume; this version has no such setting."
+            elif name not in before[part]:
+                yield f"{name} is {value!r} now; the checkpoint is from before this setting."
+            elif was != value:
                 yield f"{name} was {was!r} before the resume and is {value!r} now."
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,6 +37,13 @@ class AddSignedDistance(BasicTransform):
         self.regions, self.factors = regions, list(factors)
         self.fine_spacing = list(spacing)
         self.spacing = [s * f for s, f in zip(spacing, factors, strict=True)]
+
+    @classmethod
+    def of_plans(cls, labels: LabelManager, plan: ConfigurationManager) -> AddSignedDistance:
+        """For all foreground classes or regions of a dataset."""
+        regions = len(labels.foreground_regions) if labels.has_regions else 0
+        values = None if labels.has_regions else labels.foreground_labels
+        return cls(values, regions, plan.spacing, distance_factors(plan.patch_size, plan.spacing))
 
     def apply(self, data_dict: dict, **params) -> dict:
         segmentation = data_dict["segmentation"]
@@ -73,10 +82,10 @@ def shrunk_mean(volumes: Tensor, factors: Sequence[int]) -> Tensor:
     return pool(volumes, tuple(factors))
 
 
-def distance_factors(patch_size: Sequence[int], spacing: Sequence[float], half: bool) -> list[int]:
-    """2 for the axes whose resolution is halved: even ones, long enough, and not those with thick slices already."""
-    if not half:
-        return [1] * len(patch_size)
+def distance_factors(patch_size: Sequence[int], spacing: Sequence[float]) -> list[int]:
+    """2 for the axes whose resolution is halved: in 3D even ones, long enough, and without thick slices already."""
+    if len(patch_size) == 2:
+        return [1, 1]
     return [
         2 if size % 2 == 0 and size >= 2 * SMALLEST_HALF and step < 2 * min(spacing) else 1
         for size, step in zip(patch_size, spacing, strict=True)

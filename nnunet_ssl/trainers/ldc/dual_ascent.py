@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nnunet_ssl.losses.lagrangian import LagrangeMultipliers, add_norm_gradient, squared_norm
-from nnunet_ssl.training.distributed import sum_over_ranks
+from nnunet_ssl.losses.lagrangian import (
+    LagrangeMultipliers,
+    add_norm_gradient,
+    bound_excess,
+    class_volumes,
+    squared_norm,
+)
+from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
+from nnunet_ssl.training.distributed import sum_over_ranks, voxel_count
 from nnunet_ssl.training.monitor import WEIGHT, Monitor
+from nnunet_ssl.training.targets import Targets
+
+LABELED, UNLABELED = "labeled", "unlabeled"
+"""Parts of the data, with multipliers of their own."""
 
 
 class DualAscent:
@@ -21,18 +33,31 @@ class DualAscent:
     Args:
         network: unwrapped; its convolution and linear weights are limited, not its norms and biases.
         optimizer: that steps it. A step that mixed precision skips moves no multiplier.
-        multipliers: see :class:`LagrangeMultipliers`.
-        budget_factor: C = factor ||W(0)||^2; with 2 the limit is inert until the squared norm has doubled.
+        targets: the foreground classes.
+        settings: steps and limits. C = norm_budget ||W(0)||^2; with 2 the limit is inert until the squared norm has
+            doubled. The steps of bounds and norm, their limits and the excess that is allowed of a probability are
+            those of :mod:`nnunet_ssl.losses.lagrangian`.
+        device: where the constraints are evaluated.
     """
 
     def __init__(
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        multipliers: LagrangeMultipliers,
-        budget_factor: float,
+        targets: Targets,
+        settings: LDCHyperparameters,
+        device: torch.device,
     ) -> None:
-        self.multipliers, self.budget_factor = multipliers, budget_factor
+        self.multipliers = LagrangeMultipliers(
+            len(targets.foreground),
+            (LABELED, UNLABELED),
+            step=settings.multiplier_step,
+            limit=settings.multiplier_limit,
+            penalty=settings.penalty,
+            device=device,
+        )
+        self.margin, self.regions = settings.value_margin, targets.has_regions
+        self.budget_factor = settings.norm_budget
         self.weights = layer_weights(network)
         self.budget = torch.empty(())
         self.norm_excess = torch.empty(())
@@ -42,8 +67,8 @@ class DualAscent:
         optimizer.register_step_pre_hook(self._before_step)
 
     def set_budget(self) -> None:
-        """C of the weights as they are now."""
-        self.budget = self.budget_factor * squared_norm(self.weights)
+        """C of the weights as they are now; infinite without a limit."""
+        self.budget = (self.budget_factor or math.inf) * squared_norm(self.weights)
 
     def begin(self) -> None:
         """A new step: nothing is known yet."""
@@ -51,27 +76,26 @@ class DualAscent:
         self.values = {}
         self.norm_excess = squared_norm(self.weights) / self.budget - 1.0
 
-    def constrain(
-        self, part: str, volumes: tuple[Tensor, Tensor], count: Tensor, bounds: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """What the constraints of one part add to its loss.
+    def constrain(self, part: str, logits: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(what the constraints of one part add to its loss, the number of voxels that count).
 
         Args:
             part: of the multipliers.
-            volumes: predicted and expected shares (F,).
-            count: voxels over which these are means.
-            bounds: their excess, or ``None``.
+            logits: (B, K, *P).
+            target: classes (B, 1, *P) or regions (B, K, *P).
+            mask: (B, 1, *P) bool, where they count; ``None``: everywhere.
         """
-        predicted, expected = volumes
-        error = predicted - expected
-        term = self.multipliers.volume_term(part, error)
+        predicted, expected = class_volumes(logits, target, mask, regions=self.regions)
+        count = voxel_count(mask, logits)
+        term = self.multipliers.volume_term(part, predicted - expected)
         kept = [predicted.detach(), expected]
-        if bounds is not None:
+        if self.margin > 0:
+            bounds = bound_excess(logits, self.margin, 1.0 - self.margin, mask=mask, regions=self.regions)
             term = term + self.multipliers.bound_term(part, *bounds)
             kept.append(torch.stack(bounds).detach())
         precise = torch.cat(kept).to(self.multipliers.norm.dtype) * count
         self.values[part] = torch.cat((precise, count.to(precise.dtype).view(1)))
-        return term
+        return term, count
 
     def norm_term(self) -> tuple[Tensor, Tensor]:
         """(||W||^2 / C - 1, its multiplier), without gradient: that is added just before the optimiser's step."""

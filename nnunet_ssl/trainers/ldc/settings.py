@@ -54,20 +54,19 @@ class LDCHyperparameters(SemiSupervisedHyperparameters):
     multiplier_limit: float = setting(0.5, "largest absolute volume multiplier", source="recommended", low=0.0)
     penalty: float = setting(0.0, "rho of the augmented Lagrangian", source="recommended", low=0.0)
     reset_each_epoch: bool = setting(False, "multipliers start at 0 in every epoch", source="on in the released code")
-    value_lower: float = setting(
-        0.0, "lower bound of the probabilities; 0 and 1: no constraint", source="symbol, Eq. 3", low=0.0, high=1.0
+    value_margin: float = setting(
+        0.0,
+        "probabilities are kept between it and 1 minus it; 0: no constraint",
+        source="bounds are symbols, Eq. 3",
+        low=0.0,
+        high=0.4,
     )
-    value_upper: float = setting(1.0, "upper bound of the probabilities", source="symbol, Eq. 3", low=0.0, high=1.0)
-    bound_tolerance: float = setting(1e-4, "kappa, mean excess that is allowed", source="recommended", low=0.0)
-    bound_step: float = setting(0.01, "step of the multipliers of the bounds", source="recommended", low=0.0)
-    bound_limit: float = setting(10.0, "largest multiplier of a bound", source="recommended", low=0.0)
     norm_budget: float = setting(
-        2.0, "limit of the squared norm of the weights, as a multiple of its start", source="symbol C, Eq. 3", low=1e-3
+        2.0,
+        "limit of the squared norm of the weights, as a multiple of its start; 0: no constraint",
+        source="symbol C, Eq. 3",
+        low=0.0,
     )
-    norm_step: float = setting(
-        0.01, "step of the multiplier of the norm; 0: frozen at 0", source="recommended", low=0.0
-    )
-    norm_limit: float = setting(10.0, "largest multiplier of the norm", source="recommended", low=0.0)
     temperature: float = setting(0.07, "tau of the contrast", source="0.07, released code", low=0.01, high=10.0)
     slices: int = setting(8, "slices per patch that are contrasted (3D)", source="recommended", low=1)
     slice_distance: int = setting(
@@ -76,16 +75,9 @@ class LDCHyperparameters(SemiSupervisedHyperparameters):
     pooled_size: int = setting(16, "side to which a slice is averaged", source="recommended", low=1)
     projection_hidden: int = setting(256, "width of the projection", source="recommended", low=1)
     projection_size: int = setting(128, "length of the projection", source="recommended", low=2)
-    distance_resolution: str = setting(
-        "auto", "of the distance maps; auto: half in 3D", source="recommended", choices=("auto", "full", "half")
-    )
     ema_decay: float = setting(
         0.99, "limit of the teacher's decay, min(1 - 1 / (t + 1), limit)", source="recommended", low=0.0, high=1.0
     )
     predict_with: str = setting(
         "student", "the network that is validated and exported", source="recommended", choices=("student", "teacher")
     )
-
-    @property
-    def has_bounds(self) -> bool:
-        return self.value_lower > 0 or self.value_upper < 1

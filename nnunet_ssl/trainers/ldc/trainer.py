@@ -7,7 +7,6 @@ docs/methods/ldc.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,38 +17,21 @@ from torch import Tensor, nn
 from nnunet_ssl.architectures.boundary_heads import SignedDistanceHead, SliceProjection
 from nnunet_ssl.architectures.feature_tap import FeatureTap
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.data.class_counts import count_labels
-from nnunet_ssl.errors import complain
-from nnunet_ssl.losses.boundary_contrast import (
-    boundary_contrast,
-    distant_pairs,
-    draw_slices,
-    keep_slices,
-    take_slices,
-)
-from nnunet_ssl.losses.lagrangian import (
-    PAPER_WEIGHTS,
-    LagrangeMultipliers,
-    bound_excess,
-    brier_score,
-    class_volumes,
-    dice_cross_entropy_consistency,
-    frequency_class_weights,
-)
+from nnunet_ssl.losses.lagrangian import brier_score, dice_cross_entropy_consistency
 from nnunet_ssl.losses.signed_distance import signed_distance_mse
-from nnunet_ssl.trainers.ldc.distance_targets import DISTANCE, AddSignedDistance, distance_factors, resize_maps
-from nnunet_ssl.trainers.ldc.dual_ascent import DualAscent
+from nnunet_ssl.trainers.ldc.dice_weights import DiceWeights
+from nnunet_ssl.trainers.ldc.distance_targets import DISTANCE, AddSignedDistance, resize_maps
+from nnunet_ssl.trainers.ldc.dual_ascent import LABELED, UNLABELED, DualAscent
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
+from nnunet_ssl.trainers.ldc.slice_contrast import slice_contrast
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
-from nnunet_ssl.training.distributed import ddp_weight, voxel_count, voxel_mean
+from nnunet_ssl.training.distributed import ddp_weight, voxel_mean
 from nnunet_ssl.training.monitor import COUNT
 from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.targets import mean_dice
 from nnunet_ssl.training.teacher import Teacher, warmed_up
-
-LABELED, UNLABELED = "labeled", "unlabeled"
 
 
 class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
@@ -75,13 +57,6 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        hp: LDCHyperparameters = cls.settings_of(plans).hyperparameters
-        if hp.value_lower >= hp.value_upper:
-            raise complain(
-                f"{cls.__name__}: no probability lies between value_lower {hp.value_lower} and value_upper "
-                f"{hp.value_upper}.",
-                remedy="Choose value_lower below value_upper; 0 and 1 mean no constraint.",
-            )
         manager = PlansManager(plans).get_configuration(configuration)
         if "features_per_stage" not in manager.network_arch_init_kwargs:
             raise NotImplementedError(
@@ -89,24 +64,16 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
                 "a U-Net (PlainConvUNet, ResidualEncoderUNet)."
             )
 
-    # ---- construction
+    # ---- construction, data
+
+    def set_up(self) -> None:
+        super().set_up()
+        self.dice_weights = DiceWeights(self, self.hyperparameters.class_weights)
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         hp, dimensions = self.hyperparameters, len(self.configuration_manager.patch_size)
         student, classes = unwrap(self.network), len(self.targets.foreground)
-        multipliers = LagrangeMultipliers(
-            classes,
-            (LABELED, UNLABELED),
-            step=hp.multiplier_step,
-            limit=hp.multiplier_limit,
-            bound_step=hp.bound_step,
-            bound_limit=hp.bound_limit,
-            norm_step=hp.norm_step,
-            norm_limit=hp.norm_limit,
-            penalty=hp.penalty,
-            device=self.device,
-        )
-        self.dual = DualAscent(student, self.optimizer, multipliers, hp.norm_budget)
+        self.dual = DualAscent(student, self.optimizer, self.targets, hp, self.device)
         teacher = self.network_copy()
         self.student_tap, self.teacher_tap = FeatureTap(student), FeatureTap(teacher)
         modules: dict[str, nn.Module] = {
@@ -117,33 +84,9 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         self.teacher = Teacher(teacher, warmed_up(hp.ema_decay), modules)
         return {**modules, **self.teacher.modules()}
 
-    def set_up(self) -> None:
-        super().set_up()
-        self._dice_weights: Tensor | None = None
-
-    def dice_weights(self) -> Tensor:
-        """w_c (F,) of the foreground classes; the labelled cases are counted where that matters."""
-        if self._dice_weights is None:
-            rule, classes = self.hyperparameters.class_weights, self.targets.foreground
-            weights: Sequence[float] = (1.0 / len(classes),) * len(classes)
-            if rule == "frequency" or (rule == "auto" and len(classes) == 2):
-                counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
-                voxels = [sum(counts.get(v, 0) for v in each) for each in classes]
-                frequent_first = PAPER_WEIGHTS if voxels[0] >= voxels[-1] else PAPER_WEIGHTS[::-1]
-                weights = frequency_class_weights(voxels) if rule == "frequency" else frequent_first
-            self.print_to_log_file("Weights of the classes in the Dice:", [round(w, 4) for w in weights])
-            self._dice_weights = torch.tensor(weights, device=self.device)
-        return self._dice_weights
-
-    # ---- data
-
     def labeled_steps(self) -> list[BasicTransform]:
         """The workers add the signed distance maps of the labels, at half the resolution in 3D."""
-        hp, plan, labels = self.hyperparameters, self.configuration_manager, self.label_manager
-        half = hp.distance_resolution == "half" or (hp.distance_resolution == "auto" and len(plan.patch_size) == 3)
-        values = None if labels.has_regions else labels.foreground_labels
-        factors = distance_factors(plan.patch_size, plan.spacing, half)
-        return [AddSignedDistance(values, len(self.targets.foreground), plan.spacing, factors)]
+        return [AddSignedDistance.of_plans(self.label_manager, self.configuration_manager)]
 
     # ---- one step
 
@@ -161,8 +104,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     @property
     def unlabeled_ramp(self) -> float:
         """r: 0 in the warm-up, then up to 1."""
-        hp = self.hyperparameters
-        return self.ramp(hp.rampup_fraction, hp.warmup_fraction, from_start=True)
+        return self.ramp(self.hyperparameters.rampup_fraction, self.hyperparameters.warmup_fraction, from_start=True)
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, ramp = self.hyperparameters, self.unlabeled_ramp
@@ -178,9 +120,10 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
         constrained = self.constrained(LABELED, outputs, label, annotated)  # Eqs. 2 and 3
         constrained_unlabeled = self.constrained(UNLABELED, student, pseudo, certain)
+        mask, maps = finest(annotated), resize_maps(labeled.extra[DISTANCE], distance.shape[2:])
+        regression = voxel_mean(signed_distance_mse, distance[: len(labeled)], maps, mask=mask)
         regions = self.targets.has_regions
-        error = voxel_mean(brier_score, finest(outputs), finest(label), mask=finest(annotated), regions=regions)
-        regression = self.distance_regression(distance[: len(labeled)], labeled, finest(annotated))
+        error = voxel_mean(brier_score, finest(outputs), finest(label), mask=mask, regions=regions)
         terms = Terms()
         terms.add("constrained", constrained, hp.constrained_weight)
         terms.add("constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * hp.unlabeled_weight * ramp)
@@ -188,7 +131,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         terms.add("distance", regression, hp.supervised_weight)
         terms.add("norm", *self.dual.norm_term())
         if teacher_distance is not None:
-            contrast = self.contrast(teacher_distance, distance, labeled, finest(annotated), unlabeled.valid)  # Eq. 4
+            contrast = self.contrast(teacher_distance, distance, labeled, mask, unlabeled.valid)  # Eq. 4
             terms.add("contrast", contrast, hp.contrast_weight * ramp)
         return terms
 
@@ -211,15 +154,9 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     def constrained(self, part: str, outputs: Any, target: Any, mask: Any) -> Tensor:
         """L_LDC of one part of the data: L_con at every resolution, the constraints at full resolution."""
-        hp, regions = self.hyperparameters, self.targets.has_regions
-        logits, label, counted = finest(outputs), finest(target), finest(mask)
-        volumes = class_volumes(logits, label, counted, regions=regions)
-        bounds = None
-        if hp.has_bounds:
-            bounds = bound_excess(logits, hp.value_lower, hp.value_upper, hp.bound_tolerance, counted, regions=regions)
         objective = self.deep_supervised(self._objective, outputs, target, mask)
-        count = voxel_count(counted, logits)
-        return (objective + self.dual.constrain(part, volumes, count, bounds)) * ddp_weight(count)
+        violation, count = self.dual.constrain(part, finest(outputs), finest(target), finest(mask))
+        return (objective + violation) * ddp_weight(count)
 
     def _objective(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
         """L_con, Eq. 2."""
@@ -229,32 +166,17 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
             regions=self.targets.has_regions, dice_form=hp.dice_form,
         )  # fmt: skip
 
-    def distance_regression(self, predicted: Tensor, labeled: LabeledBatch, annotated: Tensor | None) -> Tensor:
-        """L_sdm of the labelled patches."""
-        target = resize_maps(labeled.extra[DISTANCE], predicted.shape[2:])
-        return voxel_mean(signed_distance_mse, predicted, target, mask=annotated)
-
     def contrast(
         self, teacher: Tensor, student: Tensor, labeled: LabeledBatch, annotated: Tensor | None, valid: Tensor
     ) -> Tensor:
         """L_ctr between slices of the teacher's and the student's signed distances (B_L + B_U, F, *P)."""
-        hp, count = self.hyperparameters, len(labeled)
+        projections = self.auxiliary[Teacher.copy_of("projection")], self.auxiliary["projection"]
         known = labeled.valid if annotated is None else annotated & labeled.valid
-        voxels = torch.cat((known, valid))
-        index = None
-        if teacher.ndim == 5:
-            index = draw_slices(len(teacher), teacher.shape[2], hp.slices, teacher.device)
-        of_teacher, of_student = take_slices(teacher, index), take_slices(student, index)
-        complete = torch.arange(len(teacher), device=valid.device) < (0 if annotated is None else count)
-        keep = keep_slices(of_teacher, take_slices(voxels, index), complete)
-        vectors = self.auxiliary["projection"](of_student.flatten(0, 1))
-        with torch.no_grad():
-            targets = self.auxiliary[Teacher.copy_of("projection")](of_teacher.flatten(0, 1))
-        number = keep.sum()
+        loss, number = slice_contrast(
+            projections, (teacher, student), (known, valid), annotated is not None, self.hyperparameters
+        )
         self.monitor.add(COUNT + "slices", number)
-        negatives = None if index is None or hp.slice_distance == 0 else distant_pairs(index, hp.slice_distance)
-        loss = boundary_contrast(targets, vectors, hp.temperature, keep, negatives)
-        return loss * ddp_weight(number)
+        return loss
 
     def after_optimizer_step(self) -> None:
         both = self.unlabeled_ramp * self.hyperparameters.unlabeled_weight > 0

@@ -106,11 +106,11 @@ def test_no_object_is_lost_at_half_resolution():
     assert shrink(masks, [1, 1]) is masks
 
 
-@pytest.mark.parametrize("patch, spacing, half, expected", [
-    ((40, 56, 40), (1.0, 1.0, 1.0), True, [2, 2, 2]),
-    ((40, 56, 40), (1.0, 1.0, 1.0), False, [1, 1, 1]),
-    ((8, 64, 64), (5.0, 1.5, 1.5), True, [1, 2, 2]),
-    ((9, 64, 6), (1.0, 1.0, 1.0), True, [1, 2, 1]),
+@pytest.mark.parametrize("patch, spacing, expected", [
+    ((40, 56, 40), (1.0, 1.0, 1.0), [2, 2, 2]),
+    ((40, 56), (1.0, 1.0), [1, 1]),
+    ((8, 64, 64), (5.0, 1.5, 1.5), [1, 2, 2]),
+    ((9, 64, 6), (1.0, 1.0, 1.0), [1, 2, 1]),
 ])  # fmt: skip
-def test_axes_that_are_halved(patch, spacing, half, expected):
-    assert distance_factors(patch, spacing, half) == expected
+def test_axes_that_are_halved(patch, spacing, expected):
+    assert distance_factors(patch, spacing) == expected

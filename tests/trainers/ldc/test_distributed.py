@@ -14,7 +14,7 @@ from nnunet_ssl.training.network import unwrap
 from tests.running import SHORT, make_trainer, run_ranks
 from tests.training.test_distributed import joined_batch, part
 
-OPTIONS = {"norm_budget": 0.5, "value_lower": 0.1}
+OPTIONS = {"norm_budget": 0.5, "value_margin": 0.1}
 
 
 def build(dataset: Path) -> Any:
@@ -23,7 +23,7 @@ def build(dataset: Path) -> Any:
     )
     trainer.initialize()
     trainer.streams.strong_view = lambda images: images
-    trainer._dice_weights = torch.tensor([0.4, 0.6])
+    trainer.dice_weights.weights = torch.tensor([0.4, 0.6])
     trainer.current_epoch = 1  # up the ramp
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():  # the same weights everywhere
@@ -49,7 +49,7 @@ def batch_for(trainer: Any, rows: slice) -> dict[str, Any]:
 def linear_term(dataset: Path, rows: slice) -> Tensor:
     """Cross-entropy and volumes of the unlabelled part alone: a mean over voxels, of unequal number on the ranks."""
     trainer = build(dataset)
-    trainer._dice_weights = torch.zeros(2)
+    trainer.dice_weights.weights = torch.zeros(2)
     trainer.dual.multipliers.volume[UNLABELED] += 0.2
     return trainer.losses(*trainer.split_batch(batch_for(trainer, rows)))["constrained_unlabeled"].detach()
 

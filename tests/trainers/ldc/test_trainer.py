@@ -109,17 +109,19 @@ def test_with_multipliers_at_zero_the_lagrangian_is_the_consistency_bit_for_bit(
 
 
 def test_bounds_enter_the_loss_with_their_multipliers(make_dataset):
-    options = {"value_lower": 0.2, "value_upper": 0.6, "bound_tolerance": 0.0, "bound_step": 1.0}
-    trainer = up_the_ramp(started(make_dataset(), training=STANDING_STILL, hyperparameters=options))
+    trainer = up_the_ramp(started(make_dataset(), training=STANDING_STILL, hyperparameters={"value_margin": 0.2}))
     trainer.train_step(next(trainer.dataloader_train))
     own = trainer.dual.multipliers
-    assert 0 < own.lower[LABELED] < 0.2 and own.lower[UNLABELED] > 0
+    assert 0 < own.lower[LABELED] < 0.2 * 0.01 and own.lower[UNLABELED] > 0
     labeled, unlabeled = batch_of(trainer)
     outputs, _ = trainer.forward_joint(labeled.weak, unlabeled.strong)
     before = trainer.constrained(LABELED, outputs, labeled.target, None)
-    excess = (0.2 - outputs[0].softmax(1)).relu().mean()
-    own.lower[LABELED] += 1
-    torch.testing.assert_close(trainer.constrained(LABELED, outputs, labeled.target, None) - before, excess)
+    probability = outputs[0].softmax(1)
+    for multipliers, excess in ((own.lower, 0.2 - probability), (own.upper, probability - 0.8)):
+        multipliers[LABELED] += 1
+        after = trainer.constrained(LABELED, outputs, labeled.target, None)
+        torch.testing.assert_close(after - before, excess.relu().mean() - 1e-4, atol=1e-6, rtol=1e-4)
+        before = after
     trainer.monitor.epoch_means()
     trainer.step = 0
     trainer.train_step(next(trainer.dataloader_train))
@@ -134,7 +136,7 @@ def test_bounds_enter_the_loss_with_their_multipliers(make_dataset):
     ({1: 16, 2: 1}, "uniform", (0.5, 0.5)),
 ])  # fmt: skip
 def test_weights_of_the_classes(make_dataset, monkeypatch, counts, rule, expected):
-    monkeypatch.setattr("nnunet_ssl.trainers.ldc.trainer.count_labels", lambda folder, cases: {0: 9999, **counts})
+    monkeypatch.setattr("nnunet_ssl.trainers.ldc.dice_weights.count_labels", lambda folder, cases: {0: 9999, **counts})
     trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters={"class_weights": rule})
     assert trainer.dice_weights().tolist() == pytest.approx(expected)
 
@@ -325,21 +327,28 @@ def test_weight_of_unlabelled_terms_along_the_training(make_dataset):
 
 
 def test_hyper_parameters_reach_the_multipliers(make_dataset):
-    given = {"multiplier_step": 0.02, "multiplier_limit": 0.3, "bound_step": 0.04, "bound_limit": 5.0,
-             "norm_step": 0.06, "norm_limit": 7.0, "penalty": 0.08}  # fmt: skip
+    given = {"multiplier_step": 0.02, "multiplier_limit": 0.3, "penalty": 0.08}
     trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters=given)
     trainer.initialize()
     own = trainer.dual.multipliers
-    assert [own.step, own.limit, own.bound_step, own.bound_limit, own.norm_step, own.norm_limit, own.penalty] == [
-        *given.values()
-    ]
+    assert [own.step, own.limit, own.penalty] == [*given.values()]
+    assert (own.bound_step, own.bound_limit, own.norm_step, own.norm_limit) == (0.01, 10.0, 0.01, 10.0)
 
 
-def test_bounds_that_leave_no_probability_are_refused(make_dataset):
-    with pytest.raises(SemiSupervisedError, match="value_lower 0.9 and value_upper 0.1"):
-        make_trainer(
-            make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters={"value_lower": 0.9, "value_upper": 0.1}
-        )
+def test_without_a_budget_the_norm_is_free(make_dataset):
+    trainer = started(make_dataset(), "2d", hyperparameters={"norm_budget": 0.0, "penalty": 0.1})
+    for parameter in trainer.network.parameters():
+        parameter.data *= 2
+    trainer.train_step(next(trainer.dataloader_train))
+    own = trainer.dual.multipliers
+    assert own.norm == 0 and trainer.dual.norm_excess == -1 and own.norm_coefficient(trainer.dual.norm_excess) == 0
+    assert all(weight.isfinite().all() for weight in trainer.dual.weights)
+    assert own.volume[LABELED].any()
+
+
+def test_a_margin_that_leaves_no_probability_is_refused(make_dataset):
+    with pytest.raises(SemiSupervisedError, match=r"value_margin = 0.6 must lie between 0.0 and 0.4"):
+        make_trainer(make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters={"value_margin": 0.6})
 
 
 def test_regions_and_what_is_annotated_of_them(make_dataset):
@@ -395,6 +404,8 @@ def test_ignored_voxels_have_no_part(make_dataset):
 def test_withheld_labels_are_not_counted(make_dataset, monkeypatch):
     dataset, seen = make_dataset(preprocess=False), []
     write_split(dataset)
-    monkeypatch.setattr("nnunet_ssl.trainers.ldc.trainer.count_labels", lambda folder, cases: seen.extend(cases) or {})
+    monkeypatch.setattr(
+        "nnunet_ssl.trainers.ldc.dice_weights.count_labels", lambda folder, cases: seen.extend(cases) or {}
+    )
     make_trainer(dataset, nnUNetTrainerLDC, split="n2").dice_weights()
     assert seen == FOLD.labeled
