@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
-PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint docs-tables clean
 
 # Repeated when pyproject.toml changes
 $(VENV)/.installed: pyproject.toml
@@ -27,6 +27,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+# The tables of settings in docs/methods, from the dataclasses
+docs-tables: install
+	$(BIN)/python docs/settings_tables.py
 
 clean:
 	rm -rf $(VENV) demo_output build dist *.egg-info

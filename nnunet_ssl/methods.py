@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nnunet_ssl.errors import complain
+from nnunet_ssl.setting_descriptions import describe
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.settings import describe, settings_name
+from nnunet_ssl.training.settings import settings_name
 
 
 def method_table(console: Console) -> None:
@@ -37,7 +38,7 @@ def method_table(console: Console) -> None:
 
 
 def setting_table(trainer_name: str, console: Console) -> None:
-    """Print every hyper-parameter of a trainer: name, default, meaning, source.
+    """Print every hyper-parameter of a trainer: name, default, meaning with the values allowed, source.
 
     Raises:
         SemiSupervisedError: no such trainer.
@@ -46,7 +47,10 @@ def setting_table(trainer_name: str, console: Console) -> None:
         trainer: Any = find_trainer(trainer_name)
     except AttributeError as error:
         raise complain(f"{error}.", remedy="Run: nnunet_ssl methods") from error
-    rows = [(key, _text(default), doc, source) for key, default, doc, source in describe(trainer.Hyperparameters)]
+    rows = [
+        (setting.name, setting.default, f"{setting.doc}\n[{setting.allowed}]", setting.source)
+        for setting in describe(trainer.Hyperparameters)
+    ]
     console.print(f"{trainer.__name__}: {trainer.card.paper}\n")
     if not rows:
         console.print("No hyper-parameters. Length, optimiser and learning rate: nnunet_ssl plans --help")
@@ -72,10 +76,3 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
-
-
-def _text(default: Any) -> str:
-    """As it would be typed in an assignment, which is JSON or plain text."""
-    if default is None:
-        return "null"
-    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -115,6 +115,7 @@ ON_TOP = {
     "console",
     "discovery",
     "methods",
+    "setting_descriptions",
     "external",
     "__init__",
 }

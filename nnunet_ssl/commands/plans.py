@@ -11,8 +11,9 @@ from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.errors import complain
 from nnunet_ssl.planning.plans_copy import PlansCopy, parse_settings_of_all, write_plans_copy
 from nnunet_ssl.planning.small_network import SmallNetwork
+from nnunet_ssl.setting_descriptions import describe
 from nnunet_ssl.trainers import CONTROL
-from nnunet_ssl.training.settings import BLOCK, CHANGED, TrainingSettings, describe
+from nnunet_ssl.training.settings import BLOCK, CHANGED, TrainingSettings
 
 EXAMPLE = "nnUNetTrainerMeanTeacher"
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "settings for --training:\n" + "\n".join(
-        f"  {name:<30}{meaning}" for name, _, meaning, _ in describe(TrainingSettings)
+        f"  {setting.name:<30}{setting.doc}" for setting in describe(TrainingSettings)
     )
     parser.add_argument("-d", required=True, metavar="DATASET", help="dataset id or name")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans to copy (default: nnUNetPlans)")

@@ -43,6 +43,7 @@ def setting(
     default: Any,
     doc: str,
     *,
+    symbol: str = "",
     source: str = "",
     low: float | None = None,
     high: float | None = None,
@@ -53,12 +54,19 @@ def setting(
     Args:
         default: value in force when the block does not name the setting.
         doc: meaning and unit.
+        symbol: of the paper's or the documentation's equations, in LaTeX.
         source: the paper's value and where it stands (equation, table), or "recommended".
         low, high: inclusive limits of a number.
         choices: the allowed values of an option.
     """
-    metadata = {"doc": doc, "source": source, "low": low, "high": high, "choices": choices}
+    metadata = {"doc": doc, "symbol": symbol, "source": source, "low": low, "high": high, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def other_default(parent: type, name: str, default: Any, *, source: str) -> Any:
+    """The setting ``name`` of a parent dataclass with the default of a preset; all else stays the parent's."""
+    (field,) = (f for f in dataclasses.fields(parent) if f.name == name)
+    return dataclasses.field(default=default, metadata={**field.metadata, "source": source})
 
 
 @dataclass(frozen=True)
@@ -194,14 +202,6 @@ def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configurati
         )
 
 
-def describe(settings_class: type) -> list[tuple[str, Any, str, str]]:
-    """(name, default, meaning, source) of every setting of a dataclass, for help texts and documentation."""
-    return [
-        (f.name, f.default, f.metadata.get("doc", ""), f.metadata.get("source", ""))
-        for f in dataclasses.fields(settings_class)
-    ]
-
-
 __all__ = [
     "BLOCK",
     "LENGTH_VARIANT",
@@ -209,8 +209,8 @@ __all__ = [
     "Settings",
     "TrainingSettings",
     "check_mirror_axes",
-    "describe",
     "find_problems",
+    "other_default",
     "parse_settings",
     "register_trainers",
     "setting",

@@ -31,9 +31,16 @@ from nnunet_ssl.training.settings import setting
 class SemiSupervisedHyperparameters:
     """What every semi-supervised trainer understands."""
 
-    unlabeled_batch_size: int | None = setting(None, "unlabelled patches per step; null: the plans' batch size", low=1)
+    unlabeled_batch_size: int | None = setting(
+        None,
+        "unlabelled patches per step, of all GPUs together; null: the plans' batch size on each",
+        source="of every trainer",
+        low=1,
+    )
     monitor_withheld_labels: bool = setting(
-        False, "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only"
+        False,
+        "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only",
+        source="of every trainer",
     )
 
 

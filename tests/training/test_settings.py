@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.setting_descriptions import Description, describe
 from nnunet_ssl.trainers import TRAINERS
-from nnunet_ssl.training.settings import describe, parse_settings, setting, settings_name
+from nnunet_ssl.training.settings import find_problems, other_default, parse_settings, setting, settings_name
 
 
 @dataclass(frozen=True)
 class Example:
-    weight: float = setting(0.1, "weight of the term", source="Table 2", low=0.0, high=10.0)
+    weight: float = setting(0.1, "weight of the term", symbol=r"\lambda", source="Table 2", low=0.0, high=10.0)
     view: str = setting("weak", "view", choices=("weak", "strong"))
     size: int | None = setting(None, "patches", low=1)
     flag: bool = setting(False, "switch")
@@ -89,4 +90,21 @@ def test_all_problems_are_listed_at_once():
 
 
 def test_settings_describe_themselves():
-    assert describe(Example)[0] == ("weight", 0.1, "weight of the term", "Table 2")
+    weight, view, size, flag = describe(Example)
+    assert weight == Description("weight", r"\lambda", "0.1", "0 to 10", "weight of the term", "Table 2")
+    assert (view.default, view.allowed) == ("weak", "weak, strong")
+    assert (size.default, size.allowed) == ("null", "null, 1 or more")
+    assert (flag.default, flag.allowed) == ("false", "true, false")
+
+
+def test_a_preset_changes_a_default_and_its_source_alone():
+    @dataclass(frozen=True)
+    class Preset(Example):
+        weight: float = other_default(Example, "weight", 2.0, source="Table 3")
+
+    assert parse_settings({}, "nnUNetTrainerExample", Preset).hyperparameters.weight == 2.0
+    assert describe(Preset) == [
+        replace(describe(Example)[0], default="2.0", source="Table 3"),
+        *describe(Example)[1:],
+    ]
+    assert find_problems(Preset, {"weight": -1.0}, "x") == ["x: weight = -1.0 must lie between 0.0 and 10.0"]

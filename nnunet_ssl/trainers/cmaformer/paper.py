@@ -5,26 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nnunet_ssl.architectures.cmaformer import GATES
-from nnunet_ssl.losses.lagrangian import DICE_FORMS
 from nnunet_ssl.trainers.cmaformer.network import RECIPE
 from nnunet_ssl.trainers.cmaformer.trainer import CMAformerHyperparameters, nnUNetTrainerCMAformer
 from nnunet_ssl.training.recipe import Recipe
-from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.settings import other_default
 
 
 @dataclass(frozen=True)
 class CMAformerPaperHyperparameters(CMAformerHyperparameters):
-    dice_form: str = setting(
-        "voxel", "sums before the ratio, or the ratio of each voxel", source="voxel, Eq. 2", choices=DICE_FORMS
-    )
-    gate: str = setting(
-        "qkv",
-        "of the decoder: one scalar per position, the same bounded, or cross-attention where it is affordable",
-        source="qkv, Sec. III-A",
-        choices=GATES,
-    )
-    lite: bool | None = setting(False, "cheap decoder and output; null: in 3D", source="off, Fig. 1")
+    dice_form: str = other_default(CMAformerHyperparameters, "dice_form", "voxel", source="voxel, Eq. 2")
+    gate: str = other_default(CMAformerHyperparameters, "gate", "qkv", source="qkv, Sec. III-A")
+    lite: bool | None = other_default(CMAformerHyperparameters, "lite", False, source="off, Fig. 1")
 
 
 class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):

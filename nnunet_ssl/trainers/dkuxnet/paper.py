@@ -8,11 +8,10 @@ from typing import ClassVar
 from monai.losses import DiceCELoss
 from torch import nn
 
-from nnunet_ssl.architectures.dkuxnet import CLASS_HEADS, NORMS
 from nnunet_ssl.trainers.dkuxnet.settings import DKUXNetHyperparameters
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
 from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
-from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.settings import other_default
 
 EPOCHS = 160  # of nnU-Net's 250 steps: 40,000, released code; 4000 passes over 8 or 10 labelled cases come to as many
 BATCH_SIZE = 1  # labelled and unlabelled each: "a batch size of 4, which cropped two training samples", Sec. 3.2
@@ -21,17 +20,15 @@ RELEASED_GROUPS = (16, 4)  # and the rest, released code
 
 @dataclass(frozen=True)
 class DKUXNetPaperHyperparameters(DKUXNetHyperparameters):
-    unlabeled_batch_size: int | None = setting(BATCH_SIZE, "unlabelled patches per step", source="1, Sec. 3.2", low=1)
-    queries: int = setting(128, "queries N, the cluster centres", source="128, released code", low=2)
-    pixel_width: int = setting(256, "first width of the voxels' last embedding", source="256, released code", low=1)
-    mask_width: int = setting(128, "its second width", source="128, released code", low=1)
-    response_scale: float = setting(0.1, "initial scale of the responses", source="0.1, released code", low=0.0)
-    class_head: str = setting(
-        "flat", "one network for each query, or one for all together", source="flat, released code", choices=CLASS_HEADS
+    unlabeled_batch_size: int | None = other_default(
+        DKUXNetHyperparameters, "unlabeled_batch_size", BATCH_SIZE, source="1, Sec. 3.2"
     )
-    norms: str = setting(
-        "batch", "norms of the queries: of each sample, or of the batch", source="batch, released", choices=NORMS
-    )
+    queries: int = other_default(DKUXNetHyperparameters, "queries", 128, source="128, released code")
+    pixel_width: int = other_default(DKUXNetHyperparameters, "pixel_width", 256, source="256, released code")
+    mask_width: int = other_default(DKUXNetHyperparameters, "mask_width", 128, source="128, released code")
+    response_scale: float = other_default(DKUXNetHyperparameters, "response_scale", 0.1, source="0.1, released code")
+    class_head: str = other_default(DKUXNetHyperparameters, "class_head", "flat", source="flat, released code")
+    norms: str = other_default(DKUXNetHyperparameters, "norms", "batch", source="batch, released code")
 
 
 class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):

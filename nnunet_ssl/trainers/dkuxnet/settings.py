@@ -16,51 +16,83 @@ NETWORK_OPTIONS = (
 
 @dataclass(frozen=True)
 class DKUXNetSupervisedHyperparameters:
-    queries: int = setting(32, "queries N, the cluster centres", source="128, released code; recommended", low=2)
+    queries: int = setting(
+        32, "queries N, the cluster centres", symbol="N", source="128, released code; recommended, for memory", low=2
+    )
     groups: int | None = setting(
-        None, "query groups G; null: one per class, at most 3; 2 with regions", source="3, released code", low=2
+        None,
+        "query groups G; null: one per class, at most 3; 2 with regions",
+        symbol="G",
+        source="3, released code",
+        low=2,
     )
     group_sizes: list[int] | None = setting(  # noqa: RUF009 - a field, as the others
         None,
-        "queries per group, background first; null: half, then an eighth and the rest of 3, else equal parts",
+        "queries per group, background first; null: half, then an eighth and the rest of three, else equal parts",
         source="16, 4, 108 in the released code; recommended",
     )
-    query_width: int = setting(256, "channels of a query", source="256, released code", low=16)
-    pixel_width: int = setting(
-        64, "first width of the voxels' last embedding", source="256, released code; recommended", low=1
+    query_width: int = setting(
+        256,
+        "channels of a query; keys have half of it, the feed-forward network eight times",
+        source="256, released code",
+        low=16,
     )
-    mask_width: int = setting(32, "its second width", source="128, released code; recommended", low=1)
+    pixel_width: int = setting(
+        64, "first width of the voxels' last embedding", source="256, released code; recommended, for memory", low=1
+    )
+    mask_width: int = setting(32, "its second width", source="128, released code; recommended, for memory", low=1)
     kmax_levels: list[int] | None = setting(  # noqa: RUF009
         None,
-        "levels of the decoder that update the centres, 0 being full resolution; null: the two above the bottleneck",
+        "decoder levels that update the centres, 0 being full resolution, "
+        "S - 1 the bottleneck; null: S - 2 and S - 3 of S levels, never 0",
         source="released code",
     )
     layers_per_level: int = setting(2, "k-means layers on each of them", source="2, released code", low=1)
     response_scale: float = setting(
-        1.0, "initial scale of the responses", source="0.1, released code; recommended", low=0.0
+        1.0, "initial scale of the responses", source="0.1, released code, which starts slowly; recommended", low=0.0
     )
     class_head: str = setting(
-        "shared", "one network for each query, or one for all together", source="flat, released", choices=CLASS_HEADS
+        "shared",
+        "one network for each query (shared), or one for all together (flat)",
+        source="shared, Sec. 2.2.3; flat, released code",
+        choices=CLASS_HEADS,
     )
     norms: str = setting(
-        "independent", "norms of the queries: of each sample, or of the batch", source="batch, released", choices=NORMS
+        "independent",
+        "independent: layer norm for queries, the plans' norm for maps; batch: batch norm",
+        source="batch, released code",
+        choices=NORMS,
     )
-    mask_stride: int = setting(1, "2: responses at half the resolution, less memory", choices=(1, 2))
+    mask_stride: int = setting(1, "2: responses at half the resolution, upsampled; less memory", choices=(1, 2))
     recompute: bool = setting(False, "less memory, more time: parts of the network run again in the backward pass")
     query_loss_weight: float = setting(
-        1.0, "lambda_qd, weight of the query distribution", source="0.1 of a sum, released code; recommended", low=0.0
+        1.0,
+        "lambda_qd, weight of the query distribution",
+        symbol=r"\lambda_{qd}",
+        source="0.1 of a sum over voxels, released code; recommended",
+        low=0.0,
     )
     assignment_weight: float = setting(
-        1.0, "lambda_aux, weight of the k-means layers' assignment", source="recommended", low=0.0
+        1.0,
+        "lambda_aux, weight of the k-means layers' assignment",
+        symbol=r"\lambda_{aux}",
+        source="absent from paper and code; recommended",
+        low=0.0,
     )
 
 
 @dataclass(frozen=True)
 class DKUXNetHyperparameters(DKUXNetSupervisedHyperparameters, SemiSupervisedHyperparameters):
     contrast_weight: float = setting(
-        0.1, "lambda, weight of the contrast at the end of its ramp", source="no value in Eq. 5; recommended", low=0.0
+        0.1,
+        "lambda, weight of the contrast at the end of its ramp",
+        symbol=r"\lambda",
+        source="no value in Eq. 5; recommended",
+        low=0.0,
     )
-    temperature: float = setting(0.1, "tau of the contrast", source="no value in Eq. 3; recommended", low=0.01)
+    temperature: float = setting(
+        0.1, "tau of the contrast", symbol=r"\tau", source="no value in Eq. 3; recommended", low=0.01
+    )
     warmup_fraction: float = setting(
         0.1, "fraction of training without contrast", source="recommended", low=0.0, high=1.0
     )
@@ -69,7 +101,8 @@ class DKUXNetHyperparameters(DKUXNetSupervisedHyperparameters, SemiSupervisedHyp
     )
     contrast: str = setting(
         "sample",
-        "whole maps as vectors, or one vector per voxel; none: whole maps without negatives",
+        "sample: a vector is a whole map; voxel: one vector per voxel, negatives at the same position; none: whole "
+        "maps without negatives, (1 - s) / tau of the positive pair",
         source="Eq. 4; sample recommended",
         choices=("sample", "voxel", "none"),
     )
@@ -79,6 +112,6 @@ class DKUXNetHyperparameters(DKUXNetSupervisedHyperparameters, SemiSupervisedHyp
         source="all, Eq. 4; recommended",
         choices=("foreground", "all"),
     )
-    segmentation_contrast: bool = setting(True, "contrast of the predictions", source="on, Eq. 4")
-    query_contrast: bool = setting(True, "contrast of the query distributions", source="on, Eq. 4")
+    segmentation_contrast: bool = setting(True, "contrast of the predictions P", source="on, Eq. 4")
+    query_contrast: bool = setting(True, "contrast of the query distributions Q", source="on, Eq. 4")
     detach_weak: bool = setting(False, "only the strong views learn from the contrast", source="both, Fig. 1")

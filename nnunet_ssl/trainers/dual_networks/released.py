@@ -11,7 +11,7 @@ from nnunet_ssl.losses.squared_dice import squared_dice_ce
 from nnunet_ssl.trainers.dual_networks.settings import DualNetworksHyperparameters
 from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
 from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe, divided_by_ten_at
-from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.settings import other_default
 
 BATCH_SIZE = 2  # labelled and unlabelled each, released code
 WEIGHT_DECAY = 1e-4
@@ -19,24 +19,21 @@ WEIGHT_DECAY = 1e-4
 
 @dataclass(frozen=True)
 class DualNetworksReleasedHyperparameters(DualNetworksHyperparameters):
-    unlabeled_batch_size: int | None = setting(
-        BATCH_SIZE, "unlabelled patches per step", source="2, released code", low=1
+    unlabeled_batch_size: int | None = other_default(
+        DualNetworksHyperparameters, "unlabeled_batch_size", BATCH_SIZE, source="2, released code"
     )
-    pseudo_label_weight: float = setting(
-        0.0,
-        "weight of the pseudo-label terms at the end of their ramp",
-        source="0: no gradient, released code",
-        low=0.0,
+    pseudo_label_weight: float = other_default(
+        DualNetworksHyperparameters, "pseudo_label_weight", 0.0, source="0: no gradient, released code"
     )
-    contrast_weight: float = setting(
-        0.0, "weight of the prototype contrast at the end of training", source="0: no gradient, released code", low=0.0
+    contrast_weight: float = other_default(
+        DualNetworksHyperparameters, "contrast_weight", 0.0, source="0: no gradient, released code"
     )
-    hard_target: bool = setting(True, "target: the teacher's most probable class", source="hard, released code")
-    disagreement_weight: float = setting(
-        0.5, "weight of the error where confident foreground differs", source="0.5, released code", low=0.0
+    hard_target: bool = other_default(DualNetworksHyperparameters, "hard_target", True, source="hard, released code")
+    disagreement_weight: float = other_default(
+        DualNetworksHyperparameters, "disagreement_weight", 0.5, source="0.5, released code"
     )
-    channel_dropout: float = setting(
-        0.5, "dropout of last channels, and of the teacher's bottleneck", source="0.5, released code", low=0.0, high=0.9
+    channel_dropout: float = other_default(
+        DualNetworksHyperparameters, "channel_dropout", 0.5, source="0.5, released code"
     )
 
 

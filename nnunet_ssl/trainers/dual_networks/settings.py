@@ -11,15 +11,21 @@ from nnunet_ssl.training.settings import setting
 
 @dataclass(frozen=True)
 class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
-    consistency_weight: float = setting(1.0, "weight of the cosine consistency", source="1, released code", low=0.0)
+    consistency_weight: float = setting(
+        1.0, "weight of the cosine consistency L_reg", source="1, released code", low=0.0
+    )
     uncertainty_weight: float = setting(
-        1.0, "weight of the uncertainty-rectified term", source="1, released code", low=0.0
+        1.0, "weight of the uncertainty-rectified term L_une", source="1, released code", low=0.0
     )
     pseudo_label_weight: float = setting(
-        1.0, "weight of the pseudo-label terms at the end of their ramp", source="1, Eq. 1", low=0.0
+        1.0, "weight of the pseudo-label terms L_u at the end of their ramp", source="1, Eq. 1", low=0.0
     )
     contrast_weight: float = setting(
-        0.1, "weight of the prototype contrast at the end of training", source="0.1, Sec. 3.1", low=0.0
+        0.1,
+        "weight of the prototype contrast L_c at the end of training",
+        symbol=r"\lambda",
+        source="0.1, Sec. 3.1",
+        low=0.0,
     )
     rampup_fraction: float = setting(
         0.4,
@@ -29,12 +35,19 @@ class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
         high=1.0,
     )
     ramp_agreement: bool = setting(
-        False, "consistency and uncertainty rise along the same ramp", source="constant, released code"
+        False, "L_reg and L_une rise along the same ramp, if they unsettle the start", source="constant, released code"
     )
     temperature: float = setting(
-        0.5, "of the teacher's target, below 1: sharpened", source="0.5, released code", low=0.01, high=10.0
+        0.5,
+        "of the teacher's target, below 1: sharpened",
+        symbol="T_p",
+        source="0.5, released code, where it has no effect",
+        low=0.01,
+        high=10.0,
     )
-    hard_target: bool = setting(False, "target: the teacher's most probable class", source="soft, Eq. 7")
+    hard_target: bool = setting(
+        False, "target: the teacher's most probable class", source="soft, Eq. 7; hard, released code"
+    )
     detach_uncertainty: bool = setting(
         False, "no gradient through the weight of a voxel, exp(-KL)", source="with gradient, released code"
     )
@@ -47,33 +60,40 @@ class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
     )
     pseudo_label_rule: str = setting(
         "union",
-        "who labels: both networks together, each its own voxels, or each the other's",
+        "who labels: both networks together (union), each its own voxels (own), or each the other's (cross)",
         source="union, released code",
         choices=("union", "own", "cross"),
     )
     contrast_fraction: float = setting(
-        0.01, "share of a class's uncertain voxels that is drawn", source="0.01, released code", low=0.0, high=1.0
+        0.01,
+        "share of a class's uncertain voxels that is drawn, at least one voxel",
+        source="0.01, released code",
+        low=0.0,
+        high=1.0,
     )
     contrast_samples: int = setting(1024, "drawn voxels per class at most", source="recommended", low=1)
     dynamic_roles: bool = setting(
         False,
-        "contrast: features of the network with the larger labelled Dice loss",
+        "L_c takes the features of the network with the larger labelled Dice loss",
         source="on in the released code; recommended",
     )
     disagreement_weight: float = setting(
-        0.0, "weight of the error where confident foreground differs", source="0.5, released code only", low=0.0
+        0.0,
+        "weight of L_mis, the error where confident foreground differs (released preset)",
+        source="0.5, released code only",
+        low=0.0,
     )
     disagreement_threshold: float = setting(
-        0.6, "probability of confident foreground", source="0.6, released code", low=0.0, high=1.0
+        0.6, "probability of confident foreground in L_mis", source="0.6, released code", low=0.0, high=1.0
     )
     channel_dropout: float = setting(
         0.0,
-        "dropout of last channels, and of the teacher's bottleneck",
+        "dropout of whole channels: last features of both networks, and the teacher's bottleneck",
         source="0.5, released networks; recommended",
         low=0.0,
         high=0.9,
     )
     sequential: bool = setting(False, "activations of one encoder or decoder at a time: less memory, more time")
     predict_with: str = setting(
-        "mean", "mean of both probabilities, or one network", source="mean, released code", choices=PREDICTORS
+        "mean", "mean of both networks' probabilities, or one network", source="mean, released code", choices=PREDICTORS
     )

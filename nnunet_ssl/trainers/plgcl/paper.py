@@ -8,38 +8,23 @@ from typing import ClassVar
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
 from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
-from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.settings import other_default
 
 
 @dataclass(frozen=True)
 class PLGCLPaperHyperparameters(PLGCLHyperparameters):
-    warmup_epochs: int | None = setting(
-        50, "epochs without contrast; none: 5 % of the training, at least 1", source="50, Sec. 3.4", low=0
+    warmup_epochs: int | None = other_default(PLGCLHyperparameters, "warmup_epochs", 50, source="50, Sec. 3.4")
+    covariance_schedule: str = other_default(
+        PLGCLHyperparameters, "covariance_schedule", "constant", source="constant, Sec. 4.2"
     )
-    covariance_schedule: str = setting(
-        "constant",
-        "lambda rises after the warm-up, or is constant",
-        source="constant, Sec. 4.2",
-        choices=("linear", "constant"),
+    queries: str = other_default(PLGCLHyperparameters, "queries", "anchor", source="anchor, Sec. 3.1")
+    confidence_source: str = other_default(
+        PLGCLHyperparameters, "confidence_source", "student", source="student, Sec. 3.1"
     )
-    queries: str = setting(
-        "anchor", "patches that are contrasted", source="anchor, Sec. 3.1", choices=("all", "anchor")
+    key_encoder: str = other_default(
+        PLGCLHyperparameters, "key_encoder", "student", source="student, Secs. 3.1 and 3.2"
     )
-    confidence_source: str = setting(
-        "student",
-        "network whose probabilities attend unlabelled images",
-        source="student, Sec. 3.1",
-        choices=("teacher", "student"),
-    )
-    key_encoder: str = setting(
-        "student",
-        "network that embeds the keys; the teacher sees them augmented",
-        source="student, Secs. 3.1 and 3.2",
-        choices=("teacher", "student"),
-    )
-    supervised_loss: str = setting(
-        "ce", "nnU-Net's own loss, or its cross-entropy alone", source="ce, Eq. 7", choices=("nnunet", "ce")
-    )
+    supervised_loss: str = other_default(PLGCLHyperparameters, "supervised_loss", "ce", source="ce, Eq. 7")
 
 
 class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):

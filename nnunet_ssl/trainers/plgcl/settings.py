@@ -15,85 +15,124 @@ from nnunet_ssl.training.settings import setting
 
 @dataclass(frozen=True)
 class PLGCLHyperparameters(SemiSupervisedHyperparameters):
-    consistency_weight: float = setting(0.25, "beta, weight of the consistency", source="0.25, Sec. 4.2", low=0.0)
+    consistency_weight: float = setting(
+        0.25, "beta, weight of the consistency", symbol=r"\beta", source="0.25, Sec. 4.2", low=0.0
+    )
     contrast_weight: float = setting(
-        0.2, "gamma, weight of the contrast after the warm-up", source="0.2, Sec. 4.2", low=0.0
+        0.2,
+        "gamma, weight of the contrast after the warm-up; 0: the memory is filled for its monitors alone",
+        symbol=r"\gamma",
+        source="0.2, Sec. 4.2",
+        low=0.0,
     )
     warmup_epochs: int | None = setting(
         None,
-        "epochs without contrast; none: 5 % of the training, at least 1",
+        "epochs without contrast; null: 5 % of the training, at least 1",
         source="50, Sec. 3.4; recommended",
         low=0,
     )
-    temperature: float = setting(0.2, "tau", source="0.2, Sec. 4.2", low=0.01, high=10.0)
-    covariance_weight: float = setting(4.0, "lambda, at the end of its schedule", source="4, Sec. 4.2", low=0.0)
+    temperature: float = setting(
+        0.2, "tau, temperature of the contrast", symbol=r"\tau", source="0.2, Sec. 4.2", low=0.01, high=10.0
+    )
+    covariance_weight: float = setting(
+        4.0,
+        "lambda, weight of the covariances at the end of its schedule",
+        symbol=r"\lambda_\text{max}",
+        source="4, Sec. 4.2",
+        low=0.0,
+    )
     covariance_schedule: str = setting(
         "linear",
         "lambda rises after the warm-up, or is constant",
         source="constant; JCL's code and recommended: linear",
         choices=("linear", "constant"),
     )
-    covariance: str = setting("full", "covariance of a class", source="full, Eq. 5", choices=COVARIANCES)
+    covariance: str = setting(
+        "full", "covariance of a class; none: zero", symbol=r"\Sigma_k", source="full, Eq. 5", choices=COVARIANCES
+    )
     negative_keys: float = setting(
-        4096.0, "zeta times the number of usable classes", source="4096, released code", low=1.0
+        4096.0, "zeta times the number of usable classes", symbol=r"\zeta", source="4096, released code", low=1.0
     )
     class_balanced: bool = setting(False, "mean over classes of their mean over queries", source="off, released code")
-    neighbours: int = setting(20, "n, positives per anchor", source="20, Sec. 4.2", low=1)
+    neighbours: int = setting(20, "n, positives per anchor", symbol="n", source="20, Sec. 4.2", low=1)
     similarity: str = setting(
-        "entropy", "what makes patches of a class alike", source="entropy, Table 3", choices=SIMILARITIES
+        "entropy",
+        "what makes patches of a class alike: entropy, confidence (Avg) or cosine of the attended patches",
+        source="entropy, Table 3",
+        choices=SIMILARITIES,
     )
     anchor: str = setting(
-        "confidence", "draw in proportion to Avg, take the largest, or draw any", source="recommended", choices=ANCHORS
+        "confidence",
+        "the anchor is drawn in proportion to Avg (confidence), has the largest (max), or is any (uniform)",
+        source="recommended",
+        choices=ANCHORS,
     )
     queries: str = setting(
-        "all", "patches that are contrasted", source="all, released code; anchor, Sec. 3.1", choices=("all", "anchor")
+        "all",
+        "patches that are contrasted: all that are selected, or the anchor alone",
+        source="all, released code; anchor, Sec. 3.1",
+        choices=("all", "anchor"),
     )
     presence_voxels: int = setting(
         MIN_VOXELS,
-        "voxels of the class that a patch must show",
+        "voxels of the class that a patch must show; 0, with presence_share 0 too: any patch",
         source="more than 10 pixels of a contour, released code; recommended",
         low=0,
     )
     presence_share: float = setting(
         MIN_SHARE,
         "rho, and of what the patch of the batch with most voxels of the class shows",
+        symbol=r"\rho",
         source="recommended",
         low=0.0,
         high=1.0,
     )
-    max_classes: int = setting(8, "classes sampled per step", source="recommended", low=2)
+    max_classes: int = setting(
+        8, "classes sampled per step, drawn at random where more have candidates", source="recommended", low=2
+    )
     patch_size: list[int] | None = setting(  # noqa: RUF009 - a field, as the others
-        None, "voxels of a patch per axis; none: about a quarter of the training patch", source="recommended"
+        None,
+        "voxels of a patch per axis; null: about a quarter of the training patch, as the encoder allows",
+        symbol="P",
+        source="recommended",
     )
     embed_stage: str = setting(
         "auto",
-        "encoder stage whose features are embedded: the deepest that fits, or the last",
+        "encoder stage whose features are embedded: the deepest that fits (auto), or the last (bottleneck)",
         source="last; recommended",
         choices=("auto", "bottleneck"),
     )
     confidence_source: str = setting(
         "teacher",
         "network whose probabilities attend unlabelled images",
+        symbol="C",
         source="student, Sec. 3.1; recommended",
         choices=("teacher", "student"),
     )
     key_encoder: str = setting(
         "teacher",
-        "network that embeds the keys; the teacher sees them augmented",
+        "network that embeds the keys; the teacher sees them augmented, the student as they are",
         source="teacher, released code; student, Sec. 3.1",
         choices=("teacher", "student"),
     )
-    embedding_size: int = setting(128, "D, length of an embedding", source="128, released code", low=2)
+    embedding_size: int = setting(128, "D, length of an embedding", symbol="D", source="128, released code", low=2)
     memory_size: int = setting(4096, "keys kept per class", source="4096, released code", low=1)
     min_keys: int = setting(16, "keys from which on a class takes part", source="recommended", low=2)
-    ema_decay: float = setting(0.999, "alpha, decay of the teacher", source="0.999, Sec. 4.2", low=0.0, high=1.0)
-    ema_rampup: bool = setting(False, "decay min(1 - 1 / (t + 1), alpha) instead of alpha", source="off, Eqs. 9-10")
+    ema_decay: float = setting(
+        0.999, "alpha, decay of the teacher", symbol=r"\alpha", source="0.999, Sec. 4.2", low=0.0, high=1.0
+    )
+    ema_rampup: bool = setting(
+        False, "decay min(1 - 1 / (t + 1), alpha) instead of alpha", source="constant, Eqs. 9-10"
+    )
     consistency_target: str = setting(
-        "soft", "the teacher's probabilities or its classes", source="recommended", choices=("soft", "hard")
+        "soft",
+        "the teacher's probabilities (soft) or its classes (hard)",
+        source="recommended",
+        choices=("soft", "hard"),
     )
     supervised_loss: str = setting(
         "nnunet",
-        "nnU-Net's own loss, or its cross-entropy alone",
+        "nnU-Net's own loss, or its cross-entropy alone (ce)",
         source="ce, Eq. 7; recommended",
         choices=("nnunet", "ce"),
     )

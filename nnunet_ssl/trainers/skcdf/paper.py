@@ -8,20 +8,18 @@ from typing import Any, ClassVar
 from nnunet_ssl.trainers.skcdf.settings import SKCDFHyperparameters
 from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe
-from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.settings import other_default
 
 BATCH_SIZE = 2  # labelled and unlabelled each, Sec. 4.1
 
 
 @dataclass(frozen=True)
 class SKCDFPaperHyperparameters(SKCDFHyperparameters):
-    unlabeled_batch_size: int | None = setting(BATCH_SIZE, "unlabelled patches per step", source="2, Sec. 4.1", low=1)
-    token_map: str = setting(
-        "xavier", "initial token maps", source="xavier, released code", choices=("identity", "xavier")
+    unlabeled_batch_size: int | None = other_default(
+        SKCDFHyperparameters, "unlabeled_batch_size", BATCH_SIZE, source="2, Sec. 4.1"
     )
-    channel_dropout: float = setting(
-        0.5, "dropout of bottleneck and last channels", source="0.5, released code", low=0.0, high=0.9
-    )
+    token_map: str = other_default(SKCDFHyperparameters, "token_map", "xavier", source="xavier, released code")
+    channel_dropout: float = other_default(SKCDFHyperparameters, "channel_dropout", 0.5, source="0.5, released code")
 
 
 class nnUNetTrainerSKCDF_paper(nnUNetTrainerSKCDF):

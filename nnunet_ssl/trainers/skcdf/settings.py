@@ -12,13 +12,22 @@ from nnunet_ssl.training.settings import setting
 @dataclass(frozen=True)
 class SKCDFHyperparameters(SemiSupervisedHyperparameters):
     unsupervised_weight: float = setting(
-        10.0, "weight of the unlabelled terms at the end of its ramp", source="10, Sec. 4.1", low=0.0
+        10.0,
+        "weight of the unlabelled terms at the end of their ramp",
+        symbol=r"\lambda",
+        source="10, Sec. 4.1",
+        low=0.0,
     )
     rampup_fraction: float = setting(
-        1.0, "fraction of training over which that weight rises", source="1, released code", low=1e-6, high=1.0
+        1.0,
+        "fraction of training over which that weight rises",
+        symbol="R",
+        source="1, released code; constant, printed",
+        low=1e-6,
+        high=1.0,
     )
     transfer_decay: float = setting(
-        0.99, "decay of knowledge transfer per step", source="0.99, Eq. 6", low=0.0, high=1.0
+        0.99, "decay of knowledge transfer per step", symbol=r"\omega", source="0.99, Eq. 6", low=0.0, high=1.0
     )
     head_transfer_decay: float | None = setting(
         None,
@@ -40,23 +49,40 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
         "unlabeled", "decoder that predicts", source="unlabelled, Table 4", choices=("unlabeled", "labeled")
     )
     auxiliary_dice_offset: bool = setting(
-        True, "dropped voxels dilute the Dice of the balanced heads", source="on, released code"
+        True,
+        "dropped voxels dilute the Dice of the balanced heads; false: delta = 0, a much stronger Dice",
+        symbol=r"\delta",
+        source="on, released code",
     )
-    attention_heads: int = setting(2, "heads N_h of the attention", source="2, released code", low=1)
-    self_heads: str = setting("split", "heads in self mode", source="split, released code", choices=("split", "merged"))
+    attention_heads: int = setting(
+        2,
+        "heads N_h of the attention, which has N_h times the bottleneck's channels",
+        symbol="N_h",
+        source="2, released code",
+        low=1,
+    )
+    self_heads: str = setting(
+        "split",
+        "heads within a sample attend one by one (split) or together (merged)",
+        source="split, released code",
+        choices=("split", "merged"),
+    )
     attention_dropout: float = setting(0.1, "dropout in the attention", source="0.1, released code", low=0.0, high=0.9)
     token_map: str = setting(
         "identity",
-        "initial token maps",
+        "first values of the maps from voxels to tokens",
         source="xavier in the released code; recommended",
         choices=("identity", "xavier"),
     )
     context_samples: int | None = setting(
-        2, "samples of the other stream in the attention; null: all", source="2, released batch", low=1
+        2,
+        "samples of the other stream in the attention, drawn anew in each step; null: all",
+        source="2, released batch",
+        low=1,
     )
     channel_dropout: float = setting(
         0.0,
-        "dropout of bottleneck and last channels",
+        "dropout of whole channels at the bottleneck and before the heads",
         source="0.5 in the released V-Net; recommended",
         low=0.0,
         high=0.9,
