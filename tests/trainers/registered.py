@@ -30,7 +30,7 @@ REFUSED = {
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerLDC", "anisotropic"): {"class_weights": "frequency", "slice_distance": 1},
     ("nnUNetTrainerLDC", "ignore label, two channels"): {"confidence_threshold": 0.1},
-    ("nnUNetTrainerLDC", "regions"): {"value_lower": 1e-3, "value_upper": 0.999, "penalty": 0.1},
+    ("nnUNetTrainerLDC", "regions"): {"value_margin": 1e-3, "penalty": 0.1},
     ("nnUNetTrainerLDC", "no deep supervision"): {"distance_resolution": "full"},
     ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv"},
     ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid"},

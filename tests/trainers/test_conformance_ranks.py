@@ -25,7 +25,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("nnUNetTrainerDualNetworks", "3d_fullres", {"dynamic_roles": True}),
     ("nnUNetTrainerDualNetworks", "2d", {"sequential": True}),
     ("nnUNetTrainerDKUXNet", "2d", {"warmup_fraction": 1.0, "recompute": True}),
-    ("nnUNetTrainerLDC", "3d_fullres", {"norm_budget": 0.5, "value_lower": 0.1}),
+    ("nnUNetTrainerLDC", "3d_fullres", {"norm_budget": 0.5, "value_margin": 0.1}),
     ("nnUNetTrainerCMAformer", "2d", {"gate": "qkv"}),
 ]
 EQUAL: dict[str, tuple[str, ...]] = {
