@@ -35,6 +35,7 @@ class SemiSupervisedHyperparameters:
     monitor_withheld_labels: bool = setting(
         False, "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only"
     )
+    pull_looks: int = setting(2, "steps per epoch in which the pull of each term is measured; 0: none", low=0)
 
 
 class Step(NamedTuple):

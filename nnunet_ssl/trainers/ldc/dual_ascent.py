@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nnunet_ssl.losses.lagrangian import LagrangeMultipliers, add_norm_gradient, squared_norm
 from nnunet_ssl.training.distributed import sum_over_ranks
-from nnunet_ssl.training.monitor import WEIGHT, Monitor
+from nnunet_ssl.training.monitor import Monitor
+from nnunet_ssl.training.watch import WEIGHT
 
 
 class DualAscent:
