@@ -1,7 +1,8 @@
-"""Pseudo-labels that two networks share, filtered by entropy.
+"""Pseudo-labels: those that two networks share, filtered by entropy, and losses towards hard labels of kept voxels.
 
 Source: Lu et al., "Semi-supervised medical image segmentation via dual networks", Eqs. 3 and 4; how the two networks
-are united is that of the authors' code, extended to several classes.
+are united is that of the authors' code, extended to several classes. Dice and cross-entropy of kept voxels: UniMatch
+(Yang et al., CVPR 2023), its code for medical images, and FixMatch (Sohn et al., NeurIPS 2020).
 """
 
 from __future__ import annotations
@@ -130,3 +131,57 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor) -> Tenso
     """
     error = F.cross_entropy(at_least_float32(logits), torch.where(valid, labels, 0).long(), reduction="none")
     return (error * valid).sum() / valid.sum().clamp(min=1)
+
+
+def pseudo_dice(logits: Tensor, label: Tensor, keep: Tensor, smooth: float = 1e-5) -> Tensor:
+    """Mean over all K classes of one minus the Dice with squared denominators, of the kept voxels of the whole batch.
+
+    Source: UniMatch's code for medical images. With p the softmax, o the one-hot label and sums over the kept voxels,
+
+        1 - (2 sum p o + smooth) / (sum p^2 + sum o^2 + smooth).
+
+    Args:
+        logits: (B, K, *S); receives the gradient, exactly zero where not kept. For regions see :func:`as_two_classes`.
+        label: (B, 1, *S), class indices; may hold anything where not kept.
+        keep: (B, 1, *S), true or 1 where a voxel counts.
+        smooth: keeps the Dice of a class without a voxel near 1, with almost no gradient.
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits); nothing kept gives exactly 0, still connected.
+    """
+    probability = at_least_float32(logits).softmax(1)
+    kept = keep.to(probability.dtype)
+    truth = F.one_hot(torch.where(keep.bool(), label, 0)[:, 0].long(), logits.shape[1]).movedim(-1, 1)
+    probability, truth = probability * kept, truth * kept
+    voxels = [0, *range(2, logits.ndim)]
+    overlap = (probability * truth).sum(voxels)
+    size = torch.square(probability).sum(voxels) + truth.sum(voxels)
+    return (1.0 - (2.0 * overlap + smooth) / (size + smooth)).mean()  # 0 / 0 is smooth / smooth: no special case
+
+
+def pseudo_cross_entropy(
+    logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor | None = None, class_weight: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy towards hard labels in which rejected voxels count as 0: few kept voxels pull little.
+
+    Source: FixMatch's mean over all samples, here over all valid voxels. With class weights the weighted mean of the
+    kept voxels, as torch has it.
+
+    Args:
+        logits: (B, K, *S); receives the gradient, exactly zero where not kept.
+        label: (B, 1, *S), class indices; may hold anything where not kept.
+        keep: (B, 1, *S), true or 1 where a voxel is learnt.
+        valid: (B, 1, *S), true or 1 where a voxel is no padding, others are never kept; ``None`` counts all.
+        class_weight: (K,), not negative; ``None`` weighs all classes alike.
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits); 0, still connected, where no voxel or no weight is left.
+    """
+    kept = keep.bool() if valid is None else keep.bool() & valid.bool()
+    target = torch.where(kept, label, 0)[:, 0].long()
+    error = F.cross_entropy(at_least_float32(logits), target, reduction="none").unsqueeze(1)
+    if class_weight is None:
+        return (error * kept).sum() / (kept.numel() if valid is None else valid.sum().clamp(min=1))
+    weight = class_weight.detach().to(error.dtype)[target].unsqueeze(1) * kept
+    total = weight.sum()
+    return (error * weight).sum() / torch.where(total > 0, total, 1.0)

@@ -33,6 +33,7 @@ from nnunet_ssl.training.streams import SemiSupervisedHyperparameters, Streams
 from nnunet_ssl.training.targets import Targets
 from nnunet_ssl.training.teacher import TEACHER, Teacher
 from nnunet_ssl.training.terms import Terms
+from nnunet_ssl.training.watch import Concerns, pull_of_terms, steps_to_look_at
 
 
 class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
@@ -188,12 +189,15 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         self.streams = Streams(self, self.views, self.uses_unlabeled)
         self.targets = Targets(self.label_manager)
         self.monitor = Monitor(self.device, self.targets)
+        self.concerns = Concerns(self.print_to_log_file)
         self.teacher: Teacher | None = None
         self.auxiliary: dict[str, nn.Module] = {}
         self.step = 0
         self._copies: list[nn.Module] = []
 
     def initialize(self) -> None:
+        if self.hyperparameters.pull_looks > 0 and self._do_i_compile():
+            torch._functorch.config.donated_buffer = False  # a look at the pull keeps the graph for the backward pass
         super().initialize()
         self.auxiliary = {name: self._wrap(module) for name, module in self.build_auxiliary().items()}
         if self.teacher is not None:
@@ -243,6 +247,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         labeled, unlabeled = self.split_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.losses(labeled, unlabeled)
+        if self.step in steps_to_look_at(self.hyperparameters.pull_looks, self.num_iterations_per_epoch):
+            scale = self.grad_scaler.get_scale() if self.grad_scaler else 1.0
+            self.monitor.pull(pull_of_terms(terms, list(self.network.parameters()), scale))
         total = torch.stack(list(terms.values())).sum()
         clipped = self.clipping_groups if self.recipe_in_force.clipped else list
         optimize(total, self.optimizer, self.grad_scaler, clipped)
@@ -269,7 +276,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         super().on_train_epoch_end(train_outputs)
         means = self.monitor.epoch_means()
         curves.log_epoch(self.logger, means, self.current_epoch, self.print_to_log_file)
-        self.monitor.warn(means, self.progress, self.print_to_log_file)
+        self.concerns.consider(curves.logged(self.logger.local_logger.my_fantastic_logging), self.progress)
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from nnunet_ssl.system.whole_files import whole_file
-from nnunet_ssl.training.monitor import COUNT, LOSS, PREFIX, WEIGHT
+from nnunet_ssl.training.monitor import COUNT, PREFIX
+from nnunet_ssl.training.watch import KEPT, LOSS, PULL, SHARE, WEIGHT
 
 
 def log_epoch(logger: Any, means: Mapping[str, float], epoch: int, log: Callable[..., None]) -> None:
@@ -39,10 +40,14 @@ def register(logging: dict[str, list], key: str, epoch: int) -> None:
     values.extend([math.nan] * (epoch - len(values)))
 
 
+def logged(logging: dict[str, list]) -> dict[str, list[float]]:
+    """What this package has logged by name, one number per epoch."""
+    return {key[len(PREFIX) :]: values for key, values in logging.items() if key.startswith(PREFIX)}
+
+
 def history(logging: dict[str, list]) -> pd.DataFrame:
     """One row per epoch, one column per logged scalar of this package."""
-    columns = {key[len(PREFIX) :]: values for key, values in logging.items() if key.startswith(PREFIX)}
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(logged(logging))
     table.insert(0, "epoch", range(len(table)))
     return table
 
@@ -61,7 +66,10 @@ def draw_png(table: pd.DataFrame, folder: str) -> None:
     groups = {
         "loss": [c for c in table if c.startswith(LOSS)],
         "weight": [c for c in table if c.startswith(WEIGHT)],
-        "pseudo-labels": [c for c in table if not c.startswith((LOSS, WEIGHT, COUNT)) and c != "epoch"],
+        "pull": [c for c in table if c.startswith(PULL)],
+        "kept": [c for c in table if c.startswith(KEPT)],
+        "share of voxels": [c for c in table if c.startswith(SHARE)],
+        "pseudo-labels": [c for c in table if not c.startswith((LOSS, WEIGHT, PULL, KEPT, SHARE, COUNT, "epoch"))],
         "number": [c for c in table if c.startswith(COUNT)],
     }
     groups = {title: columns for title, columns in groups.items() if columns}
@@ -71,7 +79,7 @@ def draw_png(table: pd.DataFrame, folder: str) -> None:
     figure, axes = plt.subplots(len(groups), 1, figsize=(30, 18 * len(groups)), squeeze=False)
     for axis, (title, columns) in zip(axes[:, 0], groups.items(), strict=True):
         for column in columns:
-            label = column.removeprefix(LOSS).removeprefix(WEIGHT).removeprefix(COUNT)
+            label = column if title == "pseudo-labels" else column.split("_", 1)[1]
             axis.plot(table["epoch"], table[column], linewidth=4, label=label, marker="o" if len(table) < 3 else None)
         axis.set_xlabel("epoch")
         axis.set_ylabel(title)

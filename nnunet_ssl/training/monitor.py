@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from nnunet_ssl.data.streams import UNKNOWN_LABEL
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import is_distributed
 from nnunet_ssl.training.targets import Targets
+from nnunet_ssl.training.watch import KEPT, LOSS, PULL, SHARE, WEIGHT, shares_kept
 
 PREFIX = "ssl/"  # of the keys in nnU-Net's logger, one group in Weights & Biases
-LOSS, WEIGHT, COUNT = "loss_", "weight_", "count_"
+COUNT = "count_"
 OBSERVE_EVERY = 10  # steps between two looks at what takes a pass over the voxels
 
 
@@ -37,7 +38,6 @@ class Monitor:
         self._targets = targets
         self._sums: dict[str, Tensor | float] = {}
         self._counts: dict[str, Tensor | float] = {}
-        self._warned: set[str] = set()
 
     @torch.no_grad()
     def add(self, name: str, value: Tensor | float, count: Tensor | float = 1.0) -> None:
@@ -53,6 +53,29 @@ class Monitor:
         for name, weight in getattr(terms, "weights", {}).items():
             self.add(WEIGHT + name, weight)
 
+    def pull(self, pulls: Mapping[str, Tensor]) -> None:
+        """What :func:`pull_of_terms` found; a step whose gradient is not finite says nothing."""
+        for name, value in pulls.items():
+            known = value.isfinite()
+            self.add(PULL + name, value.nan_to_num(0.0, 0.0, 0.0), known.float())
+
+    def kept(self, label: Tensor, keep: Tensor, valid: Tensor) -> None:
+        """Of the voxels pseudo-labelled as each class, the share that enters the loss.
+
+        Args:
+            label: (B, 1, *P) pseudo-labels, or regions (B, R, *P).
+            keep: (B, 1, *P) bool.
+            valid: (B, 1, *P) bool, no padding.
+        """
+        assert self._targets is not None
+        if self._targets.has_regions:
+            for region, inside in enumerate(label.split(1, 1), 1):
+                _, (_, share, shown) = shares_kept(inside, keep, valid, 2)
+                self.add(f"{KEPT}{region}", share, shown)
+            return
+        for k, share, shown in shares_kept(label, keep, valid, self._targets.channels):
+            self.add(f"{KEPT}{k}", share, shown)
+
     def pseudo_labels(self, student: Tensor, teacher: Tensor, valid: Tensor) -> None:
         """Coverage, agreement and foreground of the pseudo-labels, and their true Dice where labels are withheld.
 
@@ -66,13 +89,21 @@ class Monitor:
         if self.withheld is not None:
             known = valid & (self.withheld != UNKNOWN_LABEL)
             self.add("true_dice", *self._targets.true_dice(teacher, self.withheld, known))
+        self.shares("pseudo", self._targets.decided_masks(teacher), valid)
 
     def labels(self, labeled: LabeledBatch) -> None:
-        """Share of foreground among the annotated voxels."""
+        """Shares of foreground and of each of its classes among the annotated voxels."""
         assert self._targets is not None
         target = finest(labeled.target)
         foreground, annotated = self._targets.in_foreground(target), self._targets.counted(target)
         self.add("labeled_foreground", foreground.sum() / annotated.sum().clamp(min=1))
+        self.shares("labeled", self._targets.target_masks(target), annotated)
+
+    def shares(self, name: str, masks: Tensor, counted: Tensor) -> None:
+        """Share of each foreground class (B, F, *P) among the voxels (B, 1, *P) that count."""
+        assert self._targets is not None
+        for k, share in enumerate(self._targets.shares(masks, counted), 1):
+            self.add(f"{SHARE}{name}_{k}", share)
 
     def epoch_means(self) -> dict[str, float]:
         """Mean of every name over the epoch and all ranks, NaN where nothing was observed; then starts afresh."""
@@ -86,29 +117,3 @@ class Monitor:
         self._sums, self._counts = {}, {}
         rows = table.cpu().tolist()  # the one synchronisation of the epoch
         return {n: s / c if c > 0 else math.nan for n, (s, c) in zip(names, rows, strict=True)}
-
-    def warn(self, means: Mapping[str, float], progress: float, log: Callable[..., None]) -> None:
-        """One warning for each term without effect, and one for pseudo-labels that are background alone.
-
-        Args:
-            means: of an epoch.
-            progress: in [0, 1].
-            log: receives the words of a warning.
-        """
-        for name, value in means.items():
-            term = name.removeprefix(LOSS)
-            if name.startswith(LOSS) and value == 0 and means.get(WEIGHT + term, 1.0) > 0:
-                self._once(log, f"The loss term {term} was exactly zero in every step of this epoch.")
-        foreground, labeled = means.get("foreground", math.nan), means.get("labeled_foreground", math.nan)
-        if progress > 0.2 and foreground < 0.02 * labeled:
-            self._once(
-                log,
-                f"The pseudo-labels have collapsed to background: {foreground:.2g} of the unlabelled voxels are "
-                f"foreground, against {labeled:.2g} of the labelled ones.",
-            )
-
-    def _once(self, log: Callable[..., None], message: str) -> None:
-        kind = message.split(":")[0]
-        if kind not in self._warned:
-            self._warned.add(kind)
-            log("WARNING:", message)

@@ -42,6 +42,7 @@ class SemiSupervisedHyperparameters:
         "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only",
         source="of every trainer",
     )
+    pull_looks: int = setting(2, "steps per epoch in which the pull of each term is measured; 0: none", low=0)
 
 
 class Step(NamedTuple):

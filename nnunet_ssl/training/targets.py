@@ -63,6 +63,16 @@ class Targets:
         # comparing with Python numbers, since a tensor of them would have to travel to the device
         return torch.cat([torch.stack([label == v for v in values]).any(0) for values in self.foreground], 1)
 
+    @torch.no_grad()
+    def target_masks(self, target: Tensor) -> Tensor:
+        """Foreground channels (B, F, *S) bool of one target."""
+        return self.labels(target) > 0 if self.has_regions else self.masks_of(target)
+
+    @torch.no_grad()
+    def shares(self, masks: Tensor, counted: Tensor) -> Tensor:
+        """(F,) share of the counted voxels (B, 1, *S) that each foreground class (B, F, *S) has."""
+        return (masks & counted).sum([0, *range(2, masks.ndim)]) / counted.sum().clamp(min=1)
+
     # ---- of logits
 
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -143,6 +143,8 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         own = [make_decision(z, hp.percentile, valid) for z in logits]
         (labels, reliable), _ = given = self._labels_for_both(own)
         self.monitor.add("reliable", reliable.sum() / valid.sum().clamp(min=1))
+        if self.observing:
+            self.monitor.kept(labels if self.targets.has_regions else labels.unsqueeze(1), reliable.unsqueeze(1), valid)
         if hp.pseudo_label_weight > 0:
             weight = hp.pseudo_label_weight * self.ramp(hp.rampup_fraction)
             for name, z, (label, kept) in zip(("student", "teacher"), logits, given, strict=True):

@@ -17,8 +17,9 @@ from nnunet_ssl.losses.lagrangian import (
 )
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
 from nnunet_ssl.training.distributed import sum_over_ranks, voxel_count
-from nnunet_ssl.training.monitor import WEIGHT, Monitor
+from nnunet_ssl.training.monitor import Monitor
 from nnunet_ssl.training.targets import Targets
+from nnunet_ssl.training.watch import WEIGHT
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 """Parts of the data, with multipliers of their own."""

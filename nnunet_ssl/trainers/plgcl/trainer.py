@@ -30,10 +30,11 @@ from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import masked_mean_over_ranks, voxel_mean
-from nnunet_ssl.training.monitor import COUNT, WEIGHT
+from nnunet_ssl.training.monitor import COUNT
 from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.ramps import linear_rampup
 from nnunet_ssl.training.teacher import Teacher, constant, warmed_up
+from nnunet_ssl.training.watch import WEIGHT
 
 
 class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
@@ -127,6 +128,9 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
             queries, asked.classes, means, covariances, enters, hp.temperature, self.covariance_weight, zeta
         )
         counted = asked.valid & has_contrast(asked.classes, enters)
+        if self.observing:  # of embeddings that are all alike, up to the covariances
+            alike = (1 + zeta * (usable.sum() - 1)).log()
+            self.monitor.add("contrast_collapse", (losses * counted).sum() / counted.sum().clamp(min=1) / alike - 1)
         return masked_mean_over_ranks(losses, counted, asked.classes, memory.classes, hp.class_balanced)
 
     def embed(self, network: nn.Module, head: nn.Module, images: Tensor) -> Tensor:

@@ -142,6 +142,8 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         scheduled = scheduled_keep_probabilities(keep_probability, self.progress)
         kept = sample_keep_mask(label, keep_probability, valid=annotated)
         kept_pseudo = sample_keep_mask(pseudo, scheduled, valid=valid)
+        if self.observing:
+            self.monitor.kept(pseudo, kept_pseudo, valid)
         offset = self.hyperparameters.auxiliary_dice_offset
         supervised = balanced_dice_ce(out.labeled_auxiliary, label, kept, annotated, dice_offset=offset)
         unsupervised = balanced_dice_ce(out.unlabeled_auxiliary, pseudo, kept_pseudo, valid, dice_offset=offset)

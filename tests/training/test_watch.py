@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nnunet_ssl.trainers.dual_networks import nnUNetTrainerDualNetworks
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.training.watch import Concerns, pull_of_terms, shares_kept, steps_to_look_at
+from tests.running import make_trainer
+
+NAN = math.nan
+
+
+# ---- pull
+
+
+def two_weights() -> tuple[nn.Parameter, nn.Parameter]:
+    return nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([1.0, 2.0]))
+
+
+def test_pull_is_the_share_of_the_whole_gradient():
+    first, second = two_weights()
+    terms = {"a": 3 * first.sum(), "b": 4 * second[0], "nothing": torch.zeros(()), "elsewhere": two_weights()[0].sum()}
+    pull = pull_of_terms(terms, [first, second])
+    assert {name: value.item() for name, value in pull.items()} == pytest.approx(
+        {"a": 0.6, "b": 0.8, "nothing": 0.0, "elsewhere": 0.0}
+    )
+    assert first.grad is None and second.grad is None
+    sum(terms.values()).backward()  # the graph is still there
+    assert first.grad.item() == 3.0 and second.grad.tolist() == [4.0, 0.0]
+
+
+def test_opposite_terms_pull_harder_than_their_sum():
+    first, _ = two_weights()
+    pull = pull_of_terms({"up": 3 * first.sum(), "down": -2 * first.sum()}, [first])
+    assert (pull["up"].item(), pull["down"].item()) == pytest.approx((3.0, 2.0))
+
+
+def test_scale_and_frozen_weights_change_nothing():
+    first, second = two_weights()
+    terms = {"a": 3 * first.sum(), "b": (second * first).sum()}
+    plain = pull_of_terms(terms, [first, second])
+    scaled = pull_of_terms(terms, [first, second], 1024.0)
+    assert {n: v.item() for n, v in plain.items()} == pytest.approx({n: v.item() for n, v in scaled.items()})
+    second.requires_grad_(False)
+    assert pull_of_terms({"a": 3 * first.sum()}, [first, second])["a"].item() == 1.0
+
+
+def test_no_gradient_at_all_is_no_number():
+    first, _ = two_weights()
+    assert pull_of_terms({"a": 0 * first.sum()}, [first])["a"].isnan()
+
+
+@pytest.mark.parametrize(("looks", "steps"), [(2, 250), (2, 3), (1, 1), (3, 2)])
+def test_looks_are_spread_over_an_epoch(looks, steps):
+    chosen = steps_to_look_at(looks, steps)
+    assert chosen and max(chosen) < steps and len(chosen) == min(looks, steps)
+    assert not steps_to_look_at(0, steps)
+
+
+@pytest.mark.parametrize("kind", [nnUNetTrainerMeanTeacher, nnUNetTrainerDualNetworks])
+def test_watching_changes_no_weight_and_no_random_number(make_dataset, kind):
+    dataset, found = make_dataset(), []
+    for looks in (0, 2):
+        trainer = make_trainer(
+            dataset, kind, hyperparameters={"pull_looks": looks}, training={"seed": 1, "num_iterations_per_epoch": 3}
+        )
+        trainer.initialize()
+        trainer.on_train_start()
+        trainer.on_train_epoch_start()
+        for _ in range(3):
+            trainer.train_step(next(trainer.dataloader_train))
+        names = [name for name in trainer.monitor.epoch_means() if name.startswith("pull_")]
+        assert bool(names) == bool(looks)
+        found.append(([p.detach().clone() for p in trainer.network.parameters()], torch.get_rng_state()))
+    (before, state), (after, other) = found
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and torch.equal(state, other)
+
+
+# ---- what filters let through
+
+
+def test_share_of_each_class_that_is_kept():
+    label = torch.tensor([0, 0, 1, 1, 1, 2]).view(1, 1, 1, 6)
+    keep = torch.tensor([1, 0, 1, 1, 0, 1]).view(1, 1, 1, 6).bool()
+    valid = torch.tensor([1, 1, 1, 1, 1, 0]).view(1, 1, 1, 6).bool()
+    found = {k: (share.item(), shown.item()) for k, share, shown in shares_kept(label, keep, valid, 3)}
+    assert found == {0: (0.5, 1.0), 1: (pytest.approx(2 / 3), 1.0), 2: (0.0, 0.0)}
+
+
+# ---- warnings
+
+
+def warnings_of(history: dict[str, list[float]], progress: float = 0.5) -> list[str]:
+    given: list[str] = []
+    concerns = Concerns(lambda _, message: given.append(message))
+    concerns.consider(history, progress)
+    concerns.consider(history, progress)  # each is given once
+    return given
+
+
+def test_a_term_without_pull():
+    weak = {"pull_contrast": [0.5, *[1e-5] * 5], "weight_contrast": [0.1] * 6}
+    (message,) = warnings_of(weak)
+    assert message.startswith("The loss term contrast has done next to nothing for 5 epochs") and "1.0e-05" in message
+    assert not warnings_of(weak | {"pull_contrast": [1e-5] * 4 + [0.2, 1e-5]})
+    assert not warnings_of(weak | {"weight_contrast": [0.0] * 6})  # switched off
+    assert not warnings_of({"pull_contrast": [1e-5] * 4})
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown", "expected"),
+    [
+        ([0.9, 0.0, 0.0], [0.1] * 3, True),
+        ([0.9, NAN, NAN], [0.1] * 3, True),  # never predicted, though annotated
+        ([0.9, NAN, NAN], [0.0] * 3, False),
+        ([0.0, 0.0, 0.1], [0.1] * 3, False),
+        ([0.0], [0.1], False),
+    ],
+)
+def test_a_class_that_is_shut_out(kept, shown, expected):
+    messages = warnings_of({"kept_2": kept, "share_labeled_2": shown, "kept_0": [0.0] * len(kept)})
+    assert [m.startswith("No pseudo-label of class 2") for m in messages] == [True] * expected
+
+
+def test_collapsed_contrast_and_zero_terms_and_background():
+    assert warnings_of({"contrast_collapse": [-0.3, 0.001]})[0].startswith("The contrast is within 0.5%")
+    assert not warnings_of({"contrast_collapse": [0.001, -0.3]})
+    (message,) = warnings_of({"loss_consistency": [0.3, 0.0]})
+    assert message == "The loss term consistency was exactly zero in every step of this epoch."
+    assert not warnings_of({"loss_consistency": [0.0], "weight_consistency": [0.0]})
+    poor = {"foreground": [0.001], "labeled_foreground": [0.2]}
+    assert "collapsed to background" in warnings_of(poor)[0] and not warnings_of(poor, progress=0.1)
