@@ -25,6 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.plans_block import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.training.external import is_found
 
 BLOCK_KEYS = ("split", "training", "hyperparameters", SOURCE, CHANGED)
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
@@ -35,7 +36,7 @@ _known_trainers: set[str] = set()
 
 
 def register_trainers(names: Iterable[str]) -> None:
-    """Names that may stand under "hyperparameters". Trainers of other packages register theirs before use."""
+    """Names that may stand under "hyperparameters", beside those that nnU-Net finds in nnUNet_extTrainer."""
     _known_trainers.update(names)
 
 
@@ -124,9 +125,10 @@ def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_clas
     if isinstance(hyperparameters, dict):
         allowed = sorted(_known_trainers | {name})
         problems += [
-            f'unknown trainer "{key}" in "hyperparameters"; allowed: {", ".join(allowed)}'
+            f'unknown trainer "{key}" in "hyperparameters"; allowed: {", ".join(allowed)}, '
+            "and what nnU-Net finds in nnUNet_extTrainer"
             for key in hyperparameters
-            if key not in allowed
+            if key not in allowed and not is_found(key)
         ]
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')
