@@ -21,7 +21,7 @@ def find_any_trainer(name: str) -> type[nnUNetTrainerConfigured]:
         found = search_trainer(name)
     except SemiSupervisedError as error:
         ours = f"this package has {', '.join(TRAINERS)}, each also as <trainer>_<N>epochs"
-        raise complain(f'trainer "{name}": {error}; {ours}') from error
+        raise complain(f'unknown trainer "{name}": {error}; {ours}') from error
     if not issubclass(found, nnUNetTrainerConfigured):
         problem = f"it does not read splits and settings and would train on every label; use {CONTROL} as the control"
         raise complain(f'trainer "{name}": {problem}')

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from functools import cache
-
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from typing import TYPE_CHECKING
 
 from nnunet_ssl.data.quiet import captured_output, describe_failure
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import SemiSupervisedError, complain
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
 def search_trainer(name: str) -> type[nnUNetTrainer]:
@@ -21,18 +22,19 @@ def search_trainer(name: str) -> type[nnUNetTrainer]:
     return _search(name, os.environ.get("nnUNet_extTrainer"))
 
 
-def is_found(name: str) -> bool:
-    """Whether there is such a trainer."""
+def has_settings(name: str) -> bool:
+    """Whether there is a trainer of that name with hyper-parameters of its own."""
     try:
-        search_trainer(name)
-    except RuntimeError:
+        return hasattr(search_trainer(name), "Hyperparameters")
+    except SemiSupervisedError:
         return False
-    return True
 
 
 @cache
 def _search(name: str, folders: str | None) -> type[nnUNetTrainer]:
     """nnU-Net imports a folder's modules anew at every search, which makes another class of the same name."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name  # imports much of nnU-Net
+
     try:
         with captured_output():
             found: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)

@@ -25,7 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.plans_block import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
-from nnunet_ssl.training.external import is_found
+from nnunet_ssl.training.external import has_settings
 
 BLOCK_KEYS = ("split", "training", "hyperparameters", SOURCE, CHANGED)
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
@@ -128,7 +128,7 @@ def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_clas
             f'unknown trainer "{key}" in "hyperparameters"; allowed: {", ".join(allowed)}, '
             "and what nnU-Net finds in nnUNet_extTrainer"
             for key in hyperparameters
-            if key not in allowed and not is_found(key)
+            if key not in allowed and not has_settings(key)
         ]
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from tests.integration.commands import SCRIPTS, Project, inputs
+from tests.new_method import MINE, blocks, write_trainer
 from tests.tiny import DATASET
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "new-method.md"
-MINE, CONTROL = "nnUNetTrainerMine", "nnUNetTrainerSupervised"
+CONTROL = "nnUNetTrainerSupervised"
 # the reader's dataset and length, and what a computer without a GPU needs
 TINY = {
     r"-d 4\b": "-d 901",
@@ -30,10 +30,6 @@ TINY = {
     r"(nnUNetv2_(?:train|predict) .*|nnunet_ssl benchmark .*)": r"\1 -device cpu",
     r"(nnUNetv2_predict .*)": r"\1 -npp 1 -nps 1",
 }
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -48,12 +44,7 @@ def commands() -> list[tuple[str, ...]]:
 @pytest.fixture
 def project(make_dataset, tmp_path) -> Project:
     base = make_dataset()
-    (code,) = blocks("python")
-    name = re.search(r"`~/(my_trainers/\w+\.py)`", PAGE.read_text(encoding="utf-8"))
-    assert name is not None
-    file = tmp_path / name[1]
-    file.parent.mkdir()
-    file.write_text(code)
+    write_trainer(tmp_path)
     project = Project(base.parents[1], DATASET)
     inputs(project, project.root / "IN")
     return project
