@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nnunet_ssl.errors import complain
+from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.setting_descriptions import describe
 from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.trainers.lookup import find_any_trainer
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.settings import settings_name
 
@@ -41,17 +42,18 @@ def setting_table(trainer_name: str, console: Console) -> None:
     """Print every hyper-parameter of a trainer: name, default, meaning with the values allowed, source.
 
     Raises:
-        SemiSupervisedError: no such trainer.
+        SemiSupervisedError: no such trainer, here or in nnUNet_extTrainer.
     """
     try:
-        trainer: Any = find_trainer(trainer_name)
-    except AttributeError as error:
+        trainer = find_any_trainer(trainer_name)
+    except SemiSupervisedError as error:
         raise complain(f"{error}.", remedy="Run: nnunet_ssl methods") from error
     rows = [
         (setting.name, setting.default, f"{setting.doc}\n[{setting.allowed}]", setting.source)
         for setting in describe(trainer.Hyperparameters)
     ]
-    console.print(f"{trainer.__name__}: {trainer.card.paper}\n")
+    card: MethodCard | None = getattr(trainer, "card", None)  # others may do without
+    console.print(f"{trainer.__name__}: {card.paper}\n" if card else f"{trainer.__name__}\n")
     if not rows:
         console.print("No hyper-parameters. Length, optimiser and learning rate: nnunet_ssl plans --help")
         return

@@ -16,7 +16,7 @@ from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.planning.small_network import SmallNetwork, shrink
 from nnunet_ssl.system.failures import raise_failure
-from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.trainers.lookup import find_any_trainer
 from nnunet_ssl.training.settings import BLOCK, BLOCK_KEYS, CHANGED, TrainingSettings, find_problems, settings_name
 
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final", "splits_ssl")  # other JSON files of the same folder
@@ -93,11 +93,12 @@ def make_plans_copy(
 def _hyperparameter_problems(hyperparameters: Mapping[str, Any]) -> list[str]:
     problems = []
     for trainer, values in hyperparameters.items():
-        if trainer not in TRAINERS:
-            problems.append(f'unknown trainer "{trainer}"; trainers with settings: {", ".join(TRAINERS)}')
+        try:
+            kind = find_any_trainer(trainer).Hyperparameters
+        except SemiSupervisedError as error:
+            problems.append(str(error))
         else:
-            trainer_class: Any = find_trainer(trainer)
-            problems += find_problems(trainer_class.Hyperparameters, values, f'"hyperparameters" of {trainer}')
+            problems += find_problems(kind, values, f'"hyperparameters" of {trainer}')
     return problems
 
 

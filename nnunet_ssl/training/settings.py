@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.external_trainers import has_settings
 from nnunet_ssl.data.plans_block import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
@@ -35,7 +36,7 @@ _known_trainers: set[str] = set()
 
 
 def register_trainers(names: Iterable[str]) -> None:
-    """Names that may stand under "hyperparameters". Trainers of other packages register theirs before use."""
+    """Names that may stand under "hyperparameters", beside those that nnU-Net finds in nnUNet_extTrainer."""
     _known_trainers.update(names)
 
 
@@ -132,9 +133,10 @@ def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_clas
     if isinstance(hyperparameters, dict):
         allowed = sorted(_known_trainers | {name})
         problems += [
-            f'unknown trainer "{key}" in "hyperparameters"; allowed: {", ".join(allowed)}'
+            f'unknown trainer "{key}" in "hyperparameters"; allowed: {", ".join(allowed)}, '
+            "and what nnU-Net finds in nnUNet_extTrainer"
             for key in hyperparameters
-            if key not in allowed
+            if key not in allowed and not has_settings(key)
         ]
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')

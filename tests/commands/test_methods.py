@@ -68,7 +68,9 @@ def test_a_trainer_without_hyperparameters(capsys):
 
 def test_an_unknown_trainer(capsys):
     assert main(["methods", "-tr", "nnUNetTrainer"]) == 1
-    assert "no trainer 'nnUNetTrainer'; it has nnUNetTrainerSupervised" in capsys.readouterr().err
+    assert 'trainer "nnUNetTrainer": it does not read splits' in capsys.readouterr().err
+    assert main(["methods", "-tr", "nnUNetTrainerNope"]) == 1
+    assert "nnU-Net does not find it; this package has nnUNetTrainerSupervised" in capsys.readouterr().err
 
 
 def test_columns_line_up():

@@ -86,7 +86,7 @@ class TestMakePlansCopy:
             "initial_lr = 'fast' must be float",
             f'unknown key "ema" in "hyperparameters" of {MEAN_TEACHER}; allowed: ',
             "ema_decay = 2.0 must lie between 0.0 and 1.0",
-            'unknown trainer "nnUNetTrainerNope"; trainers with settings: ' + ", ".join(TRAINERS),
+            'unknown trainer "nnUNetTrainerNope": nnU-Net does not find it; this package has ' + ", ".join(TRAINERS),
         ):
             assert problem in str(caught.value)
 

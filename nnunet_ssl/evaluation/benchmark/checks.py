@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.dataset_json import read_dataset_json
@@ -17,7 +15,6 @@ from nnunet_ssl.data.fold_rules import fold_problems, fold_remedy
 from nnunet_ssl.data.folders import dataset_id, existing_part, load_plans, preprocessed_base
 from nnunet_ssl.data.image_folder import list_images
 from nnunet_ssl.data.nnunet_folds import nnunet_folds
-from nnunet_ssl.data.quiet import captured_output
 from nnunet_ssl.data.split_folds import fold_number_problem
 from nnunet_ssl.data.split_requests import splits_command
 from nnunet_ssl.data.splits import SPLITS_FILE, Splits, read_splits, splits_path
@@ -26,9 +23,8 @@ from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.report import WRONG
 from nnunet_ssl.errors import SemiSupervisedError, some
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
-from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.trainers.lookup import find_any_trainer
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
-from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 
 REFERENCES = "gt_segmentations"  # nnU-Net's folder of the labels as they were given, beside the plans
 
@@ -62,7 +58,10 @@ def examine(experiment: Experiment) -> Examined:
     """Look at dataset, plans, configurations, preprocessed data, trainers, splits, folds and test set."""
     found = Examined()
     for trainer in experiment.trainers:
-        _find_trainer(trainer, found)
+        try:
+            found.trainers[trainer] = find_any_trainer(trainer)
+        except SemiSupervisedError as error:
+            found.problems.append(str(error))
     try:
         found.base = preprocessed_base(experiment.dataset)
         found.plans = load_plans(found.base, experiment.plans)
@@ -86,28 +85,6 @@ def entries(error: Exception) -> list[str]:
     """The single faults that one of our errors lists."""
     found = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.startswith("  - ")]
     return found or [one_line(error)]
-
-
-def _find_trainer(name: str, found: Examined) -> None:
-    """Ours, or nnU-Net's own look-up; in the latter case it has to know what a split is."""
-    try:
-        found.trainers[name] = find_trainer(name)
-        return
-    except AttributeError:
-        pass
-    try:
-        with captured_output():
-            trainer: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
-    except Exception as error:  # anything may happen in other people's modules
-        reason = f" ({type(error).__name__})" if not isinstance(error, RuntimeError) else ""
-        ours = f"this package has {', '.join(TRAINERS)}, each also as <trainer>_<N>epochs"
-        found.problems.append(f'trainer "{name}": nnU-Net does not find it{reason}; {ours}')
-        return
-    if not issubclass(trainer, nnUNetTrainerConfigured):
-        text = "it does not read splits and would train on every label; use nnUNetTrainerSupervised as the control"
-        found.problems.append(f'trainer "{name}": {text}')
-        return
-    found.trainers[name] = trainer
 
 
 def _check_data(experiment: Experiment, found: Examined) -> None:

@@ -16,8 +16,8 @@ from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.evaluation.scoring.dataset import Dataset, is_validation_folder
 from nnunet_ssl.system.failures import raise_failure
-from nnunet_ssl.trainers import TRAINERS
-from nnunet_ssl.training.settings import BLOCK, settings_name
+from nnunet_ssl.trainers.lookup import find_any_trainer
+from nnunet_ssl.training.settings import BLOCK
 
 CROSS_VALIDATION = "crossval_results_folds_"  # nnU-Net's folder of the predictions of several folds
 REPEAT = "Repeat the validation (nnUNetv2_train ... --val), or name the cases with --cases."
@@ -141,10 +141,9 @@ def _cases_of_split(prediction: str, dataset: Dataset, fold: str) -> tuple[list[
     model = os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(prediction))))
     block = plans.get(BLOCK)
     split = block.get("split") if isinstance(block, dict) else None
-    ours = settings_name(model.split("__")[0]) in TRAINERS  # others take nnU-Net's own folds, whatever the plans say
     base = os.path.join(nnUNet_preprocessed.get() or "", str(plans.get("dataset_name")))
     if nnUNet_preprocessed.get() and fold.isdigit():
-        if split is not None and ours:
+        if split is not None and _reads_splits(model.split("__")[0]):
             return sorted(load_fold(base, split, int(fold)).val), f'fold {fold} of split "{split}"'
         path = os.path.join(base, "splits_final.json")
         if os.path.isfile(path):
@@ -156,3 +155,13 @@ def _cases_of_split(prediction: str, dataset: Dataset, fold: str) -> tuple[list[
         "summary.json), and plans.json of the model leads to no split for this fold in nnUNet_preprocessed.",
         remedy="Finish it with nnUNetv2_train ... --val, or name the cases with --cases.",
     )
+
+
+def _reads_splits(trainer: str) -> bool:
+    """Others take nnU-Net's own folds, whatever the plans say."""
+    try:
+        find_any_trainer(trainer)
+    except SemiSupervisedError as error:
+        raise_failure(error)
+        return False
+    return True
