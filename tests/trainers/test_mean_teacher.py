@@ -20,6 +20,22 @@ def test_noise_off_and_equal_networks_give_exactly_zero_consistency(make_dataset
     assert terms["supervised"].item() != 0.0
 
 
+def test_padding_teaches_nothing(make_dataset):
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, "2d")
+    trainer.on_train_start()
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    unlabeled.valid.fill_(True)
+    unlabeled.valid[:, :, :4] = False
+    outputs, others = trainer.forward_joint(labeled.image, unlabeled.weak)
+    student, teacher = (torch.randn_like(others[0]).requires_grad_() for _ in range(2))
+    trainer.forward_joint, trainer.teacher = lambda *_: (outputs, [student]), lambda _: teacher.detach()
+    consistency = trainer.losses(labeled, unlabeled)["consistency"]
+    (gradient,) = torch.autograd.grad(consistency, student)
+    assert not gradient[:, :, :4].any() and gradient[:, :, 4:].all()
+    teacher.data[:, :, :4] = 100.0
+    assert torch.equal(trainer.losses(labeled, unlabeled)["consistency"], consistency)
+
+
 def test_teacher_follows_the_published_schedule(make_dataset):
     trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 0.6})
     trainer.on_train_start()

@@ -212,12 +212,18 @@ def test_forms_of_the_contrast(make_dataset):
 def test_weight_of_the_contrast_along_the_training(make_dataset):
     trainer = make_trainer(make_dataset(), nnUNetTrainerDKUXNet, "2d", hyperparameters=SMALL,
                            training={"num_epochs": 100, "num_iterations_per_epoch": 10})  # fmt: skip
-    found, hp = {}, trainer.hyperparameters
+    trainer.maps = lambda out, background: {"segmentation": out, "query": out}
+    trainer.contrast = lambda maps, counted: torch.ones(())
+    found, names = {}, ("segmentation_contrast", "query_contrast")
     for epoch, step in ((0, 0), (9, 9), (10, 0), (25, 0), (40, 0), (99, 9)):
         trainer.current_epoch, trainer.step = epoch, step
-        found[epoch + step / 10] = trainer.ramp(hp.rampup_fraction, hp.warmup_fraction)
+        terms = trainer.contrast_terms(torch.ones(()), torch.ones(()))
+        found[epoch + step / 10] = [
+            float(terms.get(name, 0)) / trainer.hyperparameters.contrast_weight for name in names
+        ]
     expected = {0: 0, 9.9: 0, 10: math.exp(-5), 25: math.exp(-1.25), 40: 1, 99.9: 1}
-    assert found == pytest.approx(expected)
+    for name, values in zip(names, zip(*found.values(), strict=True), strict=True):
+        assert values == pytest.approx(tuple(expected.values())), name
 
 
 # ---- regions, ignore label, padding
