@@ -21,8 +21,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
 from nnunet_ssl.data.external_trainers import has_settings
 from nnunet_ssl.data.plans_block import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
@@ -195,6 +193,8 @@ def _is_a(value: Any, expected: Any) -> bool:
 
 def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configuration: str) -> None:
     """Raise SemiSupervisedError for axes that the patch of the configuration does not have."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # brings PyTorch, which `path` is without
+
     dimensions = len(PlansManager(plans).get_configuration(configuration).patch_size)
     given = axes or []
     if any(type(a) is not int or a not in range(dimensions) for a in given) or len(set(given)) < len(given):
