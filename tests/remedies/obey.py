@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,7 +56,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run_nnunet(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """nnU-Net's entry point; its pools fork, since new interpreters need longer for their imports than for the work."""
+    """nnU-Net's entry point; its pools are threads: new interpreters need longer for their imports than for the work."""
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints as entry_points
 
     function = {
@@ -62,8 +64,7 @@ def _run_nnunet(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPa
         "nnUNetv2_plan_experiment": entry_points.plan_experiment_entry,
     }[program]
     with monkeypatch.context() as patch:
-        get_context = multiprocessing.get_context
-        patch.setattr(multiprocessing, "get_context", lambda method=None: get_context("fork"))
+        patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
         patch.setattr(sys, "argv", [program, *arguments, *(["-np", "1"] if program == "nnUNetv2_preprocess" else [])])
         function()
 

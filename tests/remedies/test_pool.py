@@ -61,7 +61,7 @@ def _trainer(base: Path, plans: str, trainer: type) -> str:
         made = make_trainer(base, trainer, plans_name=plans)
         made.initialize()
         if trainer is nnUNetTrainerMeanTeacher:
-            made.check_unlabeled_cases()
+            made.streams.check_cases()
     except SemiSupervisedError as error:
         return str(error)
     finally:
