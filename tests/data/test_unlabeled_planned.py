@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,9 +71,8 @@ def planned(request, tmp_path_factory) -> Iterator[tuple[Path, str]]:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             (root / variable).mkdir(exist_ok=True)
             patch.setenv(variable, str(root / variable))
-        if hasattr(os, "fork"):  # a spawned worker would import PyTorch and nnU-Net anew for each of the four pools
-            fork = multiprocessing.get_context("fork")
-            patch.setattr(multiprocessing, "get_context", lambda method=None: fork)
+        # a spawned worker would import PyTorch and nnU-Net anew for each of the four pools
+        patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
         number = int(name[7:10])
         extract_fingerprints([number], num_processes=1)
         plan_experiments([number])

@@ -56,7 +56,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run_nnunet(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """nnU-Net's entry point; its pools are threads: new interpreters need longer for their imports than for the work."""
+    """nnU-Net's entry point; its pools are threads: new interpreters import for longer than the work takes."""
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints as entry_points
 
     function = {

@@ -19,7 +19,7 @@ from nnunet_ssl.evaluation.scoring.results import Evaluation
 from nnunet_ssl.system.failures import SystemFailure
 from nnunet_ssl.system.whole_files import remove_unfinished, whole_file, write_whole
 from nnunet_ssl.training.checkpoint import write_atomically
-from nnunet_ssl.training.monitor import draw_png, write_csv
+from nnunet_ssl.training.curves import draw_png, write_csv
 from tests.full_disk import small_disk
 
 LONG = pd.DataFrame({"epoch": range(50_000), "loss_a": np.random.default_rng(0).random(50_000)})
