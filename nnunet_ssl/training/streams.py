@@ -28,7 +28,14 @@ from nnunet_ssl.training.settings import setting
 
 
 @dataclass(frozen=True)
-class SemiSupervisedHyperparameters:
+class WatchedHyperparameters:
+    """What a trainer of terms understands, with unlabelled images or without."""
+
+    pull_looks: int = setting(2, "steps per epoch in which the pull of each term is measured; 0: none", low=0)
+
+
+@dataclass(frozen=True)
+class SemiSupervisedHyperparameters(WatchedHyperparameters):
     """What every semi-supervised trainer understands."""
 
     unlabeled_batch_size: int | None = setting(
@@ -42,7 +49,6 @@ class SemiSupervisedHyperparameters:
         "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only",
         source="of every trainer",
     )
-    pull_looks: int = setting(2, "steps per epoch in which the pull of each term is measured; 0: none", low=0)
 
 
 class Step(NamedTuple):
@@ -216,4 +222,4 @@ class Streams:
         return batch.to(self.trainer.device, non_blocking=True)
 
 
-__all__ = ["SemiSupervisedHyperparameters", "Step", "Streams", "StrongView"]
+__all__ = ["SemiSupervisedHyperparameters", "Step", "Streams", "StrongView", "WatchedHyperparameters"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nnunet_ssl.architectures.dkuxnet import CLASS_HEADS, NORMS
 from nnunet_ssl.training.base import SemiSupervisedHyperparameters
 from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.streams import WatchedHyperparameters
 
 NETWORK_OPTIONS = (
     "queries", "query_width", "kmax_levels", "layers_per_level", "response_scale", "class_head", "norms", "mask_stride",
@@ -15,7 +16,7 @@ NETWORK_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class DKUXNetSupervisedHyperparameters:
+class DKUXNetSupervisedHyperparameters(WatchedHyperparameters):
     queries: int = setting(
         32, "queries N, the cluster centres", symbol="N", source="128, released code; recommended, for memory", low=2
     )
