@@ -31,7 +31,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerLDC", "anisotropic"): {"class_weights": "frequency", "slice_distance": 1},
     ("nnUNetTrainerLDC", "ignore label, two channels"): {"confidence_threshold": 0.1},
     ("nnUNetTrainerLDC", "regions"): {"value_margin": 1e-3, "penalty": 0.1},
-    ("nnUNetTrainerLDC", "no deep supervision"): {"distance_resolution": "full"},
+    ("nnUNetTrainerLDC", "no deep supervision"): {"reset_each_epoch": True},
     ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv"},
     ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid"},
     ("nnUNetTrainerCMAformer", "no deep supervision"): {"unlabeled_batch_size": 1},
