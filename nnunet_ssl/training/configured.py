@@ -20,6 +20,7 @@ from nnunet_ssl.data.usable_data import refuse_unusable_data
 from nnunet_ssl.errors import complain
 from nnunet_ssl.system.processes import EndsWithParent
 from nnunet_ssl.system.run_lock import alone_in, refuse_if_trained_elsewhere
+from nnunet_ssl.system.threads import keep_to_granted_threads
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import (
     CHECKPOINT_VERSION,
@@ -86,6 +87,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             if value is not None and name != "optimizer":
                 setattr(self, name, value)
         self.num_epochs = self.planned_epochs(plans)
+        if device.type == "cpu":
+            keep_to_granted_threads()
         self.set_up()
 
     def _follow_recipe(self) -> None:
