@@ -27,6 +27,19 @@ REFUSED = {
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
 """What a trainer refuses at construction, and what its message says."""
+PLGCL_OPTIONS: dict[str, dict[str, Any]] = {
+    "2d": {"similarity": "cosine", "anchor": "max", "covariance": "diag"},
+    "3d": {"patch_size": [8, 8, 8], "embed_stage": "bottleneck", "unlabeled_batch_size": 1},
+    "anisotropic": {
+        "similarity": "confidence", "anchor": "uniform", "covariance": "none", "consistency_target": "hard",
+    },
+    "ignore label, two channels": {
+        "queries": "anchor", "key_encoder": "student", "confidence_source": "student", "supervised_loss": "ce",
+    },
+    "no deep supervision": {
+        "class_balanced": True, "max_classes": 2, "embedding_size": 8, "memory_size": 30, "neighbours": 3,
+    },
+}  # fmt: skip
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerLDC", "anisotropic"): {"class_weights": "frequency", "slice_distance": 1},
     ("nnUNetTrainerLDC", "ignore label, two channels"): {"confidence_threshold": 0.1},
@@ -35,10 +48,21 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv"},
     ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid"},
     ("nnUNetTrainerCMAformer", "no deep supervision"): {"unlabeled_batch_size": 1},
+    **{("nnUNetTrainerPLGCL", kind): options for kind, options in PLGCL_OPTIONS.items()},
+    ("nnUNetTrainerDualNetworks", "anisotropic"): {
+        "pseudo_label_rule": "cross", "dynamic_roles": True, "hard_target": True, "channel_dropout": 0.5,
+    },
+    ("nnUNetTrainerDualNetworks", "no deep supervision"): {
+        "sequential": True, "predict_with": "teacher", "pseudo_label_rule": "own", "unlabeled_batch_size": 1,
+    },
+    ("nnUNetTrainerDualNetworks", "3d"): {
+        "contrast_weight": 0.0, "pseudo_label_weight": 0.0, "disagreement_weight": 0.5, "disagreement_threshold": 0.4,
+    },
+    ("nnUNetTrainerSKCDF", "no deep supervision"): {"unlabeled_batch_size": 1, "context_samples": 1},
     ("nnUNetTrainerMeanTeacher", "ignore label, two channels"): {"student_view": "strong"},
     ("nnUNetTrainerMeanTeacher", "regions"): {"student_view": "strong", "monitor_withheld_labels": True},
     ("nnUNetTrainerMeanTeacher", "no deep supervision"): {"monitor_withheld_labels": True},
-}
+}  # fmt: skip
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
 RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerMeanTeacher", "3d_fullres"): {"student_view": "strong", "ema_decay": 0.7},

@@ -8,8 +8,7 @@ import pandas as pd
 import torch
 
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.training.network import unwrap
-from tests.running import SHORT, make_trainer, same_weights, weights
+from tests.running import make_trainer, weights
 
 
 def test_noise_off_and_equal_networks_give_exactly_zero_consistency(make_dataset):
@@ -60,36 +59,3 @@ def test_weight_ramps_up(make_dataset):
     table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
     ramp = [0.1 * math.exp(-5 * (1 - i / 6) ** 2) for i in range(6)]
     np.testing.assert_allclose(table["weight_consistency"], [np.mean(ramp[:3]), np.mean(ramp[3:])], rtol=1e-5)
-
-
-def test_teacher_predicts_by_option(make_dataset):
-    dataset = make_dataset()
-    trainer = make_trainer(
-        dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
-    )
-    trainer.run_training()
-    checkpoint = torch.load(Path(trainer.output_folder, "checkpoint_final.pth"), weights_only=False)
-    saved = checkpoint["network_weights"]
-    teacher = trainer.auxiliary["teacher"].state_dict()
-    assert all(torch.equal(saved[k], teacher[k]) for k in teacher)
-    assert not same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
-    again = make_trainer(
-        dataset, nnUNetTrainerMeanTeacher, hyperparameters={"predict_with": "teacher", "ema_decay": 0.5}
-    )
-    again.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
-    assert same_weights(weights(again.network), weights(trainer.network))
-    assert same_weights(weights(again.auxiliary["teacher"]), weights(trainer.auxiliary["teacher"]))
-
-
-def test_pretrained_weights_reach_the_teacher(make_dataset):
-    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-
-    dataset = make_dataset()
-    source = make_trainer(dataset, nnUNetTrainerMeanTeacher, training={**SHORT, "num_epochs": 1})
-    source.run_training()
-    trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, seed=5)
-    trainer.initialize()
-    load_pretrained_weights(trainer.network, str(Path(source.output_folder, "checkpoint_final.pth")))
-    trainer.on_train_start()
-    assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
-    assert torch.equal(next(unwrap(trainer.network).encoder.parameters()), next(source.network.encoder.parameters()))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
@@ -28,19 +27,6 @@ def test_trains_on_the_labelled_cases_of_the_split_alone(make_dataset):
     trainer.run_training()
     assert list(trainer.dataloader_train.data_loader.indices) == CASES[:2]
     assert list(trainer.dataloader_val.data_loader.indices) == CASES[5:]
-
-
-def test_training_settings_are_in_force(make_dataset):
-    dataset = make_dataset(preprocess=False)
-    settings = {"num_epochs": 7, "num_iterations_per_epoch": 9, "optimizer": "adamw", "weight_decay": 0.02}
-    trainer = make_trainer(dataset, nnUNetTrainerSupervised, training=settings)
-    trainer.initialize()
-    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.save_every) == (7, 9, 50)
-    assert isinstance(trainer.optimizer, torch.optim.AdamW)
-    assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.02
-    stock = make_trainer(dataset, nnUNetTrainerSupervised, training={"initial_lr": 0.1})
-    stock.initialize()
-    assert isinstance(stock.optimizer, torch.optim.SGD) and stock.optimizer.param_groups[0]["lr"] == 0.1
 
 
 def test_a_seed_decides_initial_weights_and_training(make_dataset):

@@ -16,16 +16,13 @@ from torch import nn
 
 from nnunet_ssl.architectures.dkuxnet import DKUXNet
 from nnunet_ssl.architectures.uxnet import UXNet
-from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.trainers.dkuxnet.paper import nnUNetTrainerDKUXNet_paper
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
-from nnunet_ssl.trainers.uxnet import nnUNetTrainerUXNet
 from tests.running import SHORT, make_trainer
 from tests.saved_memory import saved_floats
-from tests.trainers.dkuxnet.test_trainer import REGIONS, SMALL, batch_of, started
+from tests.trainers.dkuxnet.test_trainer import SMALL, batch_of, started
 
 ONE = {**SHORT, "num_epochs": 1, "num_iterations_per_epoch": 2}
 OWN = {"queries": 6, "query_width": 32, "attention_heads": 2, "pixel_widths": [8, 4], "ux_blocks": 1}
@@ -77,36 +74,6 @@ def test_other_trainers_use_the_networks_with_deep_supervision(make_dataset, tra
     assert trainer.network.eval()(torch.randn(1, 1, 16, 16)).shape == (1, 3, 16, 16)
 
 
-# ---- refused
-
-
-def test_what_does_not_fit_is_refused_before_anything_is_written(make_dataset):
-    dataset = make_dataset(preprocess=False, patch_2d=(18, 16))
-    for trainer in (nnUNetTrainerDKUXNet, nnUNetTrainerUXNet):
-        with pytest.raises(SemiSupervisedError, match=r"cannot train 2d .* \[18, 16\] must be divisible .* \[4, 4\]"):
-            make_trainer(dataset, trainer, "2d")
-    for wrong, message in (
-        ({"groups": 4}, "4 groups"),
-        ({"group_sizes": [30, 1, 2]}, r"32 queries .* \[30, 1, 2\]"),
-        ({"group_sizes": [30, 2, 0]}, r"\[30, 2, 0\]"),
-        ({"kmax_levels": [0]}, "kmax_levels"),
-        ({"query_width": 40}, "query_width 40"),
-        ({"contrast": "map", "temperature": 0.0}, "(?s)contrast.*temperature"),
-    ):
-        with pytest.raises(SemiSupervisedError, match=message):
-            make_trainer(dataset, nnUNetTrainerDKUXNet, "3d_fullres", hyperparameters=wrong)
-    plans = load_json(str(dataset / "nnUNetPlans.json"))
-    del plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["strides"]
-    save_json(plans, str(dataset / "nnUNetPlans.json"))
-    with pytest.raises(NotImplementedError, match=r"DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"):
-        make_trainer(dataset, nnUNetTrainerDKUXNet)
-    name_in_plans(dataset, DKUXNet)
-    with pytest.raises(NotImplementedError, match=r"support nnunet_ssl.*DKUXNet.*more than a segmentation"):
-        make_trainer(dataset, nnUNetTrainerMeanTeacher)
-    results = dataset.parents[1] / "nnUNet_results"
-    assert not results.exists() or not list(results.iterdir())
-
-
 @pytest.mark.parametrize("recipe", [{}, {"shape": (8, 22, 18), "patch_3d": (4, 16, 16), "spacing": (5.0, 1.0, 1.0)}],
                          ids=["isotropic", "anisotropic"])  # fmt: skip
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
@@ -132,13 +99,6 @@ def test_the_strong_view_blanks_a_box(make_dataset, recipe, configuration):
     assert seen == {2, 3, 4}  # of 16
 
 
-def test_regions_have_two_groups(make_dataset):
-    dataset = make_dataset(preprocess=False, **REGIONS)
-    make_trainer(dataset, nnUNetTrainerDKUXNet, hyperparameters={"groups": 2})
-    with pytest.raises(NotImplementedError, match="two query groups with regions, not 3"):
-        make_trainer(dataset, nnUNetTrainerDKUXNet, hyperparameters={"groups": 3})
-
-
 # ---- optimisation
 
 
@@ -156,23 +116,6 @@ def test_weight_decay_is_for_weights_alone(make_dataset):
     assert {"centres", "predictor.temperature.weight", "encoder.trunk.stages.0.0.scale"} <= kept
     assert all(p.ndim > 1 for p in decaying["params"]) and "class_head.layers.0.weight" in decayed
     assert trainer.settings_in_force()["training"]["optimizer"] == "adamw"
-    trainer.lr_scheduler.step(500)
-    assert decaying["lr"] == pytest.approx(1e-4 * 0.5**0.9)
-
-
-@pytest.mark.parametrize(
-    ("training", "optimizer", "lr", "decay"),
-    [
-        ({"optimizer": "sgd"}, torch.optim.SGD, 0.01, 3e-5),
-        ({"optimizer": "adamw"}, torch.optim.AdamW, 1e-4, 0.01),
-        ({"initial_lr": 0.002, "weight_decay": 0.1}, torch.optim.AdamW, 0.002, 0.1),
-    ],
-)
-def test_the_settings_block_wins(make_dataset, training, optimizer, lr, decay):
-    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerUXNet, "2d", training=training)
-    trainer.initialize()
-    group = trainer.optimizer.param_groups[0]
-    assert type(trainer.optimizer) is optimizer and (group["lr"], group["weight_decay"]) == (lr, decay)
 
 
 # ---- memory
@@ -193,9 +136,6 @@ def test_a_step_needs_the_memory_that_is_estimated_from_the_plans(make_dataset):
     assert f"{trainer.activation_memory() / 2**30:.2g} GiB" in Path(trainer.log_file).read_text()
 
 
-# ---- prediction and resume
-
-
 # ---- the paper's preset
 
 
@@ -207,27 +147,14 @@ def test_paper_preset(make_dataset):
     assert nnUNetTrainerDKUXNet_paper.default_group_sizes(128, 3) == [16, 4, 108]
 
 
-def test_paper_preset_trains(make_dataset):
-    dataset = make_dataset()
-    switches = {**SMALL, "group_sizes": [4, 2, 2], "warmup_fraction": 0.0}
-    training = {k: v for k, v in ONE.items() if k not in ("optimizer", "initial_lr")}
-    trainer = make_trainer(dataset, nnUNetTrainerDKUXNet_paper, "2d", training=training, hyperparameters=switches)
-    trainer.run_training()
+def test_paper_preset_has_the_published_loss_and_norms(make_dataset):
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerDKUXNet_paper, "2d", training=None,
+                           hyperparameters={**SMALL, "group_sizes": [4, 2, 2]})  # fmt: skip
+    trainer.initialize()
     (group,) = trainer.optimizer.param_groups
-    assert (group["lr"], group["weight_decay"]) == (1e-4, 0.01) and len(group["params"]) == len(
-        [*trainer.network.parameters()]
-    )
-    trainer.lr_scheduler.step(1)
-    assert group["lr"] == 1e-4 and not trainer.recipe.clipped
-    assert trainer.inference_allowed_mirroring_axes is None
-    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
-    assert len(labeled) == len(unlabeled.weak) == 1
-    assert trainer.dataloader_train.data_loader.labeled.oversample_foreground_percent == 0.0
+    assert len(group["params"]) == len([*trainer.network.parameters()])  # weight decay of all
     assert isinstance(trainer.loss, DiceCELoss) and trainer.network.class_head.flat
     assert any(isinstance(m, nn.BatchNorm2d) for m in trainer.network.modules())
-    published = make_trainer(dataset, nnUNetTrainerDKUXNet_paper, training=None)
-    assert published.num_epochs * published.num_iterations_per_epoch == 40_000
-    assert make_trainer(dataset, find_trainer("nnUNetTrainerDKUXNet_paper_9epochs"), training=None).num_epochs == 9
     logits, target = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 1, 4, 4)).short()
     p, y = logits.softmax(1), torch.stack([(target[:, 0] == c).float() for c in range(3)], 1)
     dice = (2 * (p * y).sum((2, 3)) + 1e-5) / (p.sum((2, 3)) + y.sum((2, 3)) + 1e-5)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.losses.lagrangian import PAPER_WEIGHTS, class_volumes, squared_norm
 from nnunet_ssl.trainers.ldc.trainer import LABELED, UNLABELED, nnUNetTrainerLDC
-from tests.running import FOLD, SHORT, make_trainer, same_weights, weights, write_split
+from tests.running import SHORT, make_trainer, same_weights, weights
 
 STANDING_STILL = {**SHORT, "initial_lr": 0.0}
 PARTS = ("network", "distance_head", "projection")
@@ -346,24 +345,6 @@ def test_without_a_budget_the_norm_is_free(make_dataset):
     assert own.volume[LABELED].any()
 
 
-def test_a_margin_that_leaves_no_probability_is_refused(make_dataset):
-    with pytest.raises(SemiSupervisedError, match=r"value_margin = 0.6 must lie between 0.0 and 0.4"):
-        make_trainer(make_dataset(preprocess=False), nnUNetTrainerLDC, hyperparameters={"value_margin": 0.6})
-
-
-def test_regions_and_what_is_annotated_of_them(make_dataset):
-    labels = {"background": 0, "whole": (1, 2), "box": 2, "ignore": 3}
-    trainer = started(make_dataset(labels=labels, regions_class_order=(1, 2)), trainer=OneResolution)
-    target = torch.zeros(1, 3, 4, 4, 4)  # the two regions, and the ignore label
-    target[0, 0, :2], target[0, 1, 0], target[0, 2, 3] = 1, 1, 1
-    maps, annotated = trainer.targets.labels(target), trainer.targets.annotated(target)
-    assert torch.equal(maps, target[:, :2]) and annotated.shape == (1, 1, 4, 4, 4)
-    assert annotated[0, 0, :3].all() and not annotated[0, 0, 3].any()
-    logits = torch.tensor([0.5, -0.5]).view(1, 2, 1, 1, 1).expand(1, 2, 4, 4, 4)
-    pseudo, certain = trainer.pseudo_labels(logits, annotated)
-    assert pseudo[0, 0].all() and not pseudo[0, 1].any() and torch.equal(certain, annotated)
-
-
 def test_mixed_precision_leaves_losses_and_heads_in_float32(make_dataset):
     trainer = up_the_ramp(started(make_dataset()))
     forward, heads = trainer.forward, {}
@@ -399,13 +380,3 @@ def test_ignored_voxels_have_no_part(make_dataset):
     trainer.monitor.epoch_means()
     trainer.losses(labeled, unlabeled)
     assert trainer.monitor.epoch_means()["count_slices"] == 3 * 8  # none of the first patch
-
-
-def test_withheld_labels_are_not_counted(make_dataset, monkeypatch):
-    dataset, seen = make_dataset(preprocess=False), []
-    write_split(dataset)
-    monkeypatch.setattr(
-        "nnunet_ssl.trainers.ldc.dice_weights.count_labels", lambda folder, cases: seen.extend(cases) or {}
-    )
-    make_trainer(dataset, nnUNetTrainerLDC, split="n2").dice_weights()
-    assert seen == FOLD.labeled

@@ -17,7 +17,6 @@ from nnunet_ssl.trainers.plgcl.key_views import key_views
 from nnunet_ssl.trainers.plgcl.patch_sampling import cut_attended
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
-from nnunet_ssl.training.ema import update_ema
 from nnunet_ssl.training.monitor import Monitor
 from tests.running import SHORT, make_trainer, same_weights, weights
 
@@ -45,17 +44,13 @@ def half_way(trainer: nnUNetTrainerPLGCL) -> nnUNetTrainerPLGCL:
 # ---- who learns from what
 
 
-@pytest.mark.parametrize("min_keys, contrasted", [(2, True), (1000, False)])
-def test_every_step_reaches_every_trainable_parameter(make_dataset, min_keys, contrasted):
-    """Also where no class has enough keys: a head without gradient would stop DDP."""
-    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "min_keys": min_keys}))
+def test_a_step_without_enough_keys_reaches_the_head_all_the_same(make_dataset):
+    """A head without gradient would stop DDP."""
+    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "min_keys": 1000}))
     terms = trainer.losses(*batch_of(trainer))
-    assert (terms["contrast"].item() > 0) == contrasted
-    sum(terms.values()).backward()
-    coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}  # weight 0 in nnU-Net
-    head = [*trainer.auxiliary["head"].parameters()]
-    assert all(p.grad is not None for p in [*trainer.network.parameters(), *head] if id(p) not in coarsest)
-    assert all(p.grad.any() == contrasted for p in head)
+    assert terms["contrast"].item() == 0.0
+    terms["contrast"].backward()
+    assert all(p.grad is not None and not p.grad.any() for p in trainer.auxiliary["head"].parameters())
 
 
 def test_consistency_reaches_the_student_from_the_strong_view_alone(make_dataset):
@@ -212,27 +207,14 @@ def test_constant_lambda_and_given_warm_up(make_dataset):
 
 def test_teacher_and_its_head_move_by_a_thousandth_per_step(make_dataset):
     trainer = started(make_dataset(), hyperparameters={})
-    pairs = [("teacher", trainer.network), ("teacher_head", trainer.auxiliary["head"])]
-    for name, student in pairs:
-        for parameter in trainer.auxiliary[name].parameters():
-            parameter.data.zero_()
-        for parameter in student.parameters():
-            parameter.data.fill_(1.0)
+    for name, student in (("teacher", trainer.network), ("teacher_head", trainer.auxiliary["head"])):
+        for module, value in ((trainer.auxiliary[name], 0.0), (student, 1.0)):
+            for parameter in module.parameters():
+                parameter.data.fill_(value)
     trainer.teacher.update(trainer.iteration)
-    for name, _ in pairs:
+    for name in ("teacher", "teacher_head"):
         state = trainer.auxiliary[name].state_dict()  # every name, also of tensors that have several
         assert all(torch.allclose(v, torch.full_like(v, 0.001), atol=1e-9) for v in state.values())
-    for _ in range(249):
-        trainer.teacher.update(trainer.iteration)
-    for name, _ in pairs:
-        assert all(
-            torch.allclose(p, torch.full_like(p, 0.221297), atol=1e-5) for p in trainer.auxiliary[name].parameters()
-        )
-    target, source = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    target.weight.data.zero_(), source.weight.data.fill_(1.0)
-    for _ in range(1000):
-        update_ema(target, source, 0.999)
-    assert target.weight.item() == pytest.approx(0.632305, abs=1e-5)
 
 
 def test_decay_may_start_as_a_plain_mean(make_dataset):
@@ -241,22 +223,6 @@ def test_decay_may_start_as_a_plain_mean(make_dataset):
         parameter.data.fill_(2.0)
     trainer.teacher.update(trainer.iteration)
     assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
-
-
-def test_defaults_are_those_of_the_specification():
-    hp = nnUNetTrainerPLGCL.Hyperparameters()
-    assert (hp.temperature, hp.covariance_weight, hp.covariance_schedule, hp.covariance) == (0.2, 4, "linear", "full")
-    assert (hp.negative_keys, hp.memory_size, hp.min_keys, hp.embedding_size) == (4096, 4096, 16, 128)
-    assert (hp.neighbours, hp.max_classes, hp.presence_voxels, hp.presence_share) == (20, 8, 10, 0.1)
-    assert (hp.ema_decay, hp.ema_rampup, hp.consistency_weight, hp.contrast_weight) == (0.999, False, 0.25, 0.2)
-    assert (hp.queries, hp.anchor, hp.similarity, hp.class_balanced) == ("all", "confidence", "entropy", False)
-    assert (hp.confidence_source, hp.key_encoder, hp.predict_with) == ("teacher", "teacher", "student")
-    assert (hp.supervised_loss, hp.consistency_target, hp.patch_size, hp.embed_stage) == (
-        "nnunet",
-        "soft",
-        None,
-        "auto",
-    )
 
 
 # ---- reductions
@@ -366,24 +332,13 @@ def test_confidence_by_the_student(make_dataset):
     assert chosen == {"teacher": [True, False, False], "student": [True, False, True]}
 
 
-def test_purity_tells_right_from_wrong_predictions(make_dataset):
-    trainer = started(make_dataset())
-    labeled, _ = batch_of(trainer)
-    truth = F.one_hot(labeled.target[0][:, 0].long(), 3).movedim(-1, 1).float()
-    for shift, low, high in ((0, 1.0, 1.0), (1, 0.0, 0.4)):
-        trainer.monitor = Monitor(trainer.device, trainer.targets)
-        logits = 20 * truth.roll(shift, 1)  # the right class, or the next one
-        trainer.forward = lambda network, images, logits=logits: logits
-        trainer.observe_purity(labeled)
-        assert low <= trainer.monitor.epoch_means()["purity"] <= high
-
-
 def test_monitors(make_dataset):
-    trainer = started(make_dataset(), hyperparameters={"warmup_epochs": 0, "min_keys": 2})
+    trainer = started(make_dataset(), hyperparameters={**NOW, "embedding_size": 16})
     trainer.monitor = Monitor(trainer.device, trainer.targets)
     trainer.train_step(next(trainer.dataloader_train))
     means = trainer.monitor.epoch_means()
     memory = trainer.auxiliary["memory"]
+    assert memory.keys.shape == (3, 64 + 1, 16)
     assert [means[f"count_keys_{k}"] for k in range(3)] == memory.counts.tolist()
     statistics = memory.statistics()[0]
     assert [means[f"mean_norm_{k}"] for k in range(3)] == pytest.approx(statistics.norm(dim=1).tolist())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers.plgcl import settings as plgcl_settings
@@ -22,52 +20,10 @@ FEW = {"min_keys": 2, "memory_size": 64, "embedding_size": 16}
 IGNORE = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
 
 
-def table_of(trainer: nnUNetTrainerPLGCL) -> pd.DataFrame:
-    return pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"similarity": "cosine", "anchor": "max", "covariance": "diag"},
-        {"similarity": "confidence", "anchor": "uniform", "covariance": "none", "consistency_target": "hard"},
-        {"queries": "anchor", "key_encoder": "student", "confidence_source": "student", "supervised_loss": "ce"},
-        {"class_balanced": True, "max_classes": 2, "embedding_size": 8, "memory_size": 30, "neighbours": 3},
-        {"patch_size": [8, 8, 8], "embed_stage": "bottleneck", "unlabeled_batch_size": 1},
-    ],
-    ids=str,
-)
-def test_every_option_trains(make_dataset, options):
-    trainer = make_trainer(make_dataset(), nnUNetTrainerPLGCL, training=TWO, hyperparameters={**FEW, **options})
-    trainer.run_training()
-    assert table_of(trainer)["loss_contrast"][1] > 0
-    memory = trainer.auxiliary["memory"]
-    assert memory.keys.shape[2] == options.get("embedding_size", 16)
-    assert memory.counts.max() <= options.get("memory_size", 64)
-    if "patch_size" in options:
-        assert (trainer.grid.stage, trainer.grid.size) == (2, (8, 8, 8))
-
-
 # ---- resume and checkpoint
 
 
 # ---- what is refused
-
-
-def written(dataset: Path) -> bool:
-    results = dataset.parents[1] / "nnUNet_results"
-    return results.exists() and any(results.iterdir())
-
-
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_a_plan_in_which_no_window_fits_is_refused_before_anything_is_written(make_dataset, configuration):
-    dataset = make_dataset(preprocess=False)
-    plans = load_json(str(dataset / "nnUNetPlans.json"))
-    axes = len(plans["configurations"][configuration]["patch_size"])
-    wrong = {"patch_size": [5] * axes, "embed_stage": "bottleneck"}
-    with pytest.raises(SemiSupervisedError, match=r"Windows of \[5, 5.* do not fit .*\n.*patch_size or embed_stage"):
-        make_trainer(dataset, nnUNetTrainerPLGCL, configuration, hyperparameters=wrong)
-    assert not written(dataset)
 
 
 def test_an_encoder_that_cannot_take_the_windows_is_explained_at_the_start(make_dataset, monkeypatch):
@@ -76,28 +32,6 @@ def test_an_encoder_that_cannot_take_the_windows_is_explained_at_the_start(make_
     monkeypatch.setattr(plgcl_settings, "plan_grid", lambda *_: PatchGrid(2, (4, 4, 4), ((0,), (0,), (0,))))
     with pytest.raises(SemiSupervisedError, match=r"cannot embed patches of \[4, 4, 4\] voxels at stage 2: .*spatial"):
         trainer.initialize()
-
-
-def test_networks_without_encoder_stages_are_refused(make_dataset):
-    dataset = make_dataset(preprocess=False)
-    file = str(dataset / "nnUNetPlans.json")
-    plans = load_json(file)
-    architecture = plans["configurations"]["3d_fullres"]["architecture"]
-    architecture["network_class_name"] = "dynamic_network_architectures.architectures.primus.PrimusS"
-    del architecture["arch_kwargs"]["strides"]
-    save_json(plans, file, sort_keys=False)
-    with pytest.raises(NotImplementedError, match="PLGCL does not support .*PrimusS"):
-        make_trainer(dataset, nnUNetTrainerPLGCL)
-    with pytest.raises(NotImplementedError, match="does not support cascade stages"):
-        make_trainer(dataset, nnUNetTrainerPLGCL, "3d_cascade_fullres")
-    assert not written(dataset)
-
-
-def test_unusable_settings_are_refused(make_dataset):
-    wrong = {"similarity": "dice", "temperature": 0.0, "ema_decay": 1.1, "memory_size": 0, "patch_size": 8, "omega": 1}
-    with pytest.raises(SemiSupervisedError) as error:
-        make_trainer(make_dataset(preprocess=False), nnUNetTrainerPLGCL, hyperparameters=wrong)
-    assert all(name in str(error.value) for name in wrong)
 
 
 @pytest.mark.parametrize("epochs, warned", [(50, True), (51, False)])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.balanced import balanced_dice_ce, dice_ce
 from nnunet_ssl.trainers.skcdf.trainer import SKCDFHyperparameters, nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
+from nnunet_ssl.training.deep_supervision import resize_to
 from tests.architectures.test_skcdf import groups
 from tests.running import FOLD, SHORT, make_trainer, same_weights, weights, write_split
 from tests.tiny import Tiny, case_arrays
@@ -68,89 +68,49 @@ def test_pseudo_labels_and_masks_carry_no_gradient(make_dataset):
     assert out.labeled_auxiliary.grad is not None and out.unlabeled_auxiliary.grad is not None
 
 
-def test_each_head_of_the_labelled_decoder_labels_its_own_head_of_the_other(make_dataset):
-    trainer = started(make_dataset())
-    labeled, unlabeled = batch_of(trainer)
-    out = random_output(labeled, unlabeled)
-    weight = 10 * math.exp(-5)
-    trainer.forward = lambda *_: out
-    terms = trainer.losses(labeled, unlabeled)
-    for name, student, teacher in (
-        ("unsupervised", out.unlabeled_main[0], out.guided_main),
-        ("unsupervised_balanced", out.unlabeled_auxiliary, out.guided_auxiliary),  # at the start, all are kept
-    ):
-        expected = weight * dice_ce(student, teacher.argmax(1, keepdim=True), valid=unlabeled.valid)
-        torch.testing.assert_close(terms[name], expected)
-    expected = dice_ce(out.labeled_main[0], labeled.target[0])
-    torch.testing.assert_close(terms["supervised"], expected)
-
-
-def test_values_of_undecided_heads(make_dataset):
-    trainer = both_weigh(started(make_dataset(), training=STANDING_STILL))
-    for name, parameter in trainer.network.named_parameters():
-        if "seg_layers" in name or "auxiliary_head" in name:
-            parameter.data.zero_()
-    labeled, unlabeled = batch_of(trainer)
-    unlabeled.valid.fill_(True)
-    terms = trainer.losses(labeled, unlabeled)
-
-    def value(counts: list[int]) -> float:  # of zero logits: cross-entropy ln K, each class a third of the volume
-        third = sum(counts) / 3
-        return math.log(3) + 1 - sum((2 * n / 3 + 1) / (third + n + 1) for n in counts[1:]) / 2
-
-    counts = [[(t == c).sum().item() for c in range(3)] for t in labeled.target]
-    assert terms["supervised"].item() == pytest.approx(0.75 * value(counts[0]) + 0.25 * value(counts[1]), rel=1e-5)
-    # a tie is decided for background
-    fine, coarse = (value([n, 0, 0]) for n in (2 * 16**3, 2 * 8**3))
-    ramp = 10 * math.exp(-5)
-    assert terms["unsupervised"].item() == pytest.approx(ramp * (0.75 * fine + 0.25 * coarse), rel=1e-5)
-    assert terms["unsupervised_balanced"].item() == pytest.approx(ramp * fine, rel=1e-5)
-
-
-def test_the_balanced_terms_thin_out_the_frequent_classes(make_dataset, monkeypatch):
-    import nnunet_ssl.trainers.skcdf.trainer as module
-
-    trainer = started(make_dataset())
-    labeled, unlabeled = batch_of(trainer)
-    seen = []
-
-    def record(target, probability, generator=None, valid=None):
-        seen.append((target, probability, valid))
-        return torch.ones_like(target, dtype=torch.bool)
-
-    monkeypatch.setattr(module, "sample_keep_mask", record)
-    trainer.current_epoch = 1  # half of two epochs
-    trainer.losses(labeled, unlabeled)
-    (label, supervised, _), (pseudo, scheduled, valid) = seen
-    assert label is labeled.target[0] and valid is unlabeled.valid and pseudo.shape == unlabeled.valid.shape
-    assert torch.equal(supervised, trainer.keep_probability())
-    torch.testing.assert_close(scheduled, 1 - 0.5 * (1 - trainer.keep_probability()))
-
-
 @pytest.mark.parametrize("offset", [True, False])
-def test_values_of_the_balanced_terms(make_dataset, monkeypatch, offset):
-    trainer = started(make_dataset(), hyperparameters={"auxiliary_dice_offset": offset})
+def test_values_of_the_terms(make_dataset, monkeypatch, offset):
+    """Half-way. Each head of the labelled decoder labels its own head of the other, the balanced one thinned out."""
+    trainer = both_weigh(started(make_dataset(), hyperparameters={"auxiliary_dice_offset": offset}))
     labeled, unlabeled = batch_of(trainer)
     unlabeled.valid[:, :, :4] = False
     out = random_output(labeled, unlabeled)
     trainer.forward = lambda *_: out
     masks = [torch.rand(len(x), 1, *x.shape[2:]) < 0.3 for x in (labeled.image, unlabeled.image)]
-    left, targets = list(masks), []
+    seen = []
 
-    def given(target, *_, **__):
-        targets.append(target)
-        return left.pop(0)
+    def given(target, probability, generator=None, valid=None):
+        seen.append((target, probability, valid))
+        return masks[len(seen) - 1]
 
     monkeypatch.setattr("nnunet_ssl.trainers.skcdf.trainer.sample_keep_mask", given)
     trainer.step = 3  # half of the training
     terms = trainer.losses(labeled, unlabeled)
-    label, pseudo = labeled.target[0], out.guided_auxiliary.argmax(1, keepdim=True)
-    assert torch.equal(targets[0], label) and torch.equal(targets[1], pseudo)
-    assert not torch.equal(pseudo, out.guided_main.argmax(1, keepdim=True))
-    own = balanced_dice_ce(out.labeled_auxiliary, label, masks[0], dice_offset=offset)
-    other = balanced_dice_ce(out.unlabeled_auxiliary, pseudo, masks[1], unlabeled.valid, dice_offset=offset)
-    torch.testing.assert_close(terms["supervised_balanced"], own)
-    torch.testing.assert_close(terms["unsupervised_balanced"], 10 * math.exp(-5 / 4) * other)
+    pseudo, balanced = (g.argmax(1, keepdim=True) for g in (out.guided_main, out.guided_auxiliary))
+    assert not torch.equal(pseudo, balanced)
+    (label, probability, _), (thinned, scheduled, valid) = seen
+    assert torch.equal(label, labeled.target[0]) and torch.equal(thinned, balanced) and valid is unlabeled.valid
+    assert torch.equal(probability, trainer.keep_probability())
+    torch.testing.assert_close(scheduled, 1 - 0.5 * (1 - probability))
+
+    def over_resolutions(outputs: list[torch.Tensor], target: Any, valid: torch.Tensor | None) -> torch.Tensor:
+        targets = target if isinstance(target, list) else resize_to(target, outputs)
+        resolutions = zip((0.75, 0.25), outputs, targets, resize_to(valid, outputs), strict=False)
+        return sum(w * dice_ce(o, t, valid=v) for w, o, t, v in resolutions)
+
+    def on_kept(logits: torch.Tensor, *voxels: torch.Tensor | None) -> torch.Tensor:
+        return balanced_dice_ce(logits, *voxels, dice_offset=offset)
+
+    weight = 10 * math.exp(-5 / 4)
+    expected = {
+        "supervised": over_resolutions(out.labeled_main, labeled.target, None),
+        "unsupervised": weight * over_resolutions(out.unlabeled_main, pseudo, unlabeled.valid),
+        "supervised_balanced": on_kept(out.labeled_auxiliary, label, masks[0], None),
+        "unsupervised_balanced": weight * on_kept(out.unlabeled_auxiliary, balanced, masks[1], unlabeled.valid),
+    }
+    assert list(terms) == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, msg=name)
 
 
 def test_both_streams_are_augmented_alike(make_dataset):
@@ -165,27 +125,24 @@ def test_both_streams_are_augmented_alike(make_dataset):
 # ---- schedule
 
 
-def ramp_in_the_csv(dataset: Path, **hyperparameters: Any) -> pd.DataFrame:
-    training = {**SHORT, "num_epochs": 4, "num_iterations_per_epoch": 1}
-    trainer = make_trainer(dataset, nnUNetTrainerSKCDF, training=training, hyperparameters=hyperparameters)
-    trainer.run_training()
-    return pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_weight_ramps_up_as_published(make_dataset):
-    table = ramp_in_the_csv(make_dataset())
-    for column in ("weight_unsupervised", "weight_unsupervised_balanced"):
-        np.testing.assert_allclose(table[column], [0.0674, 0.6005, 2.8650, 7.3162], atol=5e-5)
-    total = table[["loss_supervised", "loss_supervised_balanced", "loss_unsupervised", "loss_unsupervised_balanced"]]
-    assert total.gt(0).all(axis=None)
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_weight_and_length_of_the_ramp_are_settings(make_dataset):
-    table = ramp_in_the_csv(make_dataset(), unsupervised_weight=2.0, rampup_fraction=0.5, balanced_heads=False)
-    np.testing.assert_allclose(table["weight_unsupervised"], [2 * math.exp(-5), 2 * math.exp(-1.25), 2, 2], rtol=1e-5)
-    assert "weight_unsupervised_balanced" not in table and "loss_supervised_balanced" not in table
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, [0.0674, 0.6005, 2.8650, 7.3162]),
+        ({"unsupervised_weight": 2.0, "rampup_fraction": 0.5, "balanced_heads": False},
+         [2 * math.exp(-5), 2 * math.exp(-1.25), 2, 2]),
+    ],
+    ids=["published", "settings"],
+)  # fmt: skip
+def test_weight_ramps_up_as_published(make_dataset, options, expected):
+    trainer = started(make_dataset(), training={**SHORT, "num_epochs": 4}, hyperparameters=options)
+    batch, found = batch_of(trainer), []
+    for trainer.current_epoch in range(4):
+        found.append(trainer.losses(*batch).weights)
+    names = {"unsupervised"} if options else {"unsupervised", "unsupervised_balanced"}
+    for name in names:
+        assert [weights[name] for weights in found] == pytest.approx(expected, abs=5e-5)
+    assert set(found[0]) == names and set(trainer.losses(*batch)) == names | {n[2:] for n in names}
 
 
 # ---- knowledge transfer
@@ -210,27 +167,13 @@ def test_order_in_force(switches, order):
     assert SKCDFHyperparameters(**switches).order_in_force == order
 
 
-def test_without_learning_only_the_difference_of_the_decoders_shrinks(make_dataset):
-    trainer = started(make_dataset(), training=STANDING_STILL)
-    bodies = [[*groups(trainer.network)[f"{side} decoder"]] for side in ("labeled", "unlabeled")]
-    shared = [*trainer.network.encoder.parameters(), *trainer.network.complementarity.parameters(), *bodies[0]]
-    before = [p.detach().clone() for p in shared]
-
-    def distance() -> float:
-        return math.sqrt(sum((a - b).square().sum().item() for a, b in zip(*bodies, strict=True)))
-
-    start = distance()
-    for step in range(1, 6):
-        trainer.train_step(next(trainer.dataloader_train))
-        assert distance() == pytest.approx(start * 0.99**step, rel=1e-5)
-    assert same_weights(before, [p.detach() for p in shared])
-
-
 @pytest.mark.parametrize("order, weight_of_la", [("H->D->H", 0.99 * 0.01**2 + 0.01**2), ("D->H->H", 0.01**2)])
 def test_the_predicting_head_after_one_step(make_dataset, order, weight_of_la):
     trainer = started(make_dataset(), training=STANDING_STILL, hyperparameters={"transfer_order": order})
     net, kept = trainer.network, 0.99
     heads = [h for d in (net.labeled_decoder, net.unlabeled_decoder) for h in (d.main_head, d.auxiliary_head)]
+    bodies = [groups(net)[f"{side} decoder"] for side in ("unlabeled", "labeled")]
+    moved = [kept * u.detach() + 0.01 * x.detach() for u, x in zip(*bodies, strict=True)]
     lm, la, um, ua = (h.weight.detach().clone() for h in heads)
     trainer.train_step(next(trainer.dataloader_train))
     of_lm = kept * 0.01 if order == "D->H->H" else kept**2 * 0.01
@@ -238,6 +181,7 @@ def test_the_predicting_head_after_one_step(make_dataset, order, weight_of_la):
     torch.testing.assert_close(heads[2].weight.detach(), expected, atol=1e-7, rtol=1e-6)
     torch.testing.assert_close(heads[0].weight.detach(), kept * lm + 0.01 * la, atol=1e-7, rtol=1e-6)
     assert torch.equal(heads[1].weight, la)
+    torch.testing.assert_close([p.detach() for p in bodies[0]], moved)
 
 
 def test_transfer_leaves_the_optimiser_alone_and_moves_one_decoder_and_the_heads(make_dataset):
@@ -354,13 +298,9 @@ def test_classes_are_counted_in_the_labelled_cases_alone_and_without_ignored_vox
 
 
 def test_branches_are_clipped_apart(make_dataset):
-    trainer = started(make_dataset())
-    sizes = [len(group) for group in trainer.clipping_groups()]
-    assert len({id(p) for group in trainer.clipping_groups() for p in group}) == sum(sizes)
-    assert sum(sizes) == len([*trainer.network.parameters()]) and len(sizes) == 3
-    losses = trainer.losses
-    trainer.losses = lambda *batch: {name: 1e4 * term for name, term in losses(*batch).items()}
-    trainer.train_step(next(trainer.dataloader_train))
-    for group in trainer.clipping_groups():
-        gradients = [p.grad for p in group if p.grad is not None]
-        assert torch.stack([g.norm() for g in gradients]).norm().item() == pytest.approx(12.0, rel=1e-3)
+    trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerSKCDF)
+    trainer.initialize()
+    shared, *branches = [{id(p) for p in group} for group in trainer.clipping_groups()]
+    net = trainer.network
+    assert branches == [{id(p) for p in d.parameters()} for d in (net.labeled_decoder, net.unlabeled_decoder)]
+    assert shared == {id(p) for p in net.parameters()} - branches[0] - branches[1] and shared

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl import external
 from nnunet_ssl.architectures.skcdf import SKCDFNet
-from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
@@ -27,15 +23,6 @@ TERMS = ("supervised", "unsupervised", "supervised_balanced", "unsupervised_bala
 
 def table_of(trainer: nnUNetTrainerSKCDF) -> pd.DataFrame:
     return pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
-
-
-def test_all_cases_labelled_and_a_small_unlabelled_batch(make_dataset):
-    hyperparameters = {"unlabeled_batch_size": 1, "context_samples": 1}
-    trainer = make_trainer(
-        make_dataset(), nnUNetTrainerSKCDF, fold="all", training=ONE, hyperparameters=hyperparameters
-    )
-    trainer.run_training()
-    assert all(table_of(trainer)[f"loss_{name}"].gt(0).all() for name in TERMS)
 
 
 SWITCHES = [
@@ -118,35 +105,6 @@ def test_the_settings_block_shapes_the_network(make_dataset):
     assert variant.settings_of(shaped.plans_manager.plans).hyperparameters == shaped.hyperparameters
 
 
-@pytest.mark.parametrize("decoder, other", [("unlabeled", "labeled"), ("labeled", "unlabeled")])
-def test_nnunet_predicts_with_one_decoder_and_its_main_head_alone(make_dataset, monkeypatch, decoder, other):
-    monkeypatch.setenv("nnUNet_extTrainer", next(iter(external.__path__)))
-    trainer = make_trainer(
-        make_dataset(), nnUNetTrainerSKCDF, training=ONE, hyperparameters={"inference_decoder": decoder}
-    )
-    trainer.run_training()
-    image = np.random.default_rng(0).normal(size=(1, 20, 22, 18)).astype(np.float32)
-
-    def predict() -> torch.Tensor:
-        predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, use_mirroring=False)
-        predictor.initialize_from_trained_model_folder(trainer.output_folder_base, (0,))
-        assert type(predictor.network) is SKCDFNet
-        return predictor.predict_logits_from_preprocessed_data(torch.from_numpy(image)).clone()
-
-    before = predict()
-    file = Path(trainer.output_folder, "checkpoint_final.pth")
-    checkpoint = torch.load(file, weights_only=False)
-    state = checkpoint["network_weights"]
-    for name in state:
-        if name.startswith(f"decoders.{other}.") or "auxiliary_head" in name:
-            state[name] += torch.randn_like(state[name])
-    torch.save(checkpoint, file)
-    assert torch.equal(predict(), before)
-    state[f"decoders.{decoder}.unet_decoder.seg_layers.1.bias"] += torch.tensor([0.0, 1.0, 0.0])
-    torch.save(checkpoint, file)
-    torch.testing.assert_close(predict()[1], before[1] + 1, atol=0.01, rtol=0)  # nnU-Net adds up in half precision
-
-
 @pytest.mark.parametrize("variable, compiled", [(None, False), ("f", False), ("t", True)])
 def test_compiles_only_when_told(make_dataset, monkeypatch, variable, compiled):
     trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerSKCDF)
@@ -181,14 +139,3 @@ def test_pretrained_weights_of_another_number_of_classes(make_dataset, tmp_path)
                        source.encoder.stages[0][0].convs[0].conv.weight)  # fmt: skip
     assert len(heads) > 4
     assert same_weights(heads, [p for n, p in trainer.network.named_parameters() if ".seg_layers." in n])
-
-
-def test_unusable_settings_are_refused(make_dataset):
-    dataset = make_dataset(preprocess=False)
-    wrong = {"transfer_order": "D->H", "transfer_decay": 1.1, "attention_heads": 0, "decoupling": "yes", "omega": 1}
-    with pytest.raises(SemiSupervisedError) as error:
-        make_trainer(dataset, nnUNetTrainerSKCDF, hyperparameters=wrong)
-    assert all(name in str(error.value) for name in wrong)
-    assert "'none', 'D', 'H->D', 'D->H->H', 'H->H->D', 'H->D->H'" in str(error.value)
-    with pytest.raises(NotImplementedError, match="does not support cascade stages"):
-        make_trainer(dataset, nnUNetTrainerSKCDF, "3d_cascade_fullres")
