@@ -1,4 +1,4 @@
-"""splits_final.json: the folds of trainings whose plans name no split. Checked before training, written on demand.
+"""splits_final.json: the folds of training runs whose plans name no split. Checked before training, written on demand.
 
 nnU-Net makes five folds when it first needs them, which takes five labelled cases.
 """

@@ -19,7 +19,6 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
-from monai.networks.layers.simplelayers import gaussian_1d, separable_filtering
 from torch import Tensor
 
 GEOMETRIC = (SpatialTransform, MirrorTransform, Convert3DTo2DTransform, Convert2DTo3DTransform)
@@ -163,6 +162,9 @@ class BlurOnDevice(ImageOnlyTransform):
         return self.blur.get_parameters(image=data_dict["image"])
 
     def _apply_to_image(self, img: Tensor, **params) -> Tensor:
+        # here, since MONAI takes two seconds to import, and no command but a training run with strong views blurs
+        from monai.networks.layers.simplelayers import gaussian_1d, separable_filtering
+
         channels = torch.where(params["apply_to_channel"])[0].tolist()
         for channel, sigmas in zip(channels, params["sigmas"], strict=True):
             kernels = [

@@ -1,4 +1,4 @@
-"""The folds of trainings without a split: what there must be, and how splits_final.json is written."""
+"""The folds of training runs without a split: what there must be, and how splits_final.json is written."""
 
 from __future__ import annotations
 

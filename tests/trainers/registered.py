@@ -27,6 +27,12 @@ REFUSED = {
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
 """What a trainer refuses at construction, and what its message says."""
+EARLY: dict[str, tuple[str, ...]] = {
+    "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
+    "No pseudo-label of class": ("DualNetworks",),  # of a class that no voxel below the percentile has
+    "embeddings that are all alike": ("PLGCL", "PLGCL_paper"),
+}
+"""What a trainer may warn of after two steps, where it is still right."""
 PLGCL_OPTIONS: dict[str, dict[str, Any]] = {
     "2d": {"similarity": "cosine", "anchor": "max", "covariance": "diag"},
     "3d": {"patch_size": [8, 8, 8], "embed_stage": "bottleneck", "unlabeled_batch_size": 1},
@@ -55,9 +61,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerDualNetworks", "no deep supervision"): {
         "sequential": True, "predict_with": "teacher", "pseudo_label_rule": "own", "unlabeled_batch_size": 1,
     },
-    ("nnUNetTrainerDualNetworks", "3d"): {
-        "contrast_weight": 0.0, "pseudo_label_weight": 0.0, "disagreement_weight": 0.5, "disagreement_threshold": 0.4,
-    },
+    ("nnUNetTrainerDualNetworks", "3d"): {"contrast_weight": 0.0, "pseudo_label_weight": 0.0},
     ("nnUNetTrainerSKCDF", "no deep supervision"): {"unlabeled_batch_size": 1, "context_samples": 1},
     ("nnUNetTrainerMeanTeacher", "ignore label, two channels"): {"student_view": "strong"},
     ("nnUNetTrainerMeanTeacher", "regions"): {"student_view": "strong", "monitor_withheld_labels": True},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ssl.architectures.cmaformer import GATES, PLANS_KEYS, CMAformer
+from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.recipe import Optimization, Recipe
 from nnunet_ssl.training.settings import setting
 
@@ -38,29 +39,45 @@ class CMAformerNetworkHyperparameters:
         return Recipe() if self.gate == "sigmoid" else RECIPE
 
 
-def build(
-    hp: CMAformerNetworkHyperparameters, configuration: ConfigurationManager, input_channels: int, output_channels: int
-) -> CMAformer:
-    """The levels of the plans' U-Net as :class:`CMAformer`, which has no deep supervision."""
-    return CMAformer.from_plans(
-        configuration.network_arch_init_kwargs,
-        configuration.patch_size,
-        input_channels,
-        output_channels,
-        lite=hp.lite,
-        gate=hp.gate,
-        position_bias=hp.position_bias,
-        transformer_layers=hp.transformer_layers,
-        heads=hp.attention_heads,
-    )
+class TrainsCMAformer(nnUNetTrainerConfigured):
+    """The network of both trainers, with its recipe; comes before the class of the losses."""
 
+    has_deep_supervision: ClassVar[bool] = False
 
-def check_levels(trainer: str, plans: dict[str, Any], configuration: str) -> None:
-    """Raise NotImplementedError for plans without the levels of a U-Net."""
-    manager = PlansManager(plans).get_configuration(configuration)
-    missing = [key for key in PLANS_KEYS if key not in manager.network_arch_init_kwargs]
-    if missing:
-        raise NotImplementedError(
-            f"{trainer} does not support {manager.network_arch_class_name}: it needs plans with the levels of "
-            f"a U-Net ({', '.join(missing)} is missing)."
+    @classmethod
+    def recipe_for(cls, hyperparameters: CMAformerNetworkHyperparameters) -> Recipe:
+        return hyperparameters.recipe
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> CMAformer:
+        """The levels of the plans' U-Net with the options of the settings block; it has no deep supervision."""
+        hp: CMAformerNetworkHyperparameters = cls.settings_of(plans_manager.plans).hyperparameters
+        return CMAformer.from_plans(
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.patch_size,
+            num_input_channels,
+            num_output_channels,
+            lite=hp.lite,
+            gate=hp.gate,
+            position_bias=hp.position_bias,
+            transformer_layers=hp.transformer_layers,
+            heads=hp.attention_heads,
         )
+
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        manager = PlansManager(plans).get_configuration(configuration)
+        missing = [key for key in PLANS_KEYS if key not in manager.network_arch_init_kwargs]
+        if missing:
+            raise NotImplementedError(
+                f"{cls.__name__} does not support {manager.network_arch_class_name}: it needs plans with the levels "
+                f"of a U-Net ({', '.join(missing)} is missing)."
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nnunet_ssl.trainers.cmaformer.network import RECIPE
+from nnunet_ssl.trainers.cmaformer.network import RECIPE, CMAformerNetworkHyperparameters
 from nnunet_ssl.trainers.cmaformer.trainer import CMAformerHyperparameters, nnUNetTrainerCMAformer
 from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
@@ -29,5 +29,5 @@ class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):
     hyperparameters: CMAformerPaperHyperparameters
 
     @classmethod
-    def recipe_for(cls, hyperparameters: CMAformerHyperparameters) -> Recipe:
+    def recipe_for(cls, hyperparameters: CMAformerNetworkHyperparameters) -> Recipe:
         return RECIPE  # whatever the gate
