@@ -11,6 +11,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import dataset_id
+from nnunet_ssl.data.plans_source import data_identifiers
 from nnunet_ssl.data.split_folds import TrainVal
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
@@ -31,13 +32,16 @@ def _key(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-def shown_classes(folder: str, cases: Collection[str], names: Mapping[Any, str]) -> dict[str, set[str]]:
+def shown_classes(
+    folder: str, cases: Collection[str], names: Mapping[Any, str], plans: Mapping[str, Any]
+) -> dict[str, set[str]]:
     """Case -> names of the classes that its preprocessed label shows. No other case is opened.
 
     Args:
         folder: nnU-Net's preprocessed folder of a configuration.
         cases: identifiers in it.
         names: see :func:`foreground_names`.
+        plans: with which it was preprocessed.
 
     Raises:
         SemiSupervisedError: properties that cannot be read, all of them.
@@ -51,9 +55,16 @@ def shown_classes(folder: str, cases: Collection[str], names: Mapping[Any, str])
         except Exception as error:  # a damaged pickle fails in any way
             damaged.append(f"{case}.pkl: {type(error).__name__}: {error}")
     if damaged:
-        remedy = "Preprocess the labelled cases again (nnUNetv2_preprocess)."
-        raise complain(f"These files in {folder} cannot be read:", damaged, remedy)
+        raise complain(f"These files in {folder} cannot be read:", damaged, f"Run: {_command_for(folder, plans)}")
     return shown
+
+
+def _command_for(folder: str, plans: Mapping[str, Any]) -> str:
+    """The command that preprocesses the labelled cases of this folder again."""
+    base, own = os.path.split(folder)
+    configuration = next(name for name, identifier in data_identifiers(plans).items() if identifier == own)
+    words = f"-d {dataset_id(base)} -c {configuration}"
+    return f"nnUNetv2_preprocess {words} -plans_name {plans['plans_name']}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def shown_in(base: str, plans: Mapping[str, Any], dataset_json: Mapping[str, Any
         identifier = manager.get_configuration(configuration).configuration.get("data_identifier")
         folder = os.path.join(base, identifier or "")
         if identifier and (cases := unlabeled_identifiers(folder)):
-            return Shown([*names.values()], shown_classes(folder, cases, names))
+            return Shown([*names.values()], shown_classes(folder, cases, names, plans))
     return Shown([*names.values()], {})
 
 
@@ -119,7 +130,7 @@ def unlearnable(manager: PlansManager, dataset_json: Mapping[str, Any], training
         fold: of the training.
     """
     names = foreground_names(manager.plans, dataset_json)
-    shown = shown_classes(training.source_folder, training.identifiers, names)
+    shown = shown_classes(training.source_folder, training.identifiers, names, manager.plans)
     missing = unshown(shown, shown, list(names.values()))
     if not missing:
         return []

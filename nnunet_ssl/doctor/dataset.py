@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.foreign_files import deletion, foreign_files
@@ -118,12 +119,23 @@ def _labeled(dataset: Dataset, name: str, cases: list[str], required: bool) -> F
         return Finding(WRONG, item, text, deletion(foreign))
     expected = dataset.dataset_json.get("numTraining")
     if isinstance(expected, int) and expected != len(cases):
-        return Finding(NOTE, item, f"{len(cases)} cases, but dataset.json says {expected}", command)
+        text = f"{len(cases)} cases, but dataset.json says {expected}"
+        if set(cases) != _raw_labeled(dataset):
+            return Finding(NOTE, item, text, command)
+        return Finding(NOTE, item, text, f"correct numTraining in dataset.json, in {dataset.base} and in nnUNet_raw")
     plans_file = os.path.join(dataset.base, f"{dataset.plans_identifier}.json")
     if BLOCK not in dataset.plans and older_than(folder, plans_file):  # settings may be written at any time
         text = f"{len(cases)} cases, older than {dataset.plans_identifier}.json; if it was planned again since then:"
         return Finding(NOTE, item, text, command)
     return Finding(OK, item, f"{len(cases)} cases")
+
+
+def _raw_labeled(dataset: Dataset) -> set[str]:
+    """The labelled cases of nnUNet_raw, which nnU-Net would preprocess; none where that is not on this machine."""
+    folder = os.path.join(nnUNet_raw, os.path.basename(dataset.base)) if nnUNet_raw.is_set() else ""
+    if not os.path.isdir(folder):
+        return set()
+    return set(get_filenames_of_train_images_and_targets(folder, dataset.dataset_json))
 
 
 def _unlabeled(dataset: Dataset, name: str, labeled: list[str], images: ImageFolder | None) -> Finding:

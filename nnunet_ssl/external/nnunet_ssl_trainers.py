@@ -32,8 +32,10 @@ def __getattr__(name: str) -> type:
     if not _OURS.fullmatch(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
+        from nnunet_ssl.system.uncaught import explain_uncaught
         from nnunet_ssl.trainers import find_trainer
 
+        explain_uncaught()
         return find_trainer(name)
     except ModuleNotFoundError as error:
         if error.name != "nnunet_ssl":  # a dependency, which the error names

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnunet_ssl.data.quiet import describe_failure
 from nnunet_ssl.errors import INSTALL, complain
+from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.system.whole_files import whole_file
 
 CHECKPOINT_VERSION = 1
@@ -35,10 +37,17 @@ def read_extra_state(filename: str, trainer: str, key: str) -> dict[str, Any]:
     """What a trainer of ours added to its checkpoint.
 
     Raises:
-        SemiSupervisedError: the file was written by another trainer.
+        SemiSupervisedError: the file was written by another trainer, or is damaged.
     """
-    checkpoint = torch.load(filename, map_location="cpu", mmap=True, weights_only=False)
-    name, extra = checkpoint["trainer_name"], checkpoint.get(key)
+    try:
+        checkpoint = torch.load(filename, map_location="cpu", mmap=True, weights_only=False)
+        name, extra = checkpoint["trainer_name"], checkpoint.get(key)
+    except Exception as error:  # pickle, zip files and torch complain in many ways
+        raise_failure(error)
+        raise complain(
+            f"{filename} is no checkpoint of nnU-Net, or a damaged one ({describe_failure(error)}).",
+            remedy="Delete it and repeat the command: --c then takes another checkpoint there, or trains anew.",
+        ) from error
     if name != trainer or extra is None:
         raise complain(
             f"{filename} is a checkpoint of {name}, not of {trainer}.",

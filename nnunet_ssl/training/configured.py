@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from nnunet_ssl.data.shown_classes import unlearnable
 from nnunet_ssl.data.splits import Fold, load_fold
 from nnunet_ssl.data.usable_data import refuse_unusable_data
 from nnunet_ssl.errors import complain
+from nnunet_ssl.system.failures import system_errors
 from nnunet_ssl.system.processes import EndsWithParent
 from nnunet_ssl.system.run_lock import alone_in, refuse_if_trained_elsewhere
 from nnunet_ssl.system.threads import keep_to_granted_threads
@@ -190,12 +192,18 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         return rotation, dummy_2d, patch_size, axes
 
     def run_training(self) -> None:
-        with alone_in(self.output_folder) if self.local_rank == 0 else nullcontext():
+        with self._alone():
             super().run_training()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        with alone_in(self.output_folder) if self.local_rank == 0 else nullcontext():
+        with self._alone():
             super().perform_actual_validation(save_probabilities)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process trains in the output folder, where a full disk is told as such."""
+        with system_errors(self.output_folder), alone_in(self.output_folder) if self.local_rank == 0 else nullcontext():
+            yield
 
     def split_of_fold(self) -> Fold | None:
         """The labelled, withheld and validation cases of this fold, or ``None`` without a split in the settings."""

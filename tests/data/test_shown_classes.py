@@ -55,4 +55,4 @@ def test_what_nnunet_preprocessed(make_dataset, regions):
     names = foreground_names(plans_of(Tiny(**recipe)), content)
     expected = {"whole", "box"} if regions else {"ball", "box"}
     assert set(names.values()) == expected
-    assert shown_classes(str(folder), ["tiny_000"], names) == {"tiny_000": expected}
+    assert shown_classes(str(folder), ["tiny_000"], names, plans_of(Tiny(**recipe))) == {"tiny_000": expected}

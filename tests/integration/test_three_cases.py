@@ -22,6 +22,7 @@ def test_from_three_annotated_cases_to_predictions(make_dataset, tmp_path):
     refused = project.run(*train, 0, *words[2:], fails=True)
     command = "nnunet_ssl splits -d 901 --folds 3"
     assert "3 labelled cases are too few for nnU-Net's 5 folds" in refused and command in refused
+    assert "Traceback" not in refused  # nnU-Net's command ends as ours do
     assert not list((project.root / "nnUNet_results").iterdir())
     predict = ("nnUNetv2_predict", "-d", 901, *words, "-i", inputs(project, tmp_path / "in"), "-npp", 1, "-nps", 1)
     output = project.run_each(

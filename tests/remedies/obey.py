@@ -18,7 +18,12 @@ import pytest
 
 from nnunet_ssl.cli import main
 
-PROGRAMS = ("nnunet_ssl", "nnUNetv2_preprocess", "nnUNetv2_plan_experiment", "rm", "mv", "mkdir", "export", "unset")
+NNUNET = {  # and how each works in one process
+    "nnUNetv2_preprocess": ["-np", "1"],
+    "nnUNetv2_plan_experiment": [],
+    "nnUNetv2_plan_and_preprocess": ["-npfp", "1", "-np", "1"],
+}
+PROGRAMS = ("nnunet_ssl", *NNUNET, "rm", "mv", "mkdir", "export", "unset")
 COMMAND = re.compile(rf"(?:^|: |-> |; then |\()\s*((?:{'|'.join(PROGRAMS)}) .+?)(?= -> |; then |   \(|$)")
 
 
@@ -62,10 +67,12 @@ def _run_nnunet(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPa
     function = {
         "nnUNetv2_preprocess": entry_points.preprocess_entry,
         "nnUNetv2_plan_experiment": entry_points.plan_experiment_entry,
+        "nnUNetv2_plan_and_preprocess": entry_points.plan_and_preprocess_entry,
     }[program]
     with monkeypatch.context() as patch:
         patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
-        patch.setattr(sys, "argv", [program, *arguments, *(["-np", "1"] if program == "nnUNetv2_preprocess" else [])])
+        patch.setenv("nnUNet_n_proc_DA", "1")  # nnU-Net's planner cannot do with none
+        patch.setattr(sys, "argv", [program, *arguments, *NNUNET[program]])
         function()
 
 

@@ -25,6 +25,7 @@ from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from tests.planned_again import change_plans, plan_again, preprocess_labeled
 from tests.remedies.obey import move_images, obey, raw
+from tests.remedies.sites import that_spoke
 from tests.running import make_trainer
 
 CT = {"ct": True, "unlabeled": 2, "labeled": 5}
@@ -38,7 +39,7 @@ class Row:
     Attributes:
         fault: brings it about, given the preprocessed folder of the dataset.
         says: words of the message.
-        who: of ASKED, those who must complain and whose advice must help.
+        who: of ASKED, those who must complain and whose advice must help -> the place that advises, see sites.py.
         plans: name of the plans file.
         dataset: recipe of the tiny dataset.
         words: word in capitals -> what a person writes.
@@ -46,7 +47,7 @@ class Row:
 
     fault: Callable[[Path], Any]
     says: str
-    who: tuple[str, ...] = ("trainer", "doctor")
+    who: dict[str, str]
     plans: str = "nnUNetPlans"
     dataset: dict[str, Any] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
@@ -103,7 +104,10 @@ ASKED: dict[str, Callable[[Path, str], str]] = {
     "doctor": _doctor,
     "benchmark": _benchmark,
 }
-EVERYONE = tuple(ASKED)
+COPY = dict.fromkeys(ASKED, "data.outdated:_copy 1")
+DATA = dict.fromkeys(ASKED, "data.outdated:_data 1")
+OTHERS = {"trainer": "training.streams:Streams.check_cases 1", "doctor": "doctor.dataset:_unlabeled 5"}
+BOTH = {"trainer": "data.pool:unlabeled_pool 1", "doctor": "doctor.dataset:_unlabeled 2"}
 
 
 # ---- faults
@@ -158,37 +162,61 @@ def lost_image(base: Path) -> None:
 
 
 ROWS = {
-    "copy older than its source": Row(all_but_the_copy_made_again, "q is older than nnUNetPlans", EVERYONE, "q", CT),
-    "copy and all data older": Row(copy_then_plan_again, "q is older than nnUNetPlans", EVERYONE, "q", CT),
+    "copy older than its source": Row(
+        all_but_the_copy_made_again,
+        "q is older than nnUNetPlans",
+        COPY | {"doctor": "doctor.dataset:data_findings 2"},
+        "q",
+        CT,
+    ),
+    "copy and all data older": Row(copy_then_plan_again, "q is older than nnUNetPlans", COPY, "q", CT),
     "labelled and unlabelled data older": Row(
-        lambda base: plan_again(base), "The labelled cases were preprocessed with other settings", EVERYONE, dataset=CT
+        lambda base: plan_again(base), "The labelled cases were preprocessed with other settings", DATA, dataset=CT
     ),
-    "unlabelled data older": Row(other_settings, "other settings", ("trainer", "doctor", "benchmark")),
-    "unlabelled data older, images in another folder": Row(from_another_folder, "other settings"),
-    "unlabelled data older, one image gone": Row(lost_image, "other settings"),
-    "records of unlabelled cases lost": Row(forget_records, "other settings"),
+    "unlabelled data older": Row(
+        other_settings, "other settings", OTHERS | {"benchmark": "doctor.dataset:_unlabeled 5"}
+    ),
+    "unlabelled data older, images in another folder": Row(from_another_folder, "other settings", OTHERS),
+    "unlabelled data older, one image gone": Row(lost_image, "other settings", OTHERS),
+    "records of unlabelled cases lost": Row(forget_records, "other settings", OTHERS),
     "unlabelled images not preprocessed": Row(
-        lambda base: shutil.rmtree(base / POOL), "preprocessed", ("trainer", "doctor", "benchmark")
+        lambda base: shutil.rmtree(base / POOL),
+        "preprocessed",
+        {
+            "trainer": "data.pool:unlabeled_pool 2",
+            **dict.fromkeys(("doctor", "benchmark"), "doctor.dataset:_unlabeled 3"),
+        },
     ),
-    "a case annotated since": Row(annotated, "extra_000"),
+    "a case annotated since": Row(annotated, "extra_000", BOTH),
     "a labelled case among the unlabelled": Row(
         lambda base: (
             shutil.copy(raw(base, "imagesTr") / "tiny_000_0000.nii.gz", raw(base, "imagesUn") / "tiny_000_0000.nii.gz")
             and [shutil.copy(f, base / POOL) for f in (base / FULLRES).glob("tiny_000*")]
         ),
         "tiny_000",
+        BOTH,
     ),
     "hidden files among the labelled cases": Row(
         touch(f"{FULLRES}/._tiny_000.b2nd", f"{FULLRES}/.DS_Store"),
         "files that belong to no case",
-        ("trainer", "control", "doctor", "benchmark"),
+        dict.fromkeys(("trainer", "control"), "data.foreign_files:refuse_foreign_files 1")
+        | dict.fromkeys(("doctor", "benchmark"), "doctor.dataset:_labeled 2"),
     ),
-    "two file formats among the unlabelled cases": Row(touch(f"{POOL}/extra_000.npz"), "more than one file format"),
+    "two file formats among the unlabelled cases": Row(
+        touch(f"{POOL}/extra_000.npz"),
+        "more than one file format",
+        {"trainer": "data.unlabeled_store:unlabeled_identifiers 1", "doctor": "doctor.dataset:_unlabeled 1"},
+    ),
     "labelled cases not preprocessed": Row(
-        lambda base: shutil.rmtree(base / FULLRES), "not preprocessed", ("trainer", "control", "doctor", "preprocess")
+        lambda base: shutil.rmtree(base / FULLRES),
+        "not preprocessed",
+        dict.fromkeys(("trainer", "control"), "training.configured:nnUNetTrainerConfigured.initialize 1")
+        | {"doctor": "doctor.dataset:_labeled 1", "preprocess": "data.recipes:_not_preprocessed 1"},
     ),
     "labelled cases older than the plans file": Row(
-        lambda base: os.utime(base / "nnUNetPlans.json"), "older than nnUNetPlans.json", ("doctor",)
+        lambda base: os.utime(base / "nnUNetPlans.json"),
+        "older than nnUNetPlans.json",
+        {"doctor": "doctor.dataset:_labeled 5"},
     ),
 }
 
@@ -199,8 +227,10 @@ def test_obeyed_the_complaint_is_gone(make_dataset, monkeypatch, capsys, name, w
     base = make_dataset(**row.dataset)
     assert row.plans != "nnUNetPlans" or ASKED[who](base, row.plans) == ""
     row.fault(base)
-    message = ASKED[who](base, row.plans)
+    with that_spoke() as spoke:
+        message = ASKED[who](base, row.plans)
     assert row.says in message
+    assert row.who[who] in spoke, spoke
     commands = obey(message, monkeypatch, row.words)
     assert row.says not in ASKED[who](base, row.plans), commands
     if left := _trainer(base, row.plans, nnUNetTrainerMeanTeacher):  # another complaint, which has a row of its own

@@ -15,6 +15,7 @@ from nnunet_ssl.doctor.examine import examine_dataset
 from nnunet_ssl.doctor.report import WRONG, Section, render
 from nnunet_ssl.planning.plans_copy import write_plans_copy
 from tests.remedies.obey import obey
+from tests.remedies.sites import that_spoke
 
 
 def of_command(*words: str) -> Callable[[pytest.CaptureFixture], str]:
@@ -57,25 +58,38 @@ def nothing(base: Path) -> None:
 
 
 SPLIT = ("plans", "-d", "901", "--split", "l10")
+# name -> what brings it about, who is asked, words of the message, the place that advises (see sites.py)
 ROWS = {
-    "no splits yet": (nothing, of_command(*SPLIT), "There are no splits yet"),
-    "damaged splits": (damage, of_command(*SPLIT), "edited by hand or is damaged"),
-    "damaged splits, doctor": (damage, of_doctor("splits_ssl.json"), "edited by hand or is damaged"),
+    "no splits yet": (nothing, of_command(*SPLIT), "There are no splits yet", "data.splits:read_splits 1"),
+    "damaged splits": (damage, of_command(*SPLIT), "edited by hand or is damaged", "data.splits:read_splits 5"),
+    "damaged splits, doctor": (
+        damage,
+        of_doctor("splits_ssl.json"),
+        "edited by hand or is damaged",
+        "data.splits:read_splits 5",
+    ),
     "labelled cases not preprocessed": (
         lambda base: [shutil.rmtree(base / f"nnUNetPlans_{name}") for name in ("2d", "3d_fullres")],
         of_command("splits", "-d", "901", "--fractions", "0.1"),
         "No configuration of nnUNetPlans is preprocessed",
+        "data.folders:labeled_cases 1",
     ),
-    "a copy older than its source, doctor": (stale, of_doctor("q"), "q is older than nnUNetPlans"),
+    "a copy older than its source, doctor": (
+        stale,
+        of_doctor("q"),
+        "q is older than nnUNetPlans",
+        "doctor.settings_files:_block 1",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_obeyed_the_complaint_is_gone(make_dataset, monkeypatch, capsys, name):
-    fault, ask, says = ROWS[name]
+    fault, ask, says, site = ROWS[name]
     fault(make_dataset(preprocess=False))
-    message = ask(capsys)
-    assert says in message
+    with that_spoke() as spoke:
+        message = ask(capsys)
+    assert says in message and site in spoke
     obey(message, monkeypatch, {"CONFIGURATION": "3d_fullres"})
     assert ask(capsys) == ""
 

@@ -35,7 +35,8 @@ def make_executor(output: str, resources: Resources, cluster: str) -> Any:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=RESTARTS)
     except RuntimeError as error:
         raise complain(
-            f"The jobs cannot be submitted: {error}", remedy="Run this where sbatch is installed."
+            f"The jobs cannot be submitted: {error}",
+            remedy="Run this where SLURM's srun and sbatch are installed.",
         ) from error
     executor.update_parameters(timeout_min=resources.minutes, cpus_per_task=resources.cpus, mem_gb=resources.memory)
     if resources.gpus:

@@ -97,7 +97,7 @@ def _common_ending(reference: str, prediction: str, looked_for: Sequence[str]) -
             f"{reference} and {prediction} have no label file of the same name, and no dataset.json was found, which "
             "says how they end. Looked for:",
             looked_for,
-            "Give it: -djfile",
+            "Give both files of a case the same name; with a dataset.json (-djfile) the missing ones are listed.",
         )
     return best
 

@@ -1,0 +1,29 @@
+"""No place of the package gives a remedy that no row follows."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from tests.remedies import test_data, test_doctor, test_evaluation, test_pool, test_settings, test_training
+from tests.remedies.sites import remedies
+
+TABLES = (test_data.ROWS, test_doctor.ROWS, test_evaluation.ROWS, test_training.ROWS)
+# Whose remedy cannot be followed here: another installation, another machine, more memory. What is said is tested.
+SAID = {
+    "console:find_command 1": "no row: pip installs nnU-Net's commands",
+    "data.unlabeled:_run 1": "tests/data/test_unlabeled_refused.py::test_failures_of_the_preprocessor_are_collected",
+    "data.workers:Workers.map 1": "tests/data/test_workers.py::test_a_dying_worker_is_an_error_with_the_...",
+    "doctor.preflight:requirement_finding 2": "no row: pip installs packaging",
+    "evaluation.benchmark.slurm:_submit 1": "no row: the cluster decides",
+}
+# Places that pass on what another one says.
+PASS_ON = {"doctor.report:from_error 1", "data.outdated:Outdated.text 1"}
+
+
+def test_every_remedy_has_a_row():
+    tried = {row.site for row in chain.from_iterable(table.values() for table in TABLES)}
+    tried |= {*chain.from_iterable(row.who.values() for row in test_pool.ROWS.values())}
+    tried |= {row[3] for row in test_settings.ROWS.values()}
+    assert not set(remedies()) - tried - SAID.keys() - PASS_ON
+    assert not (tried | SAID.keys() | PASS_ON) - set(remedies())
+    assert not tried & (SAID.keys() | PASS_ON)
