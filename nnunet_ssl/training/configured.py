@@ -103,7 +103,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self.weight_decay = self.optimization.weight_decay
         if recipe.foreground_share is not None:
             self.oversample_foreground_percent = recipe.foreground_share
-        if not (self.has_deep_supervision and recipe.deep_supervision):
+        strides = self.configuration_manager.network_arch_init_kwargs.get("strides")
+        one_output = strides is not None and len(strides) < 3  # which nnU-Net's loss weights 0 / 0: not a number
+        if one_output or not (self.has_deep_supervision and recipe.deep_supervision):
             self.enable_deep_supervision = False
         if not recipe.mixed_precision:
             self.grad_scaler = None

@@ -15,6 +15,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunet_ssl.data.batches import LabeledBatch
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.planning.plans_copy import write_plans_copy
+from nnunet_ssl.planning.small_network import SmallNetwork
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from tests.running import CASES, FOLD, SHORT, make_trainer, same_weights, weights, write_split
@@ -232,6 +234,21 @@ def test_gradients_are_clipped_per_network(make_dataset):
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         assert norm.item() == pytest.approx(12.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", [nnUNetTrainerSupervised, nnUNetTrainerMeanTeacher])
+def test_a_network_of_two_stages_learns(make_dataset, kind):
+    """Its one output of deep supervision is the one to which nnU-Net gives no weight."""
+    dataset = make_dataset()
+    network = SmallNetwork("3d_fullres", features=[4, 8], patch_size=[16, 16, 16])
+    write_plans_copy(901, name="two", training=SHORT, network=network)
+    trainer = make_trainer(dataset, kind, plans_name="two", training=SHORT)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    before = weights(trainer.network)
+    loss = trainer.train_step(next(trainer.dataloader_train))["loss"]
+    assert np.isfinite(loss) and not same_weights(before, weights(trainer.network))
+    assert all(weight.isfinite().all() for weight in weights(trainer.network))
 
 
 def test_images_preprocessed_with_other_settings_are_refused(make_dataset):
