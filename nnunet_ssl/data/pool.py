@@ -48,6 +48,7 @@ def unlabeled_pool(
         raise complain(
             f"There is nothing unlabelled to train with: {folder} is empty and the split withholds no label.",
             remedy=f"Put images into {images_folder(base) or IMAGES} and run: {command}\n"
-            f"Or withhold labels: {splits_command(dataset)}, then: nnunet_ssl plans -d {dataset} --split l10",
+            f"Or withhold labels: {splits_command(dataset)}; then nnunet_ssl plans -d {dataset} --split l10"
+            "   (and train with the plans that this writes, -p)",
         )
     return dict.fromkeys(withheld, labeled_folder) | dict.fromkeys(own, folder)
