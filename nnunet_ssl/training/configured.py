@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -195,11 +195,22 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def run_training(self) -> None:
         with self._alone():
-            super().run_training()
+            try:
+                super().run_training()
+            except Exception:  # else the loading workers print tracebacks of their own when this process ends
+                self._end_loading()
+                raise
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self._alone():
             super().perform_actual_validation(save_probabilities)
+
+    def _end_loading(self) -> None:
+        """As nnU-Net does at the end of a training, whatever state the workers are in."""
+        for loader in (self.dataloader_train, self.dataloader_val):
+            if hasattr(loader, "_finish"):
+                with suppress(Exception), redirect_stdout(None):
+                    loader._finish()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
