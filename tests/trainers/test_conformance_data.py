@@ -33,7 +33,6 @@ def test_every_trainer_declares_its_routes():
 # ---- what it trains on
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_trains_on_or_refuses_every_kind_of_dataset(ready_dataset, name, kind):

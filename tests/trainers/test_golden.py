@@ -39,7 +39,6 @@ def write(golden: dict) -> None:
     FILE.write_text(re.sub(r'(?<=[^}]),\n(?="(total|loss|weight))', ", ", text) + "\n")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", GOLDEN)
 @pytest.mark.parametrize("name", NAMES)
 def test_terms_of_the_first_five_steps(ready_dataset, record, name, kind):
