@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from nnunet_ssl.data.unlabeled import preprocess_unlabeled
 from tests.running import write_split
 from tests.tiny import DATASET, Tiny, build
+
+MANY = 60  # tests of a file that take as long together as slow ones
 
 os.environ.setdefault("nnUNet_compile", "f")
 torch.set_num_threads(1)
@@ -140,6 +143,7 @@ def record(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no worker is left alone with one of them at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files with slow or many tests first, so that no worker is left alone with one of them at the end."""
+    tests = Counter(item.path for item in items)
+    long = {item.path for item in items if item.get_closest_marker("slow") or tests[item.path] >= MANY}
+    items.sort(key=lambda item: item.path not in long)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,31 +16,14 @@ import SimpleITK
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
+from tests.integration.command_server import run_forked
+
 SCRIPTS = Path(sys.executable).parent
 DATASET = "Dataset004_Hippocampus"
 ACDC = "Dataset027_ACDC"
 TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "optimizer=adamw",
             "initial_lr=0.003", "save_every=1")  # fmt: skip
 MEAN_TEACHER = "nnUNetTrainerMeanTeacher"
-# One process imports nnU-Net, with the trainers among which it searches, and forks the commands, since the imports take
-# longer than a tiny training.
-SEQUENCE = """
-import json, os, sys
-from importlib.metadata import entry_points
-import nnunetv2.run.run_training, nnunetv2.inference.predict_from_raw_data
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-recursive_find_trainer_class_by_name("nnUNetTrainerSupervised")
-
-for line in json.loads(sys.argv[1]):
-    print("$", *line, flush=True)
-    if os.fork() == 0:
-        sys.argv = line
-        (script,) = entry_points(group="console_scripts", name=line[0])
-        sys.exit(script.load()())
-    if os.wait()[1] != 0:
-        sys.exit(f"{line[0]} failed")
-"""
 FORK_POOLS = Path(__file__).parent / "fork_pools"
 PATCHES = {"3d_fullres": [24, 32, 24], "2d": [32, 32]}
 
@@ -66,23 +50,40 @@ class Project:
         """Of the commands; ``PYTHONPATH=""`` gives nnU-Net's pools back as they are, see fork_pools."""
         folders = {n: str(self.root / n) for n in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
         clean = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet_")}
-        # one line for `export nnUNet_extTrainer=$(nnunet_ssl path)`
-        path = subprocess.run([SCRIPTS / "nnunet_ssl", "path"], capture_output=True, text=True, check=True, env=clean)
-        defaults = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_extTrainer": path.stdout.strip()}
+        defaults = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_extTrainer": ext_trainer()}
         if hasattr(os, "fork"):
             paths = [str(FORK_POOLS), *filter(None, [os.environ.get("PYTHONPATH")])]
             defaults |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         return clean | folders | defaults | extra
 
     def run(self, command: str, *arguments: object, fails: bool = False, **environment: str) -> str:
-        """Output of one command, stdout and stderr together; its exit code must be 0, or not with ``fails``."""
-        line = [str(SCRIPTS / command), *map(str, arguments)]
-        return run(line, self.environment(**environment), self.root, fails)
+        """Output of one command, stdout and stderr together; its exit code must be 0, or not with ``fails``.
+
+        In a fork of one process that has done the imports; with a PYTHONPATH of its own in a new one, as for a user.
+        """
+        words, complete = [command, *map(str, arguments)], self.environment(**environment)
+        if "PYTHONPATH" in environment or not hasattr(os, "fork"):
+            return run([str(SCRIPTS / command), *words[1:]], complete, self.root, fails)
+        file = self.root / "output_of_command.txt"
+        file.unlink(missing_ok=True)
+        code = run_forked(words, complete, str(self.root), str(file))
+        output = file.read_text(errors="replace")
+        assert (code != 0) == fails, f"{' '.join(words)} ended with {code}:\n{output[-6000:]}"
+        return output
 
     def run_each(self, *lines: tuple[object, ...], **environment: str) -> str:
-        """Several commands one after the other, each (command, *arguments), in forks of one interpreter."""
-        content = json.dumps([[str(part) for part in line] for line in lines])
-        return run([sys.executable, "-c", SEQUENCE, content], self.environment(**environment), self.root)
+        """Several commands one after the other, each (command, *arguments), each named before its output."""
+        return "".join(
+            f"$ {' '.join(map(str, line))}\n{self.run(str(line[0]), *line[1:], **environment)}" for line in lines
+        )
+
+
+@lru_cache(maxsize=1)
+def ext_trainer() -> str:
+    """One line for `export nnUNet_extTrainer=$(nnunet_ssl path)`."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet_")}
+    path = subprocess.run([SCRIPTS / "nnunet_ssl", "path"], capture_output=True, text=True, check=True, env=clean)
+    return path.stdout.strip()
 
 
 def run(line: list[str], environment: dict[str, str], folder: Path, fails: bool = False) -> str:

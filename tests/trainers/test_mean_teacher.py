@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from tests.running import make_trainer, weights
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def test_noise_off_and_equal_networks_give_exactly_zero_consistency(make_dataset):

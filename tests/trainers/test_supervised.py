@@ -6,6 +6,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from tests.running import CASES, SHORT, make_trainer, same_weights, weights, write_split
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_without_a_block_it_is_nnunet_bit_for_bit(make_dataset, configuration):

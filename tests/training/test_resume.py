@@ -19,6 +19,8 @@ from nnunet_ssl.training.checkpoint import random_state, set_random_state, write
 from tests.running import FOLD, make_trainer, same_weights, seed_everything, weights, write_split
 from tests.trainers.conformance import plain
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.mark.parametrize("before, after", [("student", "teacher"), ("teacher", "student")])
 def test_networks_keep_their_roles_when_the_predicting_one_changes(make_dataset, before, after):

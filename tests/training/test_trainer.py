@@ -27,6 +27,7 @@ def log_of(trainer) -> str:
     return Path(trainer.log_file).read_text()
 
 
+@pytest.mark.usefixtures("no_figures")
 class TestWithheldLabels:
     def test_no_file_of_theirs_but_the_image_is_needed(self, make_dataset):
         dataset = make_dataset(preprocess=False)
@@ -69,6 +70,7 @@ class TestWithheldLabels:
             assert means["true_dice"] == 1.0
 
 
+@pytest.mark.usefixtures("no_figures")
 class TestPool:
     def pool_of(self, dataset: Path, **kwargs) -> dict[str, str]:
         return make_trainer(dataset, nnUNetTrainerMeanTeacher, **kwargs).streams.cases()
@@ -155,6 +157,7 @@ def test_unlabeled_batch_size(make_dataset):
     assert unlabeled.valid.dtype == torch.bool and unlabeled.valid.shape[1] == 1
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_progress_runs_from_zero_to_one(make_dataset):
     seen = []
 
@@ -169,6 +172,7 @@ def test_progress_runs_from_zero_to_one(make_dataset):
     assert trainer.iteration == 2 * SHORT["num_iterations_per_epoch"] + 3  # after the last epoch's increment
 
 
+@pytest.mark.usefixtures("no_figures")
 class TestWarnings:
     def test_a_term_that_stays_zero_is_reported_once(self, make_dataset):
         class Silent(nnUNetTrainerMeanTeacher):

@@ -8,11 +8,12 @@ those of several tests at once would wait for each other most of the time.
 import multiprocessing
 import sys
 
-if any("nnUNetv2_" in word for word in sys.orig_argv):
-    _get_context = multiprocessing.get_context
 
-    def get_context(method=None):
-        return _get_context("fork" if method == "spawn" else method)
-
-    multiprocessing.get_context = get_context
+def fork_pools():
+    original = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: original("fork" if method == "spawn" else method)
     multiprocessing.cpu_count = lambda: 1
+
+
+if any("nnUNetv2_" in word for word in sys.orig_argv):
+    fork_pools()
