@@ -44,6 +44,12 @@ class SemiSupervisedHyperparameters(WatchedHyperparameters):
         source="of every trainer",
         low=1,
     )
+    guard: bool = setting(
+        True,
+        "hold the unlabelled weight back in the first 2 % of training, at least 250 steps, and while the foreground of "
+        "the pseudo-labels is far below that of the labels",
+        source="recommended, of every trainer",
+    )
     monitor_withheld_labels: bool = setting(
         False,
         "log the true Dice of the pseudo-labels of withheld cases; reads their labels, for the log only",

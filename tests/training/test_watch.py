@@ -126,6 +126,14 @@ def test_a_class_that_is_shut_out(kept, shown, expected):
     assert [m.startswith("No pseudo-label of class 2") for m in messages] == [True] * expected
 
 
+def test_a_weight_that_is_held_back():
+    shares = {"share_pseudo_1": [0.1], "share_labeled_1": [0.1], "share_pseudo_2": [0.0], "share_labeled_2": [0.1]}
+    (message,) = warnings_of({"guard": [0.5, 0.0, 0.001], **shares})
+    assert message.startswith("The unlabelled weight has been held back for 2 epochs") and "show class 2." in message
+    assert not warnings_of({"guard": [0.0, 0.5, 0.001], **shares}) and not warnings_of({"guard": [0.0], **shares})
+    assert not warnings_of({"guard": [0.0, 0.0], **shares}, progress=0.1)
+
+
 def test_collapsed_contrast_and_zero_terms_and_background():
     assert warnings_of({"contrast_collapse": [-0.3, 0.001]})[0].startswith("The contrast is within 0.5%")
     assert not warnings_of({"contrast_collapse": [0.001, -0.3]})

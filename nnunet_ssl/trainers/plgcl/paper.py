@@ -13,6 +13,7 @@ from nnunet_ssl.training.settings import other_default
 
 @dataclass(frozen=True)
 class PLGCLPaperHyperparameters(PLGCLHyperparameters):
+    guard: bool = other_default(PLGCLHyperparameters, "guard", False, source="off, as published")
     warmup_epochs: int | None = other_default(PLGCLHyperparameters, "warmup_epochs", 50, source="50, Sec. 3.4")
     covariance_schedule: str = other_default(
         PLGCLHyperparameters, "covariance_schedule", "constant", source="constant, Sec. 4.2"

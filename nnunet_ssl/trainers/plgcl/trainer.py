@@ -73,7 +73,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         if self.current_epoch >= self.warmup_epochs - 1:  # one epoch earlier, to fill the memory
             contrast = self.contrast(self.sample_patches(labeled, unlabeled, teacher), with_queries=weight > 0)
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))  # Eq. 7
-        terms.add("consistency", consistency, hp.consistency_weight)
+        terms.add("consistency", consistency, self.held(hp.consistency_weight))
         terms.add("contrast", contrast, weight)
         return terms
 
