@@ -13,7 +13,8 @@ from torch import distributed as dist
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.streams import single_process_loading
-from nnunet_ssl.data.views import StrongView, keep_background
+from nnunet_ssl.data.strong_view import StrongView
+from nnunet_ssl.data.views import keep_background
 from nnunet_ssl.training import curves
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.deep_supervision import deep_supervised, split_outputs
