@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ def make_trainer(
     seed: int = 0,
     device: str = "cpu",
 ) -> Any:
-    """A trainer with the settings block in its plans; ``training=None`` and no other setting: no block at all."""
+    """A trainer with the settings block in its plans; ``training=None`` and no other setting: no block at all.
+
+    What networks label after a few steps holds no weight back, unless the test asks for that with the setting guard.
+    """
     plans = copy.deepcopy(load_json(str(dataset / f"{plans_name}.json")))
     block: dict[str, Any] = {}
     if training is not None:
@@ -67,11 +71,18 @@ def make_trainer(
     if hyperparameters is not None:
         block["hyperparameters"] = {trainer.__name__: hyperparameters}
     if block:
+        if has_guard(trainer):
+            block["hyperparameters"] = {trainer.__name__: {"guard": False, **(hyperparameters or {})}}
         plans["nnunet_ssl"] = block
     plans["continue_training"] = False
     seed_everything(seed)
     dataset_json = load_json(str(dataset / "dataset.json"))
     return trainer(plans, configuration, fold, dataset_json, torch.device(device))
+
+
+def has_guard(trainer: type) -> bool:
+    """Whether it learns from pseudo-labels."""
+    return any(setting.name == "guard" for setting in fields(trainer.Hyperparameters))
 
 
 def weights(module: torch.nn.Module) -> list[torch.Tensor]:

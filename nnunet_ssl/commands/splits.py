@@ -110,6 +110,12 @@ def report(written: Written, plans: str = DEFAULT_PLANS, notes: Sequence[str] = 
             "NOTE: training runs whose plans carry no split use nnU-Net's own folds (splits_final.json), not these; "
             "do not compare the two."
         )
+    lines += [f"NOTE: {line}" for line in written.dropped]
+    if written.dropped:
+        lines.append(
+            "For a published list of labelled and validation cases, write splits_final.json with the published folds "
+            "before this command."
+        )
     lines += notes
     if not written.new:
         return [*lines, "Next, one training per fold:", f"  nnUNetv2_train {dataset} CONFIGURATION 0 -tr TRAINER"]

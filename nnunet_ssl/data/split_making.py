@@ -19,7 +19,7 @@ from nnunet_ssl.data.split_folds import (
     read_folds,
 )
 from nnunet_ssl.data.split_inputs import read_case_lists, read_groups
-from nnunet_ssl.data.split_requests import Request, plan_requests, request_problem, request_remedy
+from nnunet_ssl.data.split_requests import Request, dropped_cases, plan_requests, request_problem, request_remedy
 from nnunet_ssl.data.splits import Fold, Split, Splits, locked_splits, splits_path, stored_splits, write_splits
 from nnunet_ssl.errors import complain
 
@@ -36,6 +36,7 @@ class Written:
         unchanged: names of those that stood in the file already.
         other_folds: names of kept splits with other validation cases; results on them are not comparable.
         own_folds: the folds are not taken from nnU-Net, which uses others for plans without a split.
+        dropped: a line for each list and fold that does not train on all of it, see :func:`dropped_cases`.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Written:
     unchanged: list[str]
     other_folds: list[str]
     own_folds: bool
+    dropped: list[str]
 
 
 def create_splits(
@@ -153,6 +155,7 @@ def _create(
         unchanged=[name for name, split in new.items() if old.splits.get(name) == split],
         other_folds=[n for n, s in old.splits.items() if n not in new and [fold.val for fold in s.folds] != validation],
         own_folds=source.own,
+        dropped=[line for request in requests for line in dropped_cases(request, folds)],
     )
 
 

@@ -101,6 +101,21 @@ def _is_trained(request: Request, fold: TrainVal) -> bool:
     return request.cases is None or not set(request.cases).isdisjoint(fold.train)
 
 
+def dropped_cases(request: Request, folds: Sequence[TrainVal]) -> list[str]:
+    """A line for each fold that does not train on every case of a given list, with the names of those it drops."""
+    lines = []
+    for index, fold in enumerate(folds):
+        dropped = set(request.cases or ()) - set(fold.train)
+        validated = sorted(dropped & set(fold.val))
+        absent = sorted(dropped - set(fold.val))
+        parts = [f"{', '.join(validated)} validate"] if validated else []
+        parts += [f"{', '.join(absent)} in no part of the fold"] if absent else []
+        if parts:
+            number = f"{len(dropped)} of {len(set(request.cases or ()))} listed cases"
+            lines.append(f"{request.name}, fold {index}: {number} are not labelled: {'; '.join(parts)}")
+    return lines
+
+
 def request_remedy(requests: Sequence[Request], folds: Sequence[TrainVal]) -> str:
     bare = {i: fold for request in requests for i, fold in enumerate(folds) if not _is_trained(request, fold)}
     if not bare:

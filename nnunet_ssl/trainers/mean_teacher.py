@@ -50,5 +50,5 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
         distance = sigmoid_mse if self.targets.has_regions else softmax_mse
         consistency = voxel_mean(distance, student, teacher, mask=unlabeled.valid)
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
-        terms.add("consistency", consistency, hp.consistency_weight * self.ramp(hp.rampup_fraction))
+        terms.add("consistency", consistency, self.held(hp.consistency_weight * self.ramp(hp.rampup_fraction)))
         return terms

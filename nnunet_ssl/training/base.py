@@ -13,7 +13,8 @@ from torch import distributed as dist
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.streams import single_process_loading
-from nnunet_ssl.data.views import StrongView, keep_background
+from nnunet_ssl.data.strong_view import StrongView
+from nnunet_ssl.data.views import keep_background
 from nnunet_ssl.training import curves
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.deep_supervision import deep_supervised, split_outputs
@@ -28,12 +29,12 @@ from nnunet_ssl.training.network import (
     unwrap,
     wrap,
 )
-from nnunet_ssl.training.ramps import Ramp
+from nnunet_ssl.training.ramps import START, Guard, Ramp
 from nnunet_ssl.training.streams import SemiSupervisedHyperparameters, Streams
 from nnunet_ssl.training.targets import Targets
 from nnunet_ssl.training.teacher import TEACHER, Teacher
 from nnunet_ssl.training.terms import Terms
-from nnunet_ssl.training.watch import Concerns, pull_of_terms, steps_to_look_at
+from nnunet_ssl.training.watch import GUARD, Concerns, pull_of_terms, steps_to_look_at
 
 
 class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
@@ -48,6 +49,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         monitor: what is logged.
         auxiliary: modules needed to train but not to predict, under DDP and torch.compile wrapped like the network.
         teacher: the moving average of the network, where the method has one.
+        guard: what it knows of the pseudo-labels' foreground.
         step: optimiser steps taken in this epoch.
     """
 
@@ -120,6 +122,21 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         """A weight in [0, 1] at this moment of training; see :class:`Ramp`."""
         return Ramp(rise, warmup, **options).at(self.progress, self.num_epochs * self.num_iterations_per_epoch)
 
+    def held(self, weight: float) -> float:
+        """The weight of a term that learns from pseudo-labels, held back at the start and while they lack foreground.
+
+        They are those of :meth:`observe_pseudo_labels`, which is called whatever the weight. See :class:`Guard`; with
+        the setting ``guard`` off, the weight as it is.
+        """
+        if not self._guarded:
+            return weight
+        steps = self.num_epochs * self.num_iterations_per_epoch
+        return weight * START.at(self.progress, steps) * self.guard.factor
+
+    @property
+    def _guarded(self) -> bool:
+        return getattr(self.hyperparameters, "guard", False)
+
     def forward(self, network: Callable[..., Any], *images: Tensor) -> Any:
         """Forward in nnU-Net's mixed precision (on CUDA only). Returns what the network returns."""
         with self.mixed_precision():
@@ -190,6 +207,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         self.targets = Targets(self.label_manager)
         self.monitor = Monitor(self.device, self.targets)
         self.concerns = Concerns(self.print_to_log_file)
+        self.guard = Guard()
         self.teacher: Teacher | None = None
         self.auxiliary: dict[str, nn.Module] = {}
         self.step = 0
@@ -257,10 +275,22 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
             self.teacher.update(self.iteration)
         self.after_optimizer_step()
         self.monitor.terms(terms)
+        if self._guarded:
+            self.monitor.add(GUARD, self.held(1.0))
         if self.observing:
             self.monitor.labels(labeled)
+        loss = total.detach().cpu().numpy()  # nnU-Net synchronises here too
+        if self.observing and self._guarded:
+            self._look_at_foreground()
         self.step += 1
-        return {"loss": total.detach().cpu().numpy()}  # nnU-Net synchronises here too
+        return {"loss": loss}
+
+    def _look_at_foreground(self) -> None:
+        """For the guard; behind the synchronisation of the step, so that reading a few numbers waits for nothing."""
+        shares = self.monitor.take_shares()
+        if "pseudo" in shares:
+            looks = self.num_epochs * self.num_iterations_per_epoch / OBSERVE_EVERY
+            self.guard.look(shares["labeled"], shares["pseudo"], looks)
 
     # ---- epochs
 
@@ -304,6 +334,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         return super().extra_state() | {
             "auxiliary": auxiliary,
             "auxiliary_state": self.auxiliary_state(),
+            "guard": self.guard.state(),
             "predictor": next((n for n, m in self.auxiliary.items() if m is self.predictor()), None),
         }
 
@@ -312,6 +343,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         for name, module in self.auxiliary.items():
             unwrap(module).load_state_dict(state["auxiliary"][name])
         self.load_auxiliary_state(state["auxiliary_state"])
+        if "guard" in state:  # not in checkpoints of earlier versions
+            self.guard.load_state(state["guard"])
         if state["predictor"] is not None:  # the file holds the predicting weights as network_weights
             swap_weights(self.network, self.auxiliary[state["predictor"]])
 

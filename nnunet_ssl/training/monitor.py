@@ -38,6 +38,7 @@ class Monitor:
         self._targets = targets
         self._sums: dict[str, Tensor | float] = {}
         self._counts: dict[str, Tensor | float] = {}
+        self._shares: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add(self, name: str, value: Tensor | float, count: Tensor | float = 1.0) -> None:
@@ -102,8 +103,14 @@ class Monitor:
     def shares(self, name: str, masks: Tensor, counted: Tensor) -> None:
         """Share of each foreground class (B, F, *P) among the voxels (B, 1, *P) that count."""
         assert self._targets is not None
-        for k, share in enumerate(self._targets.shares(masks, counted), 1):
+        self._shares[name] = self._targets.shares(masks, counted)
+        for k, share in enumerate(self._shares[name], 1):
             self.add(f"{SHARE}{name}_{k}", share)
+
+    def take_shares(self) -> dict[str, Tensor]:
+        """What :meth:`shares` has found since the last call, (F,) by name."""
+        found, self._shares = self._shares, {}
+        return found
 
     def epoch_means(self) -> dict[str, float]:
         """Mean of every name over the epoch and all ranks, NaN where nothing was observed; then starts afresh."""

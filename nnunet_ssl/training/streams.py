@@ -20,7 +20,7 @@ from nnunet_ssl.data.pool_remedies import commands_to_make_again
 from nnunet_ssl.data.preprocess_case import settings_hash
 from nnunet_ssl.data.streams import PaddingMarked, TwoStreamLoader, UnlabeledDataset, UnlabeledLoader
 from nnunet_ssl.data.unlabeled_store import made_with_other_settings, unlabeled_folder
-from nnunet_ssl.data.views import NameWithheld, StrongView, augmentation
+from nnunet_ssl.data.views import NameWithheld, augmentation
 from nnunet_ssl.errors import complain
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.distributed import number_of_ranks, rank
@@ -43,6 +43,12 @@ class SemiSupervisedHyperparameters(WatchedHyperparameters):
         "unlabelled patches per step, of all GPUs together; null: the plans' batch size on each",
         source="of every trainer",
         low=1,
+    )
+    guard: bool = setting(
+        True,
+        "hold the unlabelled weight back in the first 2 % of training, at least 250 steps, and while the foreground of "
+        "the pseudo-labels is far below that of the labels",
+        source="recommended, of every trainer",
     )
     monitor_withheld_labels: bool = setting(
         False,
@@ -222,4 +228,4 @@ class Streams:
         return batch.to(self.trainer.device, non_blocking=True)
 
 
-__all__ = ["SemiSupervisedHyperparameters", "Step", "Streams", "StrongView", "WatchedHyperparameters"]
+__all__ = ["SemiSupervisedHyperparameters", "Step", "Streams", "WatchedHyperparameters"]

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 LOSS, WEIGHT, PULL, KEPT, SHARE = "loss_", "weight_", "pull_", "kept_", "share_"
+GUARD = "guard"
 INERT = 1e-3  # of the whole gradient
 EPOCHS_OF_AN_INERT_TERM = 5
 EPOCHS_OF_A_CLASS_SHUT_OUT = 2
+HELD_BACK = 0.01  # of the unlabelled weight
 COLLAPSED = 0.005  # relative distance of a contrast from its value for embeddings that are all alike
 
 
@@ -99,6 +101,7 @@ class Concerns:
                 self._shut_out(name.removeprefix(KEPT), values, history)
             elif name.endswith("_collapse"):
                 self._collapsed(name.removesuffix("_collapse"), values)
+        self._held_back(history, progress)
         self._background_alone(history, progress)
 
     def _exactly_zero(self, term: str, values: Sequence[float], history: Mapping[str, Sequence[float]]) -> None:
@@ -133,6 +136,19 @@ class Concerns:
                 f"collapsed {term}",
                 f"The {term} is within {COLLAPSED:.1%} of its value for embeddings that are all alike: it has not "
                 "begun to tell classes apart. Train longer, or raise its weight.",
+            )
+
+    def _held_back(self, history: Mapping[str, Sequence[float]], progress: float) -> None:
+        recent = history.get(GUARD, [])[-EPOCHS_OF_A_CLASS_SHUT_OUT:]
+        if progress > 0.2 and len(recent) == EPOCHS_OF_A_CLASS_SHUT_OUT and max(recent) < HELD_BACK:
+            names = [n.removeprefix(f"{SHARE}labeled_") for n in history if n.startswith(f"{SHARE}labeled_")]
+            shares = {n: [_last(history, f"{SHARE}{of}_{n}", 0.0) for of in ("pseudo", "labeled")] for n in names}
+            lacking = [n for n, (pseudo, labeled) in shares.items() if pseudo < HELD_BACK * labeled]
+            self._once(
+                "held back",
+                f"The unlabelled weight has been held back for {EPOCHS_OF_A_CLASS_SHUT_OUT} epochs: the pseudo-labels "
+                f"hardly show class {' and '.join(lacking) or 'by class what the labels show'}. It is released when "
+                "they do; if that class is absent from the unlabelled images, set guard to false.",
             )
 
     def _background_alone(self, history: Mapping[str, Sequence[float]], progress: float) -> None:

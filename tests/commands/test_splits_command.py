@@ -40,6 +40,44 @@ def test_folds_of_nnunet_need_no_note(base, capsys):
     assert load_fold(str(base), "two", 0).val == CASES[:4]
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named lists", "one list"])
+@pytest.mark.parametrize("renamed", [True, False])
+@pytest.mark.parametrize("options", [[], ["--groups"], ["--folds", "2"], ["--ignore-existing-folds"]])
+def test_listed_cases_that_a_fold_drops_are_named(base, tmp_path, capsys, named, renamed, options):
+    file, groups = tmp_path / "lists.json", tmp_path / "subjects.json"
+    lists = {"few": CASES[:12]} if named else CASES[:12]
+    file.write_text(json.dumps(lists))
+    groups.write_text(json.dumps(SUBJECTS))
+    if options == ["--groups"]:
+        options = [*options, str(groups)]
+    if "--folds" not in options:
+        write_nnunet_folds(base, [(CASES[2:], CASES[:2]), (CASES[:20], CASES[22:])])
+    name = "mine" if renamed else "few" if named else "list"
+    arguments = ["splits", "-d", "4", "--labeled-from", str(file), *options, *(["--names", name] if renamed else [])]
+    assert main(arguments) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"NOTE: {name}, fold")]
+    split = read_splits(str(base)).splits[name]
+    expected = {i: set(CASES[:12]) - set(fold.labeled) for i, fold in enumerate(split.folds)}
+    assert [f"fold {i}:" for i, dropped in expected.items() if dropped] == [
+        " ".join(note.split()[2:4]) for note in notes
+    ]
+    for note, dropped in zip(notes, filter(None, expected.values()), strict=True):
+        assert f": {len(dropped)} of 12 listed cases are not labelled: {', '.join(sorted(dropped))} validate" in note
+    if options != ["--ignore-existing-folds"] and "--folds" not in options:
+        assert expected == {0: {"toy_01", "toy_02"}, 1: set()}
+
+
+def test_a_listed_case_in_no_part_of_a_fold_is_named(base, tmp_path, capsys):
+    file = tmp_path / "list.json"
+    file.write_text(json.dumps([CASES[0], CASES[20], CASES[23]]))
+    write_nnunet_folds(base, [(CASES[:20], CASES[22:])])
+    assert main(["splits", "-d", "4", "--labeled-from", str(file)]) == 0
+    assert (
+        "NOTE: list, fold 0: 2 of 3 listed cases are not labelled: toy_24 validate; toy_21 in no part of the fold"
+        in capsys.readouterr().out
+    )
+
+
 def test_notes_on_a_second_call(base, capsys):
     main(["splits", "-d", "4", "--fractions", "0.1"])
     write_nnunet_folds(base, [(CASES[4:], CASES[:4])])

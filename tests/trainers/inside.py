@@ -64,6 +64,8 @@ def images_of(batch: dict[str, Any]) -> dict[str, list[Tensor]]:
 def shared_state(trainer: Any) -> dict[str, Tensor]:
     """What all ranks must agree on, beside the networks and memories: multipliers, counted classes."""
     state = dict(trainer.dual.multipliers.state_dict()) if hasattr(trainer, "dual") else {}
+    if isinstance(trainer, nnUNetTrainerSemiSupervised):
+        state |= {k: torch.tensor(v) for k, v in trainer.guard.state().items()}
     return state | ({"counted": trainer.keep_probability()} if hasattr(trainer, "keep_probability") else {})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ssl.external import nnunet_ssl_trainers
-from tests.running import make_trainer
+from tests.running import has_guard, make_trainer
 
 NAMES = nnunet_ssl_trainers.NAMES
 
@@ -115,5 +115,12 @@ def small(name: str) -> dict[str, Any]:
 
 def make_registered(dataset: Path, name: str, configuration: str, **options: Any) -> Any:
     """The trainer of that name, small; options are those of :func:`make_trainer`."""
-    options["hyperparameters"] = small(name) | options.get("hyperparameters", {})
-    return make_trainer(dataset, getattr(nnunet_ssl_trainers, name), configuration, **options)
+    trainer = getattr(nnunet_ssl_trainers, name)
+    defaults = {"guard": trainer.Hyperparameters().guard} if has_guard(trainer) else {}
+    options["hyperparameters"] = defaults | small(name) | options.get("hyperparameters", {})
+    return make_trainer(dataset, trainer, configuration, **options)
+
+
+def unguarded(name: str) -> dict[str, bool]:
+    """Hyper-parameters with which pseudo-labels hold no weight back."""
+    return {"guard": False} if has_guard(getattr(nnunet_ssl_trainers, name)) else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainers.registered import GOLDEN, KINDS, NAMES, REFUSED, make_registered
+from tests.trainers.registered import GOLDEN, KINDS, NAMES, REFUSED, make_registered, unguarded
 from tests.trainers.stepping import steps
 
 FILE = Path(__file__).with_name("golden.json")
@@ -29,7 +29,9 @@ def tolerance(recorded_on: str) -> float:
 
 def run(ready_dataset, name: str, kind: str) -> list[dict[str, float]]:
     recipe, configuration = KINDS[kind]
-    trainer = make_registered(ready_dataset(**recipe), name, configuration, split="n2", training=TRAINING)
+    trainer = make_registered(
+        ready_dataset(**recipe), name, configuration, split="n2", training=TRAINING, hyperparameters=unguarded(name)
+    )
     return list(steps(trainer, STEPS))
 
 

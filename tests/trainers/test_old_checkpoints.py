@@ -15,7 +15,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.external import nnunet_ssl_trainers
-from tests.trainers.registered import NAMES, make_registered
+from tests.trainers.registered import NAMES, make_registered, unguarded
 from tests.trainers.stepping import steps
 from tests.trainers.test_golden import TRAINING, tolerance
 
@@ -39,7 +39,8 @@ def logits(name: str, checkpoint: dict[str, Any]) -> torch.Tensor:
 
 def make(dataset: Path, name: str, seed: int) -> Any:
     smaller = SMALLER if name.startswith("nnUNetTrainerDKUXNet") else {}
-    return make_registered(dataset, name, "2d", split="n2", training=TRAINING, hyperparameters=smaller, seed=seed)
+    settings = smaller | unguarded(name)
+    return make_registered(dataset, name, "2d", split="n2", training=TRAINING, hyperparameters=settings, seed=seed)
 
 
 def continued(dataset: Path, name: str, file: Path) -> dict[str, float]:

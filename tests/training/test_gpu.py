@@ -61,8 +61,10 @@ def test_losses_do_not_synchronise_with_the_device(make_dataset, method, hyperpa
     trainer.on_train_epoch_start()
     for _ in range(2):  # cuDNN's choices and lazy initialisation
         trainer.train_step(next(trainer.dataloader_train))
-    for step in trainer.streams.strong_view.transforms.transforms:
-        step.apply_probability = 1.0  # every transform, not those that happen to be drawn
+    view = trainer.streams.strong_view
+    view.drawn.probabilities = [1.0] * len(view.drawn.transforms)  # every transform, not those that happen to be drawn
+    for step in view.transforms.transforms[1:]:
+        step.apply_probability = 1.0
     batch = next(trainer.dataloader_train)
     batch["unlabeled"]["withheld"] = torch.ones_like(batch["unlabeled"]["valid"], dtype=torch.int16)
     labeled, unlabeled = trainer.split_batch(batch)  # with a withheld label, so that it is monitored

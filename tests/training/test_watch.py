@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from nnunet_ssl.trainers.dual_networks import nnUNetTrainerDualNetworks
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.training import curves
 from nnunet_ssl.training.watch import Concerns, pull_of_terms, shares_kept, steps_to_look_at
-from tests.running import make_trainer
+from tests.running import SHORT, make_trainer, run_ranks, same_weights, weights
 
 NAN = math.nan
 
@@ -61,23 +66,115 @@ def test_looks_are_spread_over_an_epoch(looks, steps):
     assert not steps_to_look_at(0, steps)
 
 
+def plain(trainer: Any) -> None:
+    """As it is on a CPU."""
+
+
+def in_half_precision(trainer: Any) -> None:
+    trainer.mixed_precision = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def compiled(trainer: Any) -> None:
+    trainer._do_i_compile = lambda: True
+
+
+def watched(
+    dataset: Path, kind: type, looks: int, prepare: Callable[[Any], None] = plain, steps: int = 3
+) -> tuple[list[torch.Tensor], torch.Tensor, dict[str, float]]:
+    """(weights, random numbers, pulls) after an epoch of so many steps with so many looks."""
+    trainer = make_trainer(
+        dataset, kind, "2d", hyperparameters={"pull_looks": looks},
+        training={"seed": 1, "num_iterations_per_epoch": steps},
+    )  # fmt: skip
+    prepare(trainer)
+    trainer.initialize()
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    for _ in range(steps):
+        trainer.train_step(next(trainer.dataloader_train))
+    pulls = {n: v for n, v in trainer.monitor.epoch_means().items() if n.startswith("pull_")}
+    return weights(trainer.network), torch.get_rng_state(), pulls
+
+
+@pytest.mark.parametrize("prepare", [plain, in_half_precision, compiled])
 @pytest.mark.parametrize("kind", [nnUNetTrainerMeanTeacher, nnUNetTrainerDualNetworks])
-def test_watching_changes_no_weight_and_no_random_number(make_dataset, kind):
-    dataset, found = make_dataset(), []
+def test_watching_changes_no_weight_and_no_random_number(make_dataset, monkeypatch, kind, prepare):
+    dataset, compile_it = make_dataset(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_it(module, backend="aot_eager"))
+    (before, state, nothing), (after, other, pulls) = (watched(dataset, kind, looks, prepare) for looks in (0, 2))
+    assert same_weights(before, after) and torch.equal(state, other)
+    assert not nothing and pulls and all(math.isfinite(value) and value >= 0 for value in pulls.values())
+    assert max(pulls.values()) > 0.5
+
+
+def on_a_rank(rank: int, dataset: Path) -> list[Any]:
+    return [watched(dataset, nnUNetTrainerMeanTeacher, looks) for looks in (0, 2)]
+
+
+def test_watching_changes_nothing_on_several_ranks(make_dataset, tmp_path):
+    ranks = run_ranks(on_a_rank, make_dataset(), tmp_path)
+    for (before, state, _), (after, other, _) in ranks:
+        assert same_weights(before, after) and torch.equal(state, other)
+    (_, (first, _, pulls)), (_, (second, _, others)) = ranks
+    assert same_weights(first, second)
+    assert pulls == others and pulls["pull_supervised"] > 0.5  # the mean over the ranks
+
+
+@pytest.mark.parametrize("kind", [nnUNetTrainerMeanTeacher, nnUNetTrainerDualNetworks])
+def test_each_look_costs_one_backward_pass_per_term(make_dataset, monkeypatch, kind):
+    passes, gradients = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: passes.append(1) or gradients(*a, **k))
+    *_, pulls = watched(make_dataset(), kind, 2, steps=6)
+    assert len(passes) == 2 * len(pulls)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_watching_in_mixed_precision_on_a_device(make_dataset):
+    dataset, pulls = make_dataset(), []
     for looks in (0, 2):
         trainer = make_trainer(
-            dataset, kind, hyperparameters={"pull_looks": looks}, training={"seed": 1, "num_iterations_per_epoch": 3}
-        )
-        trainer.initialize()
-        trainer.on_train_start()
-        trainer.on_train_epoch_start()
-        for _ in range(3):
-            trainer.train_step(next(trainer.dataloader_train))
-        names = [name for name in trainer.monitor.epoch_means() if name.startswith("pull_")]
-        assert bool(names) == bool(looks)
-        found.append(([p.detach().clone() for p in trainer.network.parameters()], torch.get_rng_state()))
-    (before, state), (after, other) = found
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and torch.equal(state, other)
+            dataset, nnUNetTrainerMeanTeacher, device="cuda", hyperparameters={"pull_looks": looks},
+            training={**SHORT, "num_epochs": 1, "num_iterations_per_epoch": 4},
+        )  # fmt: skip
+        trainer.run_training()
+        pulls.append(trainer.logger.local_logger.my_fantastic_logging.get("ssl/pull_supervised"))
+    assert pulls[0] is None and 0.5 < pulls[1][0] < 2
+
+
+def test_pull_is_logged_drawn_and_warned_of(make_dataset, monkeypatch):
+    """In the CSV, in the figure, in nnU-Net's logger, and in its log in plain words."""
+    figures = []
+    monkeypatch.setattr(curves, "draw_png", lambda table, folder: figures.append(table))
+    trainer = make_trainer(
+        make_dataset(), nnUNetTrainerMeanTeacher, "2d", hyperparameters={"consistency_weight": 1e-9},
+        training={**SHORT, "num_epochs": 5, "num_iterations_per_epoch": 2},
+    )  # fmt: skip
+    trainer.run_training()
+    table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
+    assert (table["pull_consistency"] < 1e-6).all() and table["pull_supervised"].to_numpy() == pytest.approx(
+        1, abs=1e-3
+    )
+    assert "pull_consistency" in figures[-1]
+    logged = trainer.logger.local_logger.my_fantastic_logging["ssl/pull_consistency"]
+    assert logged == pytest.approx(table["pull_consistency"].tolist(), rel=1e-3)
+    text = Path(trainer.log_file).read_text()
+    assert text.count("The loss term consistency has done next to nothing for 5 epochs") == 1
+
+
+def test_a_class_that_is_shut_out_is_named_in_the_log(make_dataset, no_figures):
+    trainer = make_trainer(
+        make_dataset(), nnUNetTrainerDualNetworks, "2d", hyperparameters={"percentile": 0.0},
+        training={**SHORT, "num_epochs": 2, "num_iterations_per_epoch": 2},
+    )  # fmt: skip
+    trainer.run_training()
+    table = pd.read_csv(Path(trainer.output_folder, "semi_supervised.csv"))
+    kept = table.filter(regex="^kept_[1-9]")
+    assert kept.shape[1] == 2 and (kept.fillna(0) < 0.05).all(axis=None)
+    text = Path(trainer.log_file).read_text()
+    for name in ("1", "2"):
+        wanted = (kept[f"kept_{name}"].fillna(0) == 0).all() and (table[f"share_labeled_{name}"] > 0).all()
+        assert text.count(f"No pseudo-label of class {name} has entered the loss for 2 epochs") == int(wanted)
 
 
 # ---- what filters let through
@@ -124,6 +221,14 @@ def test_a_term_without_pull():
 def test_a_class_that_is_shut_out(kept, shown, expected):
     messages = warnings_of({"kept_2": kept, "share_labeled_2": shown, "kept_0": [0.0] * len(kept)})
     assert [m.startswith("No pseudo-label of class 2") for m in messages] == [True] * expected
+
+
+def test_a_weight_that_is_held_back():
+    shares = {"share_pseudo_1": [0.1], "share_labeled_1": [0.1], "share_pseudo_2": [0.0], "share_labeled_2": [0.1]}
+    (message,) = warnings_of({"guard": [0.5, 0.0, 0.001], **shares})
+    assert message.startswith("The unlabelled weight has been held back for 2 epochs") and "show class 2." in message
+    assert not warnings_of({"guard": [0.0, 0.5, 0.001], **shares}) and not warnings_of({"guard": [0.0], **shares})
+    assert not warnings_of({"guard": [0.0, 0.0], **shares}, progress=0.1)
 
 
 def test_collapsed_contrast_and_zero_terms_and_background():

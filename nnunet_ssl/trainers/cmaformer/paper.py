@@ -13,6 +13,7 @@ from nnunet_ssl.training.settings import other_default
 
 @dataclass(frozen=True)
 class CMAformerPaperHyperparameters(CMAformerHyperparameters):
+    guard: bool = other_default(CMAformerHyperparameters, "guard", False, source="off, as published")
     dice_form: str = other_default(CMAformerHyperparameters, "dice_form", "voxel", source="voxel, Eq. 2")
     gate: str = other_default(CMAformerHyperparameters, "gate", "qkv", source="qkv, Sec. III-A")
     lite: bool | None = other_default(CMAformerHyperparameters, "lite", False, source="off, Fig. 1")

@@ -20,6 +20,7 @@ RELEASED_GROUPS = (16, 4)  # and the rest, released code
 
 @dataclass(frozen=True)
 class DKUXNetPaperHyperparameters(DKUXNetHyperparameters):
+    guard: bool = other_default(DKUXNetHyperparameters, "guard", False, source="off, as published")
     unlabeled_batch_size: int | None = other_default(
         DKUXNetHyperparameters, "unlabeled_batch_size", BATCH_SIZE, source="1, Sec. 3.2"
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from nnunet_ssl.architectures.dkuxnet import DKUXNet, DKUXNetOutput
 from nnunet_ssl.architectures.dkuxnet_memory import training_bytes
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.data.views import StrongView
+from nnunet_ssl.data.strong_view import StrongView
 from nnunet_ssl.losses.info_nce import mean_similarities
 from nnunet_ssl.losses.query_distribution import log_query_distribution, query_distribution_loss
 from nnunet_ssl.trainers.dkuxnet.network import check_groups, group_sizes, network_arguments, number_of_groups

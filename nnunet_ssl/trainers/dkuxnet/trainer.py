@@ -41,7 +41,7 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
     def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> Terms:
         """lambda r(t) (L_segc + L_qdc); in the warm-up none, while all patches still go through the network."""
         hp, terms = self.hyperparameters, Terms()
-        weight = hp.contrast_weight * self.ramp(hp.rampup_fraction, hp.warmup_fraction)  # lambda r(t)
+        weight = self.held(hp.contrast_weight * self.ramp(hp.rampup_fraction, hp.warmup_fraction))  # lambda r(t)
         if weight == 0:
             return terms
         wanted = {"segmentation": hp.segmentation_contrast, "query": hp.query_contrast}

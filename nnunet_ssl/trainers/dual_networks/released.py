@@ -19,6 +19,7 @@ WEIGHT_DECAY = 1e-4
 
 @dataclass(frozen=True)
 class DualNetworksReleasedHyperparameters(DualNetworksHyperparameters):
+    guard: bool = other_default(DualNetworksHyperparameters, "guard", False, source="off, as published")
     unlabeled_batch_size: int | None = other_default(
         DualNetworksHyperparameters, "unlabeled_batch_size", BATCH_SIZE, source="2, released code"
     )

@@ -146,7 +146,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         if self.observing:
             self.monitor.kept(labels if self.targets.has_regions else labels.unsqueeze(1), reliable.unsqueeze(1), valid)
         if hp.pseudo_label_weight > 0:
-            weight = hp.pseudo_label_weight * self.ramp(hp.rampup_fraction)
+            weight = self.held(hp.pseudo_label_weight * self.ramp(hp.rampup_fraction))
             for name, z, (label, kept) in zip(("student", "teacher"), logits, given, strict=True):
                 mask = self.targets.as_maps(kept.unsqueeze(1)).squeeze(1)
                 error = masked_cross_entropy(self.targets.as_classes(z), self.classwise(label), mask)
@@ -158,7 +158,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
                 decided = torch.where(is_student, own[0].label, own[1].label)
                 labels, reliable = (torch.where(is_student, a, b) for a, b in zip(*given, strict=True))
             contrast = self._contrast(embedding, labels, decided, reliable, valid[:, 0])
-            terms.add("contrast", contrast, hp.contrast_weight * self.ramp(1.0))
+            terms.add("contrast", contrast, self.held(hp.contrast_weight * self.ramp(1.0)))
         return terms
 
     def _labels_for_both(self, own: list[Decision]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

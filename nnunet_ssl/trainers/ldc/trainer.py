@@ -103,8 +103,9 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     @property
     def unlabeled_ramp(self) -> float:
-        """r: 0 in the warm-up, then up to 1."""
-        return self.ramp(self.hyperparameters.rampup_fraction, self.hyperparameters.warmup_fraction, from_start=True)
+        """r: 0 in the warm-up, then up to 1, as far as the guard lets it."""
+        rise, warmup = self.hyperparameters.rampup_fraction, self.hyperparameters.warmup_fraction
+        return self.held(self.ramp(rise, warmup, from_start=True))
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, ramp = self.hyperparameters, self.unlabeled_ramp
@@ -122,8 +123,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         constrained_unlabeled = self.constrained(UNLABELED, student, pseudo, certain)
         mask, maps = finest(annotated), resize_maps(labeled.extra[DISTANCE], distance.shape[2:])
         regression = voxel_mean(signed_distance_mse, distance[: len(labeled)], maps, mask=mask)
-        regions = self.targets.has_regions
-        error = voxel_mean(brier_score, finest(outputs), finest(label), mask=mask, regions=regions)
+        error = voxel_mean(brier_score, finest(outputs), finest(label), mask=mask, regions=self.targets.has_regions)
         terms = Terms()
         terms.add("constrained", constrained, hp.constrained_weight)
         terms.add("constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * hp.unlabeled_weight * ramp)

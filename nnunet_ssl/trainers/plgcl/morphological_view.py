@@ -1,6 +1,7 @@
-"""A strong view with grey-value morphology and brightness changes.
+"""Strong views with grey-value morphology.
 
-Source: PLGCL (Basak & Yin, CVPR 2023), Sec. 4.2, names these changes without magnitudes; those here are recommended.
+Source: PLGCL (Basak & Yin, CVPR 2023), Sec. 4.2, names morphology and brightness changes without magnitudes; those here
+are recommended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.data.views import OnDevice, StrongView
+from nnunet_ssl.data.intensity import OnDevice
+from nnunet_ssl.data.strong_view import StrongView
 
 OPERATIONS = {"erosion": "e", "dilation": "d", "opening": "ed", "closing": "de"}
 
@@ -62,7 +64,16 @@ class Shift(ImageOnlyTransform):
 
 
 class MorphologicalView(StrongView):
-    """Brightness, contrast, gamma and morphology; geometry is untouched but for the voxel by which edges move."""
+    """The package's strong view and morphology; geometry is untouched but for the voxel by which edges move."""
+
+    def steps(self, ignore_axes: tuple[int, ...] | None) -> list[tuple[float, ImageOnlyTransform]]:
+        return [*super().steps(ignore_axes), (0.5, Morphology(ignore_axes))]
+
+
+class PublishedView(StrongView):
+    """Brightness, contrast, gamma and morphology, as the paper names them; on some images they change nothing."""
+
+    faint = (ImageOnlyTransform,)
 
     def steps(self, ignore_axes: tuple[int, ...] | None) -> list[tuple[float, ImageOnlyTransform]]:
         contrast = ContrastTransform((0.7, 1.3), preserve_range=True, synchronize_channels=False)

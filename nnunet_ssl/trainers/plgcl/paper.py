@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nnunet_ssl.trainers.plgcl.morphological_view import PublishedView
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
 from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
@@ -13,6 +14,7 @@ from nnunet_ssl.training.settings import other_default
 
 @dataclass(frozen=True)
 class PLGCLPaperHyperparameters(PLGCLHyperparameters):
+    guard: bool = other_default(PLGCLHyperparameters, "guard", False, source="off, as published")
     warmup_epochs: int | None = other_default(PLGCLHyperparameters, "warmup_epochs", 50, source="50, Sec. 3.4")
     covariance_schedule: str = other_default(
         PLGCLHyperparameters, "covariance_schedule", "constant", source="constant, Sec. 4.2"
@@ -30,8 +32,8 @@ class PLGCLPaperHyperparameters(PLGCLHyperparameters):
 class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
     """Adam at a constant 1e-4, cross-entropy alone, 50 epochs of warm-up, constant lambda; in 2D 8 and 8 slices.
 
-    Queries are the anchors, keys and confidence come from the student. What the settings block names under "training"
-    wins.
+    Queries are the anchors, keys and confidence come from the student, and the strong view is the paper's. What the
+    settings block names under "training" wins.
     """
 
     Hyperparameters: ClassVar[type] = PLGCLPaperHyperparameters
@@ -40,3 +42,6 @@ class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
         Optimization("adam", rate=1e-4, weight_decay=0.0, schedule=CONSTANT),  # Sec. 4.2; no decay is stated
         batch_size_2d=8,  # labelled and unlabelled each, 16 in Sec. 4.2
     )
+
+    def make_strong_view(self, anisotropic: bool) -> PublishedView:
+        return PublishedView((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nnunet_ssl.architectures.projection import ProjectionHead, pooled_features
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.data.strong_view import StrongView
 from nnunet_ssl.losses.consistency import sigmoid_cross_entropy, softmax_cross_entropy
 from nnunet_ssl.losses.gaussian_contrast import gaussian_info_nce, has_contrast
 from nnunet_ssl.trainers.plgcl.class_memory import ClassMemory
@@ -73,7 +74,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         if self.current_epoch >= self.warmup_epochs - 1:  # one epoch earlier, to fill the memory
             contrast = self.contrast(self.sample_patches(labeled, unlabeled, teacher), with_queries=weight > 0)
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))  # Eq. 7
-        terms.add("consistency", consistency, hp.consistency_weight)
+        terms.add("consistency", consistency, self.held(hp.consistency_weight))
         terms.add("contrast", contrast, weight)
         return terms
 
@@ -189,7 +190,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         memory = ClassMemory(len(self.pairs), hp.memory_size, hp.embedding_size)
         return {"head": head, **self.teacher.modules(), "memory": memory}
 
-    def make_strong_view(self, anisotropic: bool) -> MorphologicalView:
+    def make_strong_view(self, anisotropic: bool) -> StrongView:
         return MorphologicalView((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)
 
     def _build_loss(self) -> Any:

@@ -15,6 +15,7 @@ BATCH_SIZE = 2  # labelled and unlabelled each, Sec. 4.1
 
 @dataclass(frozen=True)
 class SKCDFPaperHyperparameters(SKCDFHyperparameters):
+    guard: bool = other_default(SKCDFHyperparameters, "guard", False, source="off, as published")
     unlabeled_batch_size: int | None = other_default(
         SKCDFHyperparameters, "unlabeled_batch_size", BATCH_SIZE, source="2, Sec. 4.1"
     )

@@ -125,7 +125,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
             _dice_ce, out.labeled_main, labeled.target, self.targets.annotated(labeled.target)
         )
         unsupervised = self.deep_supervised(_dice_ce, out.unlabeled_main, pseudo, unlabeled.valid)
-        weight = hp.unsupervised_weight * self.ramp(hp.rampup_fraction)
+        weight = self.held(hp.unsupervised_weight * self.ramp(hp.rampup_fraction))
         terms = Terms(supervised=supervised)
         terms.add("unsupervised", unsupervised, weight)
         if hp.balanced_heads:

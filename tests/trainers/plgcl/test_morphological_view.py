@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunet_ssl.trainers.plgcl.morphological_view import OPERATIONS, MorphologicalView, Morphology, Shift
+from nnunet_ssl.trainers.plgcl.morphological_view import (
+    OPERATIONS,
+    MorphologicalView,
+    Morphology,
+    PublishedView,
+    Shift,
+)
 
 
 def apply(image: torch.Tensor, operation: str, ignore_axes=None) -> torch.Tensor:
@@ -38,7 +44,7 @@ def test_every_operation_is_drawn():
 def test_magnitudes_and_probabilities():
     """Of brightness, shift, contrast, gamma and morphology, in this order."""
     torch.manual_seed(0)
-    steps = MorphologicalView().steps(None)
+    steps = PublishedView().steps(None)
     assert [p for p, _ in steps] == [0.8, 0.5, 0.5, 0.3, 0.5]
     brightness, _, contrast, gamma, _ = (t for _, t in steps)
     x = torch.tensor([0.0, 1.0, 1.5, 2.5, 4.0]).view(1, 1, 5)  # mean 1.8, within the range that contrast keeps
@@ -53,14 +59,14 @@ def test_magnitudes_and_probabilities():
     assert 0.7 - 0.01 <= exponent.min() < 0.75 and 1.45 < exponent.max() <= 1.5 + 0.01
 
 
+@pytest.mark.parametrize("kind", [MorphologicalView, PublishedView])
 @pytest.mark.parametrize("shape", [(4, 2, 12, 14), (4, 1, 8, 12, 12)])
-def test_views_differ_per_sample_and_keep_a_masked_background(shape):
+def test_views_differ_per_sample_and_keep_a_masked_background(kind, shape):
     torch.manual_seed(0)
     images = torch.randn(shape)
     images[..., :3] = 0.0
-    view = MorphologicalView((0,) if len(shape) == 5 else None, masked_channels=range(shape[1]))
-    for step in view.transforms.transforms:
-        step.apply_probability = 1.0
+    view = kind((0,) if len(shape) == 5 else None, masked_channels=range(shape[1]))
+    view.drawn.probabilities = [1.0] * len(view.drawn.probabilities)
     before = images.clone()
     strong = view(images)
     assert torch.equal(images, before) and strong.shape == images.shape and strong.isfinite().all()
@@ -72,7 +78,7 @@ def test_the_view_is_photometric():
     torch.manual_seed(1)
     images = torch.zeros(30, 1, 16, 16)
     images[..., 8:] = 3.0
-    strong = MorphologicalView()(images)
+    strong = PublishedView()(images)
     left, right = strong[..., :7], strong[..., 9:]
     assert (left.amax((1, 2, 3)) - left.amin((1, 2, 3))).max() < 1e-4
     assert (right.amax((1, 2, 3)) - right.amin((1, 2, 3))).max() < 1e-4

@@ -181,7 +181,7 @@ def test_the_strong_view_is_morphological(make_dataset):
     trainer = make_trainer(make_dataset(preprocess=False), nnUNetTrainerPLGCL)
     for anisotropic, thin in ((False, ()), (True, (0,))):
         view = trainer.make_strong_view(anisotropic)
-        assert view.transforms.transforms[-1].transform.ignore_axes == thin
+        assert view.drawn.transforms[-1].ignore_axes == thin
 
 
 def test_lambda_rises_after_the_warm_up(make_dataset):
