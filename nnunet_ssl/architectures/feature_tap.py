@@ -1,8 +1,8 @@
-"""The features that the last layer of a network sees, without another forward and without another network."""
+"""The features that a layer of a network sees, without another forward and without another network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,3 +51,22 @@ class FeatureTap:
         if features is None:
             raise RuntimeError("no forward was listened to")
         return features
+
+
+@contextmanager
+def input_of_last(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """What the layer that runs last within the block is called with, as the only element; empty where none runs.
+
+    Nothing stays on the layers behind the block, so that a network under torch.compile does not know of it.
+    """
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[:] = [inputs[0]]
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

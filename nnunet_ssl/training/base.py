@@ -16,6 +16,7 @@ from nnunet_ssl.data.streams import single_process_loading
 from nnunet_ssl.data.strong_view import StrongView
 from nnunet_ssl.data.views import keep_background
 from nnunet_ssl.training import curves
+from nnunet_ssl.training.checkpoint import load_part
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.deep_supervision import deep_supervised, split_outputs
 from nnunet_ssl.training.distributed import take_from_first_rank
@@ -341,7 +342,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         super().load_extra_state(state)
         for name, module in self.auxiliary.items():
-            unwrap(module).load_state_dict(state["auxiliary"][name])
+            load_part(unwrap(module), state["auxiliary"], name)
         self.load_auxiliary_state(state["auxiliary_state"])
         if "guard" in state:  # not in checkpoints of earlier versions
             self.guard.load_state(state["guard"])

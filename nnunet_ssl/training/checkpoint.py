@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nnunet_ssl.data.quiet import describe_failure
 from nnunet_ssl.errors import INSTALL, complain
@@ -55,6 +56,23 @@ def read_extra_state(filename: str, trainer: str, key: str) -> dict[str, Any]:
             f"weights alone: nnUNetv2_train ... -pretrained_weights {filename}",
         )
     return dict(extra)
+
+
+def load_part(module: nn.Module, states: Mapping[str, dict[str, Any]], name: str) -> None:
+    """Load what a checkpoint holds of an auxiliary module, strictly.
+
+    Raises:
+        SemiSupervisedError: it has no such module, or other weights than this version's and these settings'.
+    """
+    try:
+        module.load_state_dict(states[name])
+    except (KeyError, RuntimeError) as error:
+        raise complain(
+            f"This training cannot be continued: the checkpoint's {name} is not that of this version of the package "
+            f"with the settings in force ({' '.join(str(error).split())}).",
+            remedy="Continue it with the version and settings that began it, or train anew. The checkpoint still "
+            "predicts, and its network is a start for another training: -pretrained_weights.",
+        ) from error
 
 
 def check_version(version: int) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints of earlier versions of this package load, continue and predict as they did, for every trainer.
 
+Those in ``refused`` are of trainers that have changed since: they predict, and to continue them is refused.
+
 ``python -m pytest -n 0 tests/trainers/test_old_checkpoints.py --record`` writes the checkpoints of trainers that have
 none; to drop what an earlier version wrote is to break its users' training runs, so the others stay.
 """
@@ -14,6 +16,7 @@ import pytest
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.external import nnunet_ssl_trainers
 from tests.trainers.registered import NAMES, make_registered, unguarded
 from tests.trainers.stepping import steps
@@ -22,6 +25,8 @@ from tests.trainers.test_golden import TRAINING, tolerance
 FOLDER = Path(__file__).with_name("old_checkpoints")
 SMALLER = {"queries": 4, "group_sizes": [2, 1, 1], "layers_per_level": 1, "kmax_levels": [1]}
 """For DKUXNet, so that the files stay small."""
+REFUSED = {"nnUNetTrainerPLGCL": "head", "nnUNetTrainerPLGCL_paper": "head"}
+"""Trainers of which an earlier version's training cannot be continued, and the module that has other weights now."""
 
 
 def logits(name: str, checkpoint: dict[str, Any]) -> torch.Tensor:
@@ -41,6 +46,19 @@ def make(dataset: Path, name: str, seed: int) -> Any:
     smaller = SMALLER if name.startswith("nnUNetTrainerDKUXNet") else {}
     settings = smaller | unguarded(name)
     return make_registered(dataset, name, "2d", split="n2", training=TRAINING, hyperparameters=settings, seed=seed)
+
+
+def read(stored: Path, file: Path) -> dict[str, Any]:
+    """What :func:`write` stored; its checkpoint goes to a file of its own."""
+    with lzma.open(stored) as compressed:
+        content: dict[str, Any] = torch.load(compressed, weights_only=False)
+    torch.save(content["checkpoint"], file)
+    return content
+
+
+def predicts_as_before(name: str, content: dict[str, Any]) -> None:
+    found, relative = logits(name, content["checkpoint"]), tolerance(content["cpu"])
+    torch.testing.assert_close(found, content["logits"], rtol=relative, atol=1e-5)
 
 
 def continued(dataset: Path, name: str, file: Path) -> dict[str, float]:
@@ -72,11 +90,17 @@ def test_a_checkpoint_of_an_earlier_version(ready_dataset, tmp_path, record, nam
     dataset, stored = ready_dataset(features=(2, 4, 4)), FOLDER / f"{name}.pth.xz"
     if record and not stored.exists():
         write(dataset, name, tmp_path / "new.pth")
-    with lzma.open(stored) as compressed:
-        content = torch.load(compressed, weights_only=False)
-    file = tmp_path / "old.pth"
-    torch.save(content["checkpoint"], file)
+    content = read(stored, tmp_path / "old.pth")
+    predicts_as_before(name, content)
+    after = continued(dataset, name, tmp_path / "old.pth")
     relative = tolerance(content["cpu"])
-    torch.testing.assert_close(logits(name, content["checkpoint"]), content["logits"], rtol=relative, atol=1e-5)
-    after = continued(dataset, name, file)
     assert {k: after.get(k) for k in content["next"]} == pytest.approx(content["next"], rel=relative, abs=1e-9)
+
+
+@pytest.mark.parametrize("name, part", REFUSED.items())
+def test_a_checkpoint_that_cannot_be_continued_says_so_and_predicts(ready_dataset, tmp_path, name, part):
+    content = read(FOLDER / "refused" / f"{name}.pth.xz", tmp_path / "old.pth")
+    predicts_as_before(name, content)
+    refusal = rf"cannot be continued: the checkpoint's {part} is not that of this version.*\n.*still predicts"
+    with pytest.raises(SemiSupervisedError, match=refusal):
+        continued(ready_dataset(features=(2, 4, 4)), name, tmp_path / "old.pth")

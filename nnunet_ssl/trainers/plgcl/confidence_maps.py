@@ -12,16 +12,26 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
 
-def class_probabilities(logits: Tensor, has_regions: bool = False) -> Tensor:
-    """C (B, K, *S) in float32: softmax; for regions sigmoid, behind a background channel 1 - max."""
+def class_probabilities(logits: Tensor, has_regions: bool = False, out: Tensor | None = None) -> Tensor:
+    """C (B, K, *S) in float32: softmax; for regions sigmoid, behind a background channel 1 - max.
+
+    Args:
+        logits: (B, K, *S), with regions (B, K - 1, *S).
+        has_regions: their kind.
+        out: (B, K, *S) float32 to write to; ``None``: new memory.
+    """
+    if out is None:
+        out = _empty(logits, logits.shape[1] + has_regions)
     if not has_regions:
-        return logits.float().softmax(1)
-    return with_background(logits.float().sigmoid())
+        return torch.softmax(logits, 1, dtype=torch.float32, out=out)
+    out[:, 1:].copy_(logits).sigmoid_()
+    return with_background(out)
 
 
-def with_background(regions: Tensor) -> Tensor:
-    """(B, R, *S) in [0, 1] -> (B, 1 + R, *S), background first."""
-    return torch.cat([1 - regions.amax(1, keepdim=True), regions], 1)
+def with_background(out: Tensor) -> Tensor:
+    """Write 1 - max over the regions (B, R, *S) in [0, 1] before them: (B, 1 + R, *S), in place."""
+    torch.sub(1, out[:, 1:].amax(1), out=out[:, 0])
+    return out
 
 
 def label_probabilities(
@@ -30,6 +40,7 @@ def label_probabilities(
     has_regions: bool = False,
     ignore_label: int | None = None,
     guess: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """C (B, K, *S) of ground truth: one-hot, and the guess where it is ignored.
 
@@ -39,18 +50,43 @@ def label_probabilities(
         has_regions: the target's kind.
         ignore_label: nnU-Net's, or ``None``.
         guess: (B, K, *S) probabilities, needed with an ignore label alone.
+        out: (B, K, *S) float32 to write to; ``None``: new memory.
     """
+    if out is None:
+        out = _empty(target, classes)
     if has_regions:
-        known = with_background((target[:, : classes - 1] > 0).float())
+        out[:, 1:].copy_(target[:, : classes - 1] > 0)
+        with_background(out)
         ignored = None if ignore_label is None else target[:, -1:] > 0
     else:
-        index = torch.arange(classes, device=target.device).view(1, -1, *[1] * (target.ndim - 2))
-        known = (target == index).float()
+        for k in range(classes):  # one class at a time: all of them may not fit into memory twice
+            out[:, k].copy_(target[:, 0] == k)
         ignored = None if ignore_label is None else target == ignore_label
-    if ignored is None:
-        return known
-    assert guess is not None
-    return torch.where(ignored, guess, known)
+    if ignored is not None:
+        assert guess is not None
+        torch.where(ignored, guess, out, out=out)
+    return out
+
+
+def joint_probabilities(
+    target: Tensor, logits: Tensor, has_regions: bool, ignore_label: int | None, guess: Tensor | None
+) -> Tensor:
+    """C (B_L + B_U, K, *S) of labelled and of unlabelled images, written once: its copies would be the largest tensors.
+
+    Args:
+        target, ignore_label, guess: see :func:`label_probabilities`, of the labelled images.
+        logits: see :func:`class_probabilities`, of the unlabelled ones.
+        has_regions: of both.
+    """
+    classes, labeled = logits.shape[1] + has_regions, len(target)
+    out = logits.new_empty(labeled + len(logits), classes, *logits.shape[2:], dtype=torch.float32)
+    label_probabilities(target, classes, has_regions, ignore_label, guess, out[:labeled])
+    class_probabilities(logits, has_regions, out[labeled:])
+    return out
+
+
+def _empty(like: Tensor, classes: int) -> Tensor:
+    return torch.empty(len(like), classes, *like.shape[2:], device=like.device)
 
 
 def contrasted_pairs(regions: Sequence[Sequence[int]]) -> Tensor:

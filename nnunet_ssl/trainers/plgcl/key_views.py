@@ -1,6 +1,8 @@
 """Random views of small patches in [0, 1], all of a batch at once on its device.
 
-Source: the key augmentation of PLGCL's released code (Basak & Yin, CVPR 2023), for any number of channels and axes.
+Source: kinds and ranges after the key augmentation of PLGCL's released code (Basak & Yin, CVPR 2023), which enqueues
+patches as they are and augments copies only to fill a class up; to augment every key is recommended. For any number of
+channels and axes.
 """
 
 from __future__ import annotations

@@ -19,21 +19,24 @@ class PLGCLPaperHyperparameters(PLGCLHyperparameters):
     covariance_schedule: str = other_default(
         PLGCLHyperparameters, "covariance_schedule", "constant", source="constant, Sec. 4.2"
     )
-    queries: str = other_default(PLGCLHyperparameters, "queries", "anchor", source="anchor, Sec. 3.1")
     confidence_source: str = other_default(
         PLGCLHyperparameters, "confidence_source", "student", source="student, Sec. 3.1"
     )
     key_encoder: str = other_default(
         PLGCLHyperparameters, "key_encoder", "student", source="student, Secs. 3.1 and 3.2"
     )
+    memory_size: int = other_default(
+        PLGCLHyperparameters, "memory_size", 84, source="the patches of the step, Sec. 3.2; of four steps, recommended"
+    )
+    ema_rampup: bool = other_default(PLGCLHyperparameters, "ema_rampup", False, source="constant, Eqs. 9-10")
     supervised_loss: str = other_default(PLGCLHyperparameters, "supervised_loss", "ce", source="ce, Eq. 7")
 
 
 class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
     """Adam at a constant 1e-4, cross-entropy alone, 50 epochs of warm-up, constant lambda; in 2D 8 and 8 slices.
 
-    Queries are the anchors, keys and confidence come from the student, and the strong view is the paper's. What the
-    settings block names under "training" wins.
+    Keys and confidence come from the student, no key is older than four steps, since no teacher steadies them, and the
+    strong view is the paper's. What the settings block names under "training" wins.
     """
 
     Hyperparameters: ClassVar[type] = PLGCLPaperHyperparameters

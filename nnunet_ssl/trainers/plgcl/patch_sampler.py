@@ -13,7 +13,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
-from nnunet_ssl.trainers.plgcl.confidence_maps import class_probabilities, label_probabilities
+from nnunet_ssl.trainers.plgcl.confidence_maps import class_probabilities, joint_probabilities, label_probabilities
 from nnunet_ssl.trainers.plgcl.patch_grid import PatchGrid
 from nnunet_ssl.trainers.plgcl.patch_sampling import (
     MIN_SHARE,
@@ -86,9 +86,14 @@ class PatchSampler:
         labels = self.labels
         return label_probabilities(finest(target), self.classes, labels.has_regions, labels.ignore_label, guess)
 
+    def joint_confidence(self, target: Tensor | list[Tensor], logits: Tensor, guess: Tensor | None = None) -> Tensor:
+        """C (B_L + B_U, K, *S): ground truth, with a guess at ignored voxels, then a network's logits."""
+        labels = self.labels
+        return joint_probabilities(finest(target), logits, labels.has_regions, labels.ignore_label, guess)
+
     @torch.no_grad()
     def sample(self, images: Tensor, confidence: Tensor, valid: Tensor) -> tuple[Patches, Tensor]:
-        """Patches of every class, and the number of windows that could have been chosen, over all classes.
+        """Patches of every class, and how many windows of each class could have been chosen, (K,) int64.
 
         Args:
             images: (B, C, *S), normalised.
@@ -101,7 +106,7 @@ class PatchSampler:
         windows, image = chosen.windows.flatten(), chosen.windows.flatten() // self.grid.number
         classes = chosen.classes.repeat_interleave(chosen.windows.shape[1])
         attended = cut_attended(unit, confidence, self.grid, windows, classes)
-        return Patches(attended, low[image], high[image], classes, chosen.valid.flatten()), chosen.candidates.sum()
+        return Patches(attended, low[image], high[image], classes, chosen.valid.flatten()), chosen.candidates
 
     @torch.no_grad()
     def purity(self, images: Tensor, target: Tensor | list[Tensor], guess: Tensor) -> tuple[Tensor, Tensor]:

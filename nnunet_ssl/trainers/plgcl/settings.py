@@ -70,7 +70,7 @@ class PLGCLHyperparameters(SemiSupervisedHyperparameters):
     queries: str = setting(
         "all",
         "patches that are contrasted: all that are selected, or the anchor alone",
-        source="all, released code; anchor, Sec. 3.1",
+        source="all, Alg. 1, Eq. 8 and released code; anchor, Sec. 3.1",
         choices=("all", "anchor"),
     )
     presence_voxels: int = setting(
@@ -112,7 +112,7 @@ class PLGCLHyperparameters(SemiSupervisedHyperparameters):
     key_encoder: str = setting(
         "teacher",
         "network that embeds the keys; the teacher sees them augmented, the student as they are",
-        source="teacher, released code; student, Sec. 3.1",
+        source="teacher, released code, its augmentation recommended; student, Sec. 3.1",
         choices=("teacher", "student"),
     )
     embedding_size: int = setting(128, "D, length of an embedding", symbol="D", source="128, released code", low=2)
@@ -122,7 +122,7 @@ class PLGCLHyperparameters(SemiSupervisedHyperparameters):
         0.999, "alpha, decay of the teacher", symbol=r"\alpha", source="0.999, Sec. 4.2", low=0.0, high=1.0
     )
     ema_rampup: bool = setting(
-        False, "decay min(1 - 1 / (t + 1), alpha) instead of alpha", source="constant, Eqs. 9-10"
+        True, "decay min(1 - 1 / (t + 1), alpha) instead of alpha", source="constant, Eqs. 9-10; recommended"
     )
     consistency_target: str = setting(
         "soft",

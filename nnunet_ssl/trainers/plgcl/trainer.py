@@ -21,9 +21,9 @@ from nnunet_ssl.trainers.plgcl.class_memory import ClassMemory
 from nnunet_ssl.trainers.plgcl.confidence_maps import class_pairs
 from nnunet_ssl.trainers.plgcl.encoder_check import check_encoder
 from nnunet_ssl.trainers.plgcl.key_views import key_views
-from nnunet_ssl.trainers.plgcl.memory_monitor import observe_memory
 from nnunet_ssl.trainers.plgcl.morphological_view import MorphologicalView
 from nnunet_ssl.trainers.plgcl.own_generator import generator_state, own_generator, restore_generator
+from nnunet_ssl.trainers.plgcl.patch_monitor import observe_candidates, observe_memory
 from nnunet_ssl.trainers.plgcl.patch_sampler import Patches, PatchSampler
 from nnunet_ssl.trainers.plgcl.rescale_intensity import fixed_ranges
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
@@ -47,6 +47,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
     Hyperparameters: ClassVar[type] = PLGCLHyperparameters
     hyperparameters: PLGCLHyperparameters
     teacher: Teacher
+    views: ClassVar[tuple[str, ...]] = ("labeled.image", "labeled.weak", "unlabeled.weak", "unlabeled.strong")
     card: ClassVar[MethodCard] = MethodCard(
         paper="Basak & Yin, PLGCL, CVPR 2023",
         predicts="student (option: teacher)",
@@ -86,23 +87,25 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
             labeled, unlabeled: as in :meth:`losses`.
             teacher: logits of the weak view (B_U, K, *P).
         """
-        sampler, guess = self.sampler, None
-        if self.hyperparameters.confidence_source == "student":
+        sampler, guess, hp = self.sampler, None, self.hyperparameters
+        if hp.confidence_source == "student":
             teacher = finest(self.forward(unwrap(self.network), unlabeled.weak))
         if self.label_manager.has_ignore_label:
-            guess = sampler.confidence(self.teacher(labeled.image))
-        confidence = torch.cat([sampler.true_confidence(labeled.target, guess), sampler.confidence(teacher)])
-        whole = torch.ones_like(unlabeled.valid[:1]).expand(len(labeled), *unlabeled.valid.shape[1:])
-        images, valid = torch.cat([labeled.image, unlabeled.weak]), torch.cat([whole, unlabeled.valid])
+            guess = sampler.confidence(self.teacher(labeled.weak))
+        confidence = sampler.joint_confidence(labeled.target, teacher, guess)
+        # both in their weak view: nnU-Net's intensity augmentation of labelled images alone would set entropies apart
+        images, valid = torch.cat([labeled.weak, unlabeled.weak]), torch.cat([labeled.valid, unlabeled.valid])
         patches, candidates = sampler.sample(images, confidence, valid)
-        self.monitor.add(COUNT + "candidates", candidates)
+        self.monitor.add(COUNT + "candidates", candidates.sum())
+        if self.observing:
+            observe_candidates(self.monitor, candidates, hp.neighbours)
         return patches
 
     @torch.no_grad()
     def observe_purity(self, labeled: LabeledBatch) -> None:
         """Log which share of the windows chosen by the teacher's probabilities of labelled images show their class."""
-        guess = self.sampler.confidence(self.teacher(labeled.image))
-        self.monitor.add("purity", *self.sampler.purity(labeled.image, labeled.target, guess))
+        guess = self.sampler.confidence(self.teacher(labeled.weak))
+        self.monitor.add("purity", *self.sampler.purity(labeled.weak, labeled.target, guess))
 
     def contrast(self, patches: Patches, with_queries: bool = True) -> Tensor:
         """Push the keys of the patches, then contrast the queries with the classes in memory (Eq. 5); their mean.
@@ -110,11 +113,9 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         Without queries, the memory is filled and the value is 0.
         """
         hp, memory = self.hyperparameters, cast(ClassMemory, unwrap(self.auxiliary["memory"]))
-        step = hp.neighbours + 1 if hp.queries == "anchor" else 1
-        asked = Patches(*(values[::step] for values in patches))
-        queries = self.embed(self.network, self.auxiliary["head"], asked.images()) if with_queries else None
+        queries = self.embed(self.network, self.auxiliary["head"], patches) if with_queries else None
         with torch.no_grad():
-            memory.push(self.keys(patches, queries if step == 1 else None), patches.classes, patches.valid)
+            memory.push(self.keys(patches, queries), patches.classes, patches.valid)
             means, covariances = memory.statistics(hp.covariance)
             usable = memory.counts >= hp.min_keys
         self.monitor.add(WEIGHT + "covariance", self.covariance_weight)
@@ -123,30 +124,30 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         if queries is None:
             return means.new_zeros(())
 
+        step = hp.neighbours + 1 if hp.queries == "anchor" else 1
+        asked = Patches(*(values[::step] for values in patches))
         enters = usable & self.pairs[asked.classes]
         zeta = hp.negative_keys / usable.sum().clamp(min=1)
-        losses = gaussian_info_nce(
-            queries, asked.classes, means, covariances, enters, hp.temperature, self.covariance_weight, zeta
-        )
+        given = (queries[::step], asked.classes, means, covariances, enters, hp.temperature)
+        losses = gaussian_info_nce(*given, self.covariance_weight, zeta)
         counted = asked.valid & has_contrast(asked.classes, enters)
-        if self.observing:  # of embeddings that are all alike, up to the covariances
-            alike = (1 + zeta * (usable.sum() - 1)).log()
-            self.monitor.add("contrast_collapse", (losses * counted).sum() / counted.sum().clamp(min=1) / alike - 1)
+        if self.observing:  # without covariances: log(1 + zeta (K - 1)) where embeddings are all alike
+            bare, alike = gaussian_info_nce(*given, 0.0, zeta), (1 + zeta * (usable.sum() - 1)).log()
+            self.monitor.add("contrast_collapse", (bare * counted).sum() / counted.sum().clamp(min=1) / alike - 1)
         return masked_mean_over_ranks(losses, counted, asked.classes, memory.classes, hp.class_balanced)
 
-    def embed(self, network: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
+    def embed(self, network: nn.Module, head: nn.Module, patches: Patches) -> Tensor:
         """(N, D), unit length. The encoder runs outside torch.compile and DDP, whose gradients meet all the same."""
         encoder: Any = unwrap(network).encoder
-        return head(self.forward(lambda x: pooled_features(encoder, x, self.grid.stage), images))
+        features = self.forward(lambda x: pooled_features(encoder, x, self.grid.stage), patches.images())
+        return head(features, patches.valid)
 
     def keys(self, patches: Patches, queries: Tensor | None) -> Tensor:
         """One key per patch: by the teacher from an augmented copy, or by the student as it is (its query, if any)."""
         if self.hyperparameters.key_encoder == "teacher":
             views = patches._replace(unit=key_views(patches.unit, self.sampler.generator))
-            return self.embed(self.auxiliary["teacher"], self.auxiliary["teacher_head"], views.images())
-        return (
-            self.embed(self.network, unwrap(self.auxiliary["head"]), patches.images()) if queries is None else queries
-        )
+            return self.embed(self.auxiliary["teacher"], self.auxiliary["teacher_head"], views)
+        return self.embed(self.network, unwrap(self.auxiliary["head"]), patches) if queries is None else queries
 
     # ---- schedules
 

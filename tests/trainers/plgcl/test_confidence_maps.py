@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from nnunet_ssl.trainers.plgcl.confidence_maps import class_probabilities, contrasted_pairs, label_probabilities
+from nnunet_ssl.trainers.plgcl.confidence_maps import (
+    class_probabilities,
+    contrasted_pairs,
+    joint_probabilities,
+    label_probabilities,
+)
+from tests.live_memory import LiveMemory
 
 
 def test_confidence_of_labels():
@@ -36,3 +42,22 @@ def test_nested_regions_are_no_negatives_of_each_other():
     expected = torch.eye(5, dtype=torch.bool)
     expected[0] = expected[:, 0] = expected[4] = expected[:, 4] = True
     assert torch.equal(pairs, expected)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_maps_of_both_streams_are_written_once(regions):
+    """They are the largest tensors of a step with many classes."""
+    torch.manual_seed(0)
+    size, classes = (32, 32, 32), 17
+    logits = torch.randn(2, classes - regions, *size).half()
+    target = torch.randint(0, 2, (2, 17, *size)) if regions else torch.randint(0, 18, (2, 1, *size))
+    ignore = 99 if regions else 17
+    guess = torch.rand(2, classes, *size)
+    with LiveMemory() as memory:
+        found = joint_probabilities(target, logits, regions, ignore, guess)
+    first = label_probabilities(target, classes, regions, ignore, guess)
+    second = class_probabilities(logits.float(), regions)
+    torch.testing.assert_close(found, torch.cat([first, second]), atol=1e-6, rtol=1e-5)
+    assert found.dtype == torch.float32 and memory.peak < 1.3 * found.nbytes
+    logits, target = logits[:, :1], target[:, : 1 + regions]
+    assert joint_probabilities(target, logits, regions, ignore, guess[:, : 1 + regions]).shape[1] == 1 + regions

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_ssl.trainers.plgcl import trainer as plgcl
+from nnunet_ssl.trainers.plgcl.key_views import key_views
 from nnunet_ssl.trainers.plgcl.patch_sampler import Patches
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
 from nnunet_ssl.training.network import unwrap
@@ -50,6 +52,7 @@ def build(dataset: Path, configuration: str, options: dict[str, Any]) -> nnUNetT
 
 def batch_for(trainer: nnUNetTrainerPLGCL) -> dict[str, Any]:
     batch = joined_batch(len(trainer.configuration_manager.patch_size))
+    batch["extra"]["weak"] = batch["data"]
     batch["target"][0][:2] = 0  # the labelled images of the first rank show background alone
     return batch
 
@@ -79,31 +82,25 @@ def on_rank(trainer: nnUNetTrainerPLGCL, rank: int) -> list[dict[str, Any]]:
     return two_steps(trainer, part(batch_for(trainer), slice(2 * rank, 2 * rank + 2)))
 
 
-def in_one_process(trainer: nnUNetTrainerPLGCL) -> list[dict[str, Any]]:
+def in_one_process(trainer: nnUNetTrainerPLGCL, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The terms of the joined batch; the patches are those that each rank would choose among its own images."""
     batch = batch_for(trainer)
     generators = [torch.Generator().manual_seed(rank) for rank in (0, 1)]
-    sample, keys, key_views = trainer.sample_patches, trainer.keys, []
+    sample, halves = trainer.sample_patches, []
 
     def of_both(labeled: Any, unlabeled: Any, teacher: torch.Tensor) -> Patches:
-        halves = []
+        halves[:] = []
         for rank, rows in enumerate((slice(0, 2), slice(2, 4))):
             trainer.sampler.generator = generators[rank]
             mine = trainer.split_batch(part(batch, rows))
             halves.append(sample(*mine, teacher[rows]))
-        key_views[:] = halves
         return Patches(*(torch.cat(both) for both in zip(*halves, strict=True)))
 
-    def by_rank(patches: Patches, queries: torch.Tensor | None) -> torch.Tensor:
-        if trainer.hyperparameters.key_encoder == "student":  # no chance in them
-            return keys(patches, queries)
-        each = []
-        for rank, half in enumerate(key_views):
-            trainer.sampler.generator = generators[rank]
-            each.append(keys(half, None))
-        return torch.cat(each)
+    def views_of_both(patches: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return torch.cat([key_views(half.unit, g) for half, g in zip(halves, generators, strict=True)])
 
-    trainer.sample_patches, trainer.keys = of_both, by_rank
+    trainer.sample_patches = of_both
+    monkeypatch.setattr(plgcl, "key_views", views_of_both)
     return two_steps(trainer, batch)
 
 
@@ -118,13 +115,13 @@ def worker(rank: int, dataset: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one_process(make_dataset, tmp_path):
+def test_two_ranks_equal_one_process(make_dataset, tmp_path, monkeypatch):
     dataset = make_dataset(unlabeled=0)
     ranks, others = run_ranks(worker, dataset, tmp_path)
     for case, (seed, grid, mine), (other_seed, _, theirs) in zip(CASES, ranks, others, strict=True):
         assert seed != other_seed
         trainer = build(dataset, *case)
-        reference = in_one_process(trainer)
+        reference = in_one_process(trainer, monkeypatch)
         assert trainer.grid == grid
         coarsest = {id(p) for p in trainer.network.decoder.seg_layers[0].parameters()}
         parameters = [*trainer.network.parameters(), *trainer.auxiliary["head"].parameters()]

@@ -14,10 +14,12 @@ from torch.nn import functional as F
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.gaussian_contrast import gaussian_info_nce
 from nnunet_ssl.trainers.plgcl.key_views import key_views
+from nnunet_ssl.trainers.plgcl.patch_monitor import observe_candidates
 from nnunet_ssl.trainers.plgcl.patch_sampling import cut_attended
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.monitor import Monitor
+from nnunet_ssl.training.watch import Concerns, pull_of_terms
 from tests.running import SHORT, make_trainer, same_weights, weights
 
 REGIONS = {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)}
@@ -67,6 +69,20 @@ def test_consistency_reaches_the_student_from_the_strong_view_alone(make_dataset
 # ---- values
 
 
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_the_first_contrast_is_not_that_of_embeddings_all_alike(make_dataset, configuration):
+    """In the first step, with an untrained network and lambda 0: embeddings of the classes are not all alike."""
+    trainer = started(make_dataset(), configuration)
+    terms = trainer.losses(*batch_of(trainer))
+    usable = int((trainer.auxiliary["memory"].counts >= 2).sum())
+    collapse = math.log(1 + 4096 / usable * (usable - 1))
+    assert usable >= 2 and terms["contrast"].item() / 0.2 < 0.98 * collapse
+    pulls = pull_of_terms(terms, [*trainer.network.parameters()])
+    assert pulls["contrast"] > 0.01
+    below = trainer.monitor.epoch_means()["contrast_collapse"]
+    assert below == pytest.approx(terms["contrast"].item() / 0.2 / collapse - 1, abs=1e-5)
+
+
 def test_consistency_with_an_equal_student_is_the_entropy_of_the_prediction(make_dataset):
     trainer = started(make_dataset(), hyperparameters={})
     labeled, unlabeled = batch_of(trainer)
@@ -98,7 +114,7 @@ def test_contrast_is_the_mean_over_the_valid_queries(make_dataset, recipe):
         pairs[1, 2] = pairs[2, 1] = False  # the box lies within the whole
     assert torch.equal(trainer.pairs, pairs)
 
-    queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches.images())
+    queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches)
     assert torch.allclose(queries.norm(dim=1), torch.ones(len(queries)))
     enough = sorted(number)[-2]  # exactly what the second class has
     for balanced in (False, True):
@@ -146,17 +162,29 @@ def test_patches_show_their_class_in_the_units_of_the_network(make_dataset):
     assert other.any() and not patches.unit[other].any()
     shown = (of_windows == k).flatten(1).sum(1)[patches.valid]
     assert shown.min() >= 10 and patches.unit[patches.valid].flatten(1).sum(1).min() > 0
-    darkest = labeled.image.flatten(1).quantile(0.005, dim=1)[windows // trainer.grid.number]
+    darkest = labeled.weak.flatten(1).quantile(0.005, dim=1)[windows // trainer.grid.number]
     torch.testing.assert_close(images[other], darkest.view(-1, 1, 1, 1, 1).expand_as(images)[other])
 
 
-def test_unlabelled_patches_are_cut_from_the_weak_view(make_dataset):
+@pytest.mark.parametrize("dark", ["labeled", "unlabeled"])
+def test_patches_are_cut_from_the_weak_views(make_dataset, dark):
+    """Entropies of both streams are compared: no augmented intensities in one of them alone."""
     trainer = started(make_dataset())
     labeled, unlabeled = batch_of(trainer)
     unlabeled.strong = torch.full_like(unlabeled.weak, math.nan)
-    labeled.image[:] = 0.0  # black, whatever is attended
+    labeled.image[:] = math.nan
+    {"labeled": labeled, "unlabeled": unlabeled}[dark].weak[:] = 0.0  # black, whatever is attended
     patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
     assert patches.images().isfinite().all() and patches.unit[patches.valid].max() > 0.1
+
+
+def test_padding_of_either_stream_is_not_chosen(make_dataset):
+    trainer = started(make_dataset())
+    labeled, unlabeled = batch_of(trainer)
+    for batch in (labeled, unlabeled):
+        batch.valid[:] = False
+        patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
+        assert patches.valid.any() == (batch is labeled)
 
 
 def test_keys_are_the_teachers_from_augmented_patches(make_dataset):
@@ -169,7 +197,7 @@ def test_keys_are_the_teachers_from_augmented_patches(make_dataset):
     trainer.sampler.generator.set_state(state)
     views = patches._replace(unit=key_views(patches.unit, trainer.sampler.generator))
     assert (views.unit - patches.unit).abs().max() > 0.1
-    expected = trainer.embed(trainer.auxiliary["teacher"], trainer.auxiliary["teacher_head"], views.images())
+    expected = trainer.embed(trainer.auxiliary["teacher"], trainer.auxiliary["teacher_head"], views)
     memory = trainer.auxiliary["memory"]
     assert not trainer.auxiliary["teacher"].training and not memory.keys.requires_grad
     for k in range(3):
@@ -206,7 +234,7 @@ def test_constant_lambda_and_given_warm_up(make_dataset):
 
 
 def test_teacher_and_its_head_move_by_a_thousandth_per_step(make_dataset):
-    trainer = started(make_dataset(), hyperparameters={})
+    trainer = started(make_dataset(), hyperparameters={"ema_rampup": False})
     for name, student in (("teacher", trainer.network), ("teacher_head", trainer.auxiliary["head"])):
         for module, value in ((trainer.auxiliary[name], 0.0), (student, 1.0)):
             for parameter in module.parameters():
@@ -217,8 +245,8 @@ def test_teacher_and_its_head_move_by_a_thousandth_per_step(make_dataset):
         assert all(torch.allclose(v, torch.full_like(v, 0.001), atol=1e-9) for v in state.values())
 
 
-def test_decay_may_start_as_a_plain_mean(make_dataset):
-    trainer = started(make_dataset(), hyperparameters={"ema_rampup": True})
+def test_decay_starts_as_a_plain_mean(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={})
     for parameter in trainer.network.parameters():
         parameter.data.fill_(2.0)
     trainer.teacher.update(trainer.iteration)
@@ -299,7 +327,7 @@ def test_keys_by_the_student_are_the_detached_queries(make_dataset):
     for parameter in trainer.auxiliary["teacher_head"].parameters():
         parameter.data.fill_(math.nan)
     trainer.contrast(patches)
-    queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches.images())
+    queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches)
     memory = trainer.auxiliary["memory"]
     for k in range(3):
         kept = queries[patches.valid & (patches.classes == k)]
@@ -307,14 +335,22 @@ def test_keys_by_the_student_are_the_detached_queries(make_dataset):
 
 
 def test_anchors_alone_as_queries(make_dataset):
-    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "queries": "anchor"}))
-    embedded = []
-    embed = trainer.embed
-    trainer.embed = lambda network, head, images: embedded.append(images) or embed(network, head, images)
+    """The head normalises over all patches all the same: statistics of one patch per class would be none."""
+    trainer = half_way(started(make_dataset(), hyperparameters={**NOW, "key_encoder": "student"}))
     labeled, unlabeled = batch_of(trainer)
-    trainer.losses(labeled, unlabeled)["contrast"].backward()
-    assert [len(x) for x in embedded] == [3, 63]  # anchors with gradient, then a key of every patch
-    assert trainer.auxiliary["memory"].counts.sum() > 3
+    patches = trainer.sample_patches(labeled, unlabeled, trainer.auxiliary["teacher"](unlabeled.weak))
+    memory, asked = trainer.auxiliary["memory"], []
+    queries = trainer.embed(trainer.network, trainer.auxiliary["head"], patches)
+    for choice, step in (("all", 1), ("anchor", 21)):
+        trainer.hyperparameters = replace(trainer.hyperparameters, queries=choice)
+        memory.load_state_dict({"keys": torch.zeros_like(memory.keys), "pushed": torch.zeros_like(memory.pushed)})
+        asked.append(trainer.contrast(patches).item())
+        assert memory.counts.sum() == patches.valid.sum()
+        zeta = 4096 / (usable := memory.counts >= 2).sum().item()
+        some, classes = queries[::step], patches.classes[::step]
+        each = gaussian_info_nce(some, classes, *memory.statistics(), usable, 0.2, 2.0, zeta)
+        assert asked[-1] == pytest.approx(each[patches.valid[::step]].mean().item(), rel=1e-5)
+    assert asked[0] != pytest.approx(asked[1], rel=1e-3)
 
 
 def test_confidence_by_the_student(make_dataset):
@@ -342,6 +378,37 @@ def test_monitors(make_dataset):
     assert [means[f"count_keys_{k}"] for k in range(3)] == memory.counts.tolist()
     statistics = memory.statistics()[0]
     assert [means[f"mean_norm_{k}"] for k in range(3)] == pytest.approx(statistics.norm(dim=1).tolist())
-    assert -1 <= means["mean_cosine"] <= 1 and 0 <= means["purity"] <= 1 and means["count_candidates"] > 0
+    assert -1 <= means["mean_cosine"] <= 1 and 0 <= means["purity"] <= 1
+    number = [means[f"count_candidates_{k}"] for k in range(3)]
+    assert sum(number) == means["count_candidates"] > 0
+    taken = [means[f"all_taken_{k}"] for k in range(3)]
+    assert [t for t, n in zip(taken, number, strict=True) if n >= 2] == [float(n <= 21) for n in number if n >= 2]
     assert means["weight_covariance"] == 0.0 and means["weight_contrast"] == pytest.approx(0.2)
     assert means["loss_contrast"] > 0
+
+
+def test_embeddings_that_are_all_alike_are_warned_about(make_dataset):
+    """Also where the weight of the covariances lifts the loss itself."""
+    trainer = half_way(started(make_dataset()))
+    for alike in (False, True):
+        if alike:
+            for name in ("head", "teacher_head"):
+                trainer.auxiliary[name].out_norm.weight.data.zero_()
+                trainer.auxiliary[name].out_norm.bias.data.fill_(1.0)
+        memory = trainer.auxiliary["memory"]
+        memory.load_state_dict({"keys": torch.zeros_like(memory.keys), "pushed": torch.zeros_like(memory.pushed)})
+        trainer.step, trainer.monitor = 0, Monitor(trainer.device, trainer.targets)
+        trainer.train_step(next(trainer.dataloader_train))
+        told: list[tuple[str, ...]] = []
+        found = trainer.monitor.epoch_means()["contrast_collapse"]
+        Concerns(lambda *words, told=told: told.append(words)).consider({"contrast_collapse": [found]}, progress=0.5)
+        assert [words[1].startswith("The contrast is within 0.5%") for words in told] == [True] * alike
+
+
+def test_a_class_whose_similarity_chooses_nothing_is_seen():
+    monitor = Monitor(torch.device("cpu"))
+    for numbers in ([1, 2, 21, 22], [0, 30, 2, 22]):
+        observe_candidates(monitor, torch.tensor(numbers), neighbours=20)
+    means = monitor.epoch_means()
+    assert [means[f"count_candidates_{k}"] for k in range(4)] == [0.5, 16, 11.5, 22]
+    assert math.isnan(means["all_taken_0"]) and [means[f"all_taken_{k}"] for k in (1, 2, 3)] == [0.5, 1, 0]
