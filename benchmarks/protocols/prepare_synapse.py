@@ -1,7 +1,9 @@
 """Synapse / BTCV abdomen (30 labelled scans, 13 organs) -> nnU-Net raw dataset.
 
     python benchmarks/protocols/prepare_synapse.py -i RawData/Training -d 203
+    python benchmarks/protocols/prepare_synapse.py -i RawData/Training -d 206 --organs 8
 
+With 8 organs (TransUNet's, which CMAformer reports too) the others are background.
 Official layout: img/img0001.nii.gz and label/label0001.nii.gz.
 """
 
@@ -32,22 +34,30 @@ ORGANS = (
     "right adrenal gland",
     "left adrenal gland",
 )
-RECIPE = Recipe(
-    name="Synapse",
-    channel="CT",
-    labels={"background": 0, **{organ: value for value, organ in enumerate(ORGANS, start=1)}},
-    values={value: value for value in range(len(ORGANS) + 1)},
-    reference="https://www.synapse.org/#!Synapse:syn3193805/wiki/217789",
-    licence="see the reference",
-)
+EIGHT = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
+
+
+def recipe(organs: Sequence[str] = ORGANS) -> Recipe:
+    """Of a dataset with these organs, numbered in this order."""
+    labels = {"background": 0, **{organ: value for value, organ in enumerate(organs, start=1)}}
+    return Recipe(
+        name="Synapse" if len(organs) == len(ORGANS) else f"Synapse{len(organs)}",
+        channel="CT",
+        labels=labels,
+        values={0: 0, **{value: labels.get(organ, 0) for value, organ in enumerate(ORGANS, start=1)}},
+        reference="https://www.synapse.org/#!Synapse:syn3193805/wiki/217789",
+        licence="see the reference",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", required=True, metavar="FOLDER", help="the folder RawData/Training")
+    parser.add_argument("--organs", type=int, choices=(13, 8), default=13, help="how many are labelled (default: 13)")
     add_common_arguments(parser, 203)
     args = parser.parse_args(argv)
-    return run(lambda: write_raw_dataset(RECIPE, find_cases(args.i), args.d, args.np))
+    chosen = recipe(EIGHT if args.organs == len(EIGHT) else ORGANS)
+    return run(lambda: write_raw_dataset(chosen, find_cases(args.i), args.d, args.np))
 
 
 def find_cases(folder: str) -> list[Case]:

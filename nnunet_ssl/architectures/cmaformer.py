@@ -8,7 +8,7 @@ Segmentation" (arXiv:2409.07793). Any number of levels, in 2D and 3D; with the s
 from __future__ import annotations
 
 import pydoc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -34,14 +34,24 @@ from nnunet_ssl.architectures.token_attention import (
     to_tokens,
 )
 
-GATES = ("scalar", "sigmoid", "qkv")
+GATES = ("scalar", "sigmoid", "qkv", "none")
 QKV_TOKENS = 1024  # positions up to which a level has the cross-attention of queries, keys and values
 RELEASED_DILATIONS = [6, 12, 18]
 PLANS_KEYS = ("features_per_stage", "strides", "kernel_sizes")
 
 
+class NoGate(nn.Module):
+    """What comes from below, as it is."""
+
+    def forward(self, encoded: Tensor, decoded: Tensor) -> Tensor:
+        return decoded
+
+
 class Bottleneck(nn.Module):
-    """Transformer encoder, atrous pyramid, transformer decoder that attends to the encoder's tokens."""
+    """Transformer encoder, atrous pyramid, transformer decoder that attends to the encoder's tokens.
+
+    Without layers the pyramid is left.
+    """
 
     def __init__(
         self, ops: Ops, channels: int, kernel: Sequence[int], dilations: Any, layers: int, heads: int, grid: Any
@@ -104,11 +114,12 @@ class CMAformer(nn.Module):
         features_per_stage, strides, kernel_sizes: per level, as in nnU-Net's plans.
         norm_op, norm_op_kwargs: as in the plans; by default the instance norm that nnU-Net plans.
         lite: a 1x1 convolution narrows the map before it is enlarged, and a convolution takes the place of the pyramid
-            at full resolution; ``None``: in 3D.
-        gate: "scalar", "sigmoid" (the same, bounded) or "qkv" (attention where a level has up to 1024 positions,
-            "scalar" elsewhere).
+            at full resolution. ``None``: so it is, but weights of the whole decoder that are loaded make it whole:
+            those of 2D networks from versions in which the whole one was their default.
+        gate: "scalar", "sigmoid" (the same, bounded), "qkv" (attention where a level has up to 1024 positions,
+            "scalar" elsewhere) or "none".
         position_bias: relative position bias at the bottleneck.
-        transformer_layers: of the encoder and of the decoder.
+        transformer_layers: of the encoder and of the decoder, 0 for none.
         heads: of every attention, at most.
         dilations: the pyramids' own three; ``None``: 6, 12, 18 as far as they fit the map.
 
@@ -148,22 +159,30 @@ class CMAformer(nn.Module):
             norm_op_kwargs = {"eps": 1e-5, "affine": True}
         ops = Ops(dimensions, norm_op, norm_op_kwargs or {})
         f, sizes = features_per_stage, map_sizes(patch_size, strides)
-        lite = dimensions == 3 if lite is None else lite
 
         def rates(level: int) -> Sequence[Any]:
             return fitted_dilations(sizes[level]) if dilations is None else dilations
-
-        def make_gate(level: int, decoded: int) -> nn.Module:
-            if gate == "qkv" and prod(sizes[level]) <= QKV_TOKENS:
-                return CrossAttentionGate(f[level], decoded, heads)
-            return ScalarGate(ops, f[level], decoded, kernel_sizes[level], bounded=gate == "sigmoid")
 
         self.stages = nn.ModuleList([Stem(ops, input_channels, f[0], kernel_sizes[0])])
         for level in range(1, levels):
             self.stages.append(_stage(ops, level, f, kernel_sizes[level], strides[level], last=level == levels - 1))
         grid = sizes[-1] if position_bias else None
         self.bottleneck = Bottleneck(ops, f[-1], kernel_sizes[-1], rates(-1), transformer_layers, heads, grid)
+        self._decided = lite is not None
+        self._decoder_parts = ops, num_classes, f, kernel_sizes, sizes, gate, heads, rates(0)
+        self.decoder = self._decoder(lite is not False)
 
+    def _decoder(self, lite: bool) -> Decoder:
+        ops, num_classes, f, kernel_sizes, sizes, gate, heads, rates = self._decoder_parts
+
+        def make_gate(level: int, decoded: int) -> nn.Module:
+            if gate == "none":
+                return NoGate()
+            if gate == "qkv" and prod(sizes[level]) <= QKV_TOKENS:
+                return CrossAttentionGate(f[level], decoded, heads)
+            return ScalarGate(ops, f[level], decoded, kernel_sizes[level], bounded=gate == "sigmoid")
+
+        levels = len(f)
         steps: dict[int, DecoderStep] = {}
         current, width = levels - 1, f[-1]
         for level in range((levels - 2) // 2 * 2, -1, -2):
@@ -176,8 +195,14 @@ class CMAformer(nn.Module):
         if lite:
             output: nn.Module = nn.Sequential(ops.conv(width, f[0], kernel_sizes[0]), ops.norm(f[0]), nn.ReLU())
         else:
-            output = AtrousPyramid(ops, width, f[0], kernel_sizes[0], rates(0))
-        self.decoder = Decoder(steps, output, ops.conv(f[0], num_classes))
+            output = AtrousPyramid(ops, width, f[0], kernel_sizes[0], rates)
+        return Decoder(steps, output, ops.conv(f[0], num_classes))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        if not self._decided and has_whole_decoder(state_dict, prefix):
+            device = next(self.parameters()).device
+            self.decoder = self._decoder(lite=False).to(device).train(self.training)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @classmethod
     def from_plans(
@@ -209,6 +234,11 @@ class CMAformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = self.encode(images)
         return self.decoder(self.bottleneck(maps[-1]), maps)
+
+
+def has_whole_decoder(state: Mapping[str, Any], prefix: str = "") -> bool:
+    """Whether these are the weights of a :class:`CMAformer` that is not lite."""
+    return f"{prefix}decoder.output.join.weight" in state
 
 
 def released_layout(input_channels: int, num_classes: int, patch_size: Sequence[int] = (512, 512)) -> CMAformer:
@@ -249,4 +279,4 @@ def _stage(
     return nn.Sequential(*parts)
 
 
-__all__ = ["CMAformer", "released_layout"]
+__all__ = ["CMAformer", "has_whole_decoder", "released_layout"]

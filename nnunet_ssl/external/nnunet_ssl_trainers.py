@@ -21,6 +21,7 @@ NAMES = (
     "nnUNetTrainerDKUXNetSupervised",
     "nnUNetTrainerUXNet",
     "nnUNetTrainerLDC",
+    "nnUNetTrainerLDC_released",
     "nnUNetTrainerCMAformer",
     "nnUNetTrainerCMAformer_paper",
     "nnUNetTrainerCMAformerSupervised",

@@ -43,6 +43,26 @@ def boundary_contrast(
     return torch.where(keep & (count >= 2), error, 0.0).sum() / count.clamp(min=1)
 
 
+@torch.no_grad()
+def slice_similarities(
+    teacher: Tensor, student: Tensor, keep: Tensor, negatives: Tensor | None = None
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """((mean similarity t_a s_a of positives, their number), (of negatives t_a s_b, their number)); 0 of none.
+
+    Args: as :func:`boundary_contrast`. Apart they say more than the loss: alike, slices are not told apart; a positive
+    near 1 beside a low negative leaves nothing to learn.
+    """
+    similarity = at_least_float32(teacher) @ at_least_float32(student).T
+    itself = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    pairs = keep[:, None] & keep & ~itself
+    if negatives is not None:
+        pairs = pairs & negatives
+    positive, negative = (
+        ((similarity * chosen).sum() / chosen.sum().clamp(min=1), chosen.sum()) for chosen in (itself & keep, pairs)
+    )
+    return positive, negative
+
+
 def draw_slices(samples: int, depth: int, number: int, device: torch.device) -> Tensor:
     """(samples, n) slice indices, one uniformly from each of n = min(number, depth) equal bins of each sample."""
     bins = min(number, depth)
@@ -62,15 +82,21 @@ def take_slices(maps: Tensor, index: Tensor | None) -> Tensor:
     return maps.transpose(1, 2)[rows, index]
 
 
-def keep_slices(distance: Tensor, valid: Tensor, complete: Tensor) -> Tensor:
+def keep_slices(distance: Tensor, valid: Tensor, complete: Tensor, segmented: Tensor | None = None) -> Tensor:
     """(A,) bool: slices that show an object, that is a negative distance at a voxel that counts.
 
     Args:
         distance: (B, n, F, H, W), the teacher's signed distances.
         valid: (B, n, 1, H, W) bool, where they count: no padding, no ignore label.
         complete: (B,) bool, samples of which a slice is kept only if all of it is valid (those with an ignore label).
+        segmented: (B, n, F, H, W) bool, the teacher's segmentation, in which a slice must show an object of the same
+            class too: the distance head of a network that predicts background goes on seeing objects. ``None``: it need
+            not.
     """
-    shows = ((distance < 0) & valid).flatten(2).any(2)
+    shows = ((distance < 0) & valid).flatten(3).any(3)
+    if segmented is not None:
+        shows = shows & (segmented & valid).flatten(3).any(3)
+    shows = shows.any(2)
     whole = valid.flatten(2).all(2) | ~complete.unsqueeze(1)
     return (shows & whole).flatten()
 

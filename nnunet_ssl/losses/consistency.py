@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_ssl.losses.precision import at_least_float32
+from nnunet_ssl.losses.sparing import LARGE, sparing
 
 
 def softmax_mse(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -80,8 +84,13 @@ def cosine_consistency(logits_a: Tensor, logits_b: Tensor, mask: Tensor | None =
     Returns:
         Scalar in [0, 1], float32 (float64 for float64 logits).
     """
+    return _mean_by_samples(_cosine_distance, logits_a, logits_b, mask)
+
+
+def _cosine_distance(logits_a: Tensor, logits_b: Tensor) -> Tensor:
+    """(B, 1, *S), one minus the cosine between the probabilities."""
     a, b = (_direction(at_least_float32(z).softmax(1)) for z in (logits_a, logits_b))
-    return _masked_mean(0.5 * torch.square(a - b).sum(1, keepdim=True), mask)
+    return 0.5 * torch.square(a - b).sum(1, keepdim=True)
 
 
 def uncertainty_rectified_cross_entropy(
@@ -95,7 +104,9 @@ def uncertainty_rectified_cross_entropy(
     """Mean over voxels of exp(-KL) CE(student, sharpened teacher) + KL, with KL = KL(teacher || student).
 
     Source: Lu et al., "Semi-supervised medical image segmentation via dual networks", Eqs. 7 to 9. The weight exp(-KL)
-    carries a gradient, as in the authors' code.
+    carries a gradient, as in the authors' code: of 8 classes and more it then repels the student from a teacher that is
+    uncertain. With a uniform teacher of 14 classes the loss is 2.639 at agreement and 2.368 where one logit of the
+    student is 3; of 2 and 4 classes it rises with the distance.
 
     Args:
         student_logits: (B, K, *S); receives the gradient.
@@ -108,7 +119,15 @@ def uncertainty_rectified_cross_entropy(
     Returns:
         Scalar, float32 (float64 for float64 logits).
     """
-    student, teacher = at_least_float32(student_logits).log_softmax(1), at_least_float32(teacher_logits.detach())
+    error = partial(_rectified, temperature=temperature, hard_target=hard_target, detach_weight=detach_weight)
+    return _mean_by_samples(error, student_logits, teacher_logits.detach(), mask)
+
+
+def _rectified(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, hard_target: bool, detach_weight: bool
+) -> Tensor:
+    """(B, 1, *S), what :func:`uncertainty_rectified_cross_entropy` averages."""
+    student, teacher = at_least_float32(student_logits).log_softmax(1), at_least_float32(teacher_logits)
     expected = teacher.log_softmax(1)
     divergence = F.kl_div(student, expected, reduction="none", log_target=True).sum(1, keepdim=True)
     if hard_target:
@@ -116,12 +135,30 @@ def uncertainty_rectified_cross_entropy(
     else:
         error = -((teacher / temperature).softmax(1) * student).sum(1, keepdim=True)
     weight = (-(divergence.detach() if detach_weight else divergence)).exp()
-    return _masked_mean(weight * error + divergence, mask)
+    return weight * error + divergence
 
 
 def _direction(vectors: Tensor) -> Tensor:
     """(B, K, *S) divided by their norms over K; on a CPU six times faster than ``normalize`` over this axis."""
     return vectors * torch.square(vectors).sum(1, keepdim=True).clamp(min=1e-16).rsqrt()
+
+
+def _mean_by_samples(error: Callable[..., Tensor], first: Tensor, second: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the voxels that count of error(first, second), (B, 1, *S); large maps sample by sample.
+
+    Then the intermediate maps of one sample are in memory at a time, see :func:`sparing`.
+    """
+    if first.numel() < LARGE:
+        return _masked_mean(error(first, second), mask)
+    spared = sparing(partial(_masked_sum, error), first)
+    masks = [None] * len(first) if mask is None else mask.split(1)
+    total = torch.stack([spared(*pair) for pair in zip(first.split(1), second.split(1), masks, strict=True)]).sum()
+    return total / (first[:, 0].numel() if mask is None else mask.sum().clamp(min=1).to(total.dtype))
+
+
+def _masked_sum(error: Callable[..., Tensor], first: Tensor, second: Tensor, mask: Tensor | None) -> Tensor:
+    values = error(first, second)
+    return values.sum() if mask is None else (values * mask).sum()
 
 
 def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:

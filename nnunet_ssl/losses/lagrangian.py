@@ -19,6 +19,7 @@ from nnunet_ssl.losses.precision import at_least_float32
 PAPER_WEIGHTS = (0.3138137, 0.6861863)  # of two foreground classes, released code; Eq. 2 prints 0.314 and 0.685
 SMOOTH = 1e-5  # released code
 DICE_FORMS = ("summed", "voxel")
+LEAST_VOLUME = 1e-3  # a share of the voxels below which a volume error counts as that of this share; recommended
 
 # ---- the objective, Eq. 2
 
@@ -130,11 +131,28 @@ def class_volumes(
     """
     logits, counted = _checked(logits, target, mask, regions)
     probability, truth = _foreground(logits, target, counted, regions)
-    everywhere = [0, *range(2, logits.ndim)]
-    if counted is None:
-        return probability.mean(everywhere), truth.mean(everywhere)
-    number = counted.sum().clamp(min=1.0)
-    return (probability * counted).sum(everywhere) / number, truth.sum(everywhere) / number
+    return _shares(probability, counted), _shares(truth, counted)
+
+
+@torch.no_grad()
+def soft_volumes(logits: Tensor, mask: Tensor | None = None, *, regions: bool = False) -> Tensor:
+    """s (F,) of a teacher: the mean of its probabilities of each foreground class over the voxels that count.
+
+    Its hard labels lose what it is not sure of, above all of small classes, of which they may hold nothing.
+
+    Args: as :func:`dice_cross_entropy_consistency`.
+    """
+    probability = logits.float().sigmoid() if regions else logits.float().softmax(1)[:, 1:]
+    return _shares(probability, mask)
+
+
+def relative_volume_error(predicted: Tensor, expected: Tensor) -> Tensor:
+    """(m - s) / max(m, s, 0.001), in [-1, 1]: of a small class as large as of a large one, up as fast as down.
+
+    Args:
+        predicted, expected: m and s, (F,).
+    """
+    return (predicted - expected) / torch.maximum(predicted, expected).clamp(min=LEAST_VOLUME)
 
 
 def bound_excess(
@@ -205,10 +223,11 @@ class LagrangeMultipliers:
     the data, the norm of the weights has one. All start at zero and are plain tensors: an optimiser would minimise over
     them. One ascent per optimiser step, with the constraint values of its forward:
 
-        lambda <- clip(lambda + tau e, -limit, limit),     mu <- clip(mu + tau g, 0, limit),
+        lambda <- clip(lambda + tau w e, -limit, limit),   mu <- clip(mu + tau g, 0, limit),
         with rho > 0:  mu <- clip(mu + rho g, 0, limit).
 
-    Source: Eq. 3 and "KKT conditions"; steps of 0.01 are the authors' code, limits are recommended. For labels that are
+    with e the volume error m - s, or a relative one, and w the weight that its term has in the loss. Source: Eq. 3 and
+    "KKT conditions"; steps of 0.01 are the authors' code, limits are recommended. For labels that are
     right, in the form per voxel, a useful lambda never exceeds alpha + max w / 4: 0.48 with the paper's weights, 0.55
     with a single class.
 
@@ -268,9 +287,9 @@ class LagrangeMultipliers:
     # dual ascent
 
     @torch.no_grad()
-    def ascend_volume(self, part: str, error: Tensor) -> None:
-        """lambda_c <- clip(lambda_c + tau (m_c - s_c), -limit, limit)."""
-        self.volume[part].add_(error.detach(), alpha=self.step).clamp_(-self.limit, self.limit)
+    def ascend_volume(self, part: str, error: Tensor, weight: float = 1.0) -> None:
+        """lambda_c <- clip(lambda_c + tau w e_c, -limit, limit)."""
+        self.volume[part].add_(error.detach(), alpha=self.step * weight).clamp_(-self.limit, self.limit)
 
     @torch.no_grad()
     def ascend_bounds(self, part: str, above: Tensor, below: Tensor) -> None:
@@ -333,6 +352,14 @@ def _foreground(logits: Tensor, target: Tensor, counted: Tensor | None, regions:
     if counted is not None:
         truth = truth & counted.bool()
     return probability, truth.to(logits.dtype)
+
+
+def _shares(volume: Tensor, counted: Tensor | None) -> Tensor:
+    """Mean (F,) of (B, F, *S) over the voxels that count, zero outside of which the volume need not be."""
+    everywhere = [0, *range(2, volume.ndim)]
+    if counted is None:
+        return volume.mean(everywhere)
+    return (volume * counted).sum(everywhere) / counted.sum().clamp(min=1.0)
 
 
 def _weights(given: Sequence[float] | Tensor | None, like: Tensor) -> Tensor:

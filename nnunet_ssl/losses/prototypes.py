@@ -43,14 +43,14 @@ def prototype_contrast(
     Returns:
         Scalar in [0, 4], float32 (float64 for float64 features); zero, still connected, where nothing is defined.
     """
-    features = at_least_float32(features.flatten(2))
+    features = features.flatten(2)  # in their own precision: a map of them in float32 is the largest of the step
     prototypes, present = class_means(features, reliable_class.flatten(1), num_classes)
     prototypes = F.normalize(prototypes, dim=1, eps=SMALLEST_NORM)
 
     voxels, drawn = sample_voxels(uncertain_class.flatten(), num_classes, sample_fraction, max_samples, generator)
     size = features.shape[2]
     candidates = features[voxels // size, :, voxels % size]  # (K, samples, F), without a copy of the features
-    candidates = F.normalize(candidates, dim=2, eps=SMALLEST_NORM)
+    candidates = F.normalize(at_least_float32(candidates), dim=2, eps=SMALLEST_NORM)
     # the gradient of this norm is zero, not NaN, at distance zero
     distance = torch.linalg.vector_norm(candidates - prototypes.detach().unsqueeze(1), dim=2)
     per_class = (distance * drawn).sum(1) / drawn.sum(1).clamp(min=1)
@@ -65,11 +65,20 @@ def prototype_contrast(
 
 
 def class_means(features: Tensor, classes: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Mean feature of each class (K, F) and whether it has a voxel (K,), of features (B, F, N), classes (B, N)."""
-    members = classes.unsqueeze(1) == torch.arange(num_classes, device=classes.device).view(1, -1, 1)
-    sums = torch.einsum("bfn,bkn->kf", features, members.to(features.dtype))
-    count = members.sum((0, 2))
-    return sums / count.clamp(min=1).unsqueeze(1), count > 0
+    """Mean feature of each class (K, F) and whether it has a voxel (K,), of features (B, F, N), classes (B, N).
+
+    Sample by sample, so that features in half precision are in memory in float32 for one of them at a time.
+    """
+    parts = [_sums(one, own, num_classes) for one, own in zip(features, classes, strict=True)]
+    count = torch.stack([(classes == k).sum() for k in range(num_classes)])
+    return torch.stack(parts).sum(0) / count.clamp(min=1).unsqueeze(1), count > 0
+
+
+def _sums(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+    """(K, F), sums over the voxels of each class, of features (F, N) and classes (N,)."""
+    features = at_least_float32(features)
+    members = classes == torch.arange(num_classes, device=classes.device).unsqueeze(1)
+    return members.to(features.dtype) @ features.T
 
 
 @torch.no_grad()

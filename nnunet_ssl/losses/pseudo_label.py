@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from nnunet_ssl.losses.precision import at_least_float32
 
 LARGEST_SORT = 2**20  # voxels from which a percentile is computed; larger maps are thinned out
+VOXELS, CLASS = SCOPES = ("voxels", "class")
+"""Of what a percentile is taken: of all voxels together, or of those predicted as each class."""
 
 
 class Decision(NamedTuple):
@@ -24,7 +26,7 @@ class Decision(NamedTuple):
     label: Tensor
     """(B, *S) int64, the most probable class; with regions (B, R, *S), 1 inside."""
     reliable: Tensor
-    """(B, *S) bool, entropy below the percentile, and not masked."""
+    """(B, *S) bool, entropy within the percentile, and not masked."""
     entropy: Tensor
     """(B, *S) in nats; with regions the mean over them."""
 
@@ -55,32 +57,83 @@ def below_percentile(values: Tensor, percentile: float, mask: Tensor | None = No
         (B, *S) bool. Nothing is strictly below the percentile of a constant.
     """
     counted = values if mask is None else values.masked_fill(mask[:, 0] == 0, torch.nan)
-    flat = counted.flatten()
-    # an odd step meets every phase of the patterns that transposed convolutions leave
-    threshold = flat[:: -(-flat.numel() // LARGEST_SORT) | 1].nanquantile(percentile / 100)
-    return counted < threshold  # false for NaN
+    return counted < _thinned(counted).nanquantile(percentile / 100)  # false for NaN
 
 
 @torch.no_grad()
-def decide(logits: Tensor, percentile: float = 80.0, mask: Tensor | None = None) -> Decision:
+def within_class_percentile(
+    values: Tensor, label: Tensor, classes: int, percentile: float, mask: Tensor | None = None
+) -> Tensor:
+    """Where a value is at most the percentile of the values of its own class, without synchronising.
+
+    One percentile of all voxels shuts out a class whose voxels are the uncertain ones, as foreground is wherever it
+    fills less than 100 - ``percentile`` % of the image. Here each class keeps its surest voxels, at least one, since
+    the percentile itself is within; so does a class without a voxel among those from which it is computed.
+
+    Args:
+        values: (B, *S).
+        label: (B, *S) int64, 0 to ``classes`` - 1.
+        classes: K.
+        percentile, mask: as in :func:`below_percentile`.
+
+    Returns:
+        (B, *S) bool.
+    """
+    counted = label if mask is None else torch.where(mask[:, 0] != 0, label, classes)
+    found, own = _thinned(values), _thinned(counted)
+    shares = [torch.where(own == k, found, torch.nan).nanquantile(percentile / 100) for k in range(classes)]
+    threshold = torch.stack(shares).nan_to_num(torch.inf)  # NaN: of no voxel
+    return (values <= threshold[label]) & (counted < classes)
+
+
+def _thinned(values: Tensor) -> Tensor:
+    """Every n-th of all values, so that at most 2^20 remain; an odd n meets every phase of patterns that repeat.
+
+    Transposed convolutions leave such patterns.
+    """
+    flat = values.flatten()
+    return flat[:: -(-flat.numel() // LARGEST_SORT) | 1]
+
+
+@torch.no_grad()
+def decide(logits: Tensor, percentile: float = 80.0, mask: Tensor | None = None, scope: str = VOXELS) -> Decision:
     """The network's own label of each voxel, and whether its entropy is among the lowest ``percentile`` %.
 
     Args:
         logits: (B, K, *S).
         percentile: 80 in the paper.
         mask: (B, 1, *S), true or 1 where a voxel counts.
+        scope: "voxels", of all together as in the paper, or "class", of those with the same label.
     """
-    uncertainty = entropy(logits)
-    return Decision(logits.max(1).indices, below_percentile(uncertainty, percentile, mask), uncertainty)
+    label, uncertainty = logits.max(1).indices, entropy(logits)
+    return Decision(label, _reliable(uncertainty, label, logits.shape[1], percentile, mask, scope), uncertainty)
 
 
 @torch.no_grad()
-def decide_regions(logits: Tensor, percentile: float = 80.0, mask: Tensor | None = None) -> Decision:
-    """As :func:`decide` for regions (B, R, *S): inside where the sigmoid exceeds 0.5; their entropies are averaged."""
+def decide_regions(
+    logits: Tensor, percentile: float = 80.0, mask: Tensor | None = None, scope: str = VOXELS
+) -> Decision:
+    """As :func:`decide` for regions (B, R, *S): inside where the sigmoid exceeds 0.5; their entropies are averaged.
+
+    The class of a voxel in the scope "class" is the last region in which it lies, or none.
+    """
     z = at_least_float32(logits)
     # of the two classes (1 - sigmoid, sigmoid)
     uncertainty = (F.softplus(-z) * z.sigmoid() + F.softplus(z) * (-z).sigmoid()).mean(1)
-    return Decision((z > 0).long(), below_percentile(uncertainty, percentile, mask), uncertainty)
+    label, regions = (z > 0).long(), z.shape[1]
+    number = torch.arange(1, regions + 1, device=z.device).view(1, -1, *[1] * (z.ndim - 2))
+    last = (label * number).amax(1)
+    return Decision(label, _reliable(uncertainty, last, regions + 1, percentile, mask, scope), uncertainty)
+
+
+def _reliable(
+    uncertainty: Tensor, label: Tensor, classes: int, percentile: float, mask: Tensor | None, scope: str
+) -> Tensor:
+    if scope == CLASS:
+        return within_class_percentile(uncertainty, label, classes, percentile, mask)
+    if scope != VOXELS:
+        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+    return below_percentile(uncertainty, percentile, mask)
 
 
 @torch.no_grad()
@@ -88,14 +141,16 @@ def unite(a: Decision, b: Decision) -> tuple[Tensor, Tensor]:
     """One label per voxel from two networks, valid where at least one of them is reliable.
 
     Of unequal labels, that of the only reliable network counts; where both are reliable or neither is, foreground
-    before background, then the label of the lower entropy. Regions: the union of both networks.
+    before background, then the label of the lower entropy. Of regions, too, the only reliable network decides;
+    elsewhere a voxel is inside where either says so. The authors' code, of two classes, takes foreground from either.
 
     Returns:
         labels, as ``a.label``, and valid, (B, *S) bool.
     """
     valid = a.reliable | b.reliable
     if a.label.ndim > a.reliable.ndim:
-        return a.label | b.label, valid
+        first, second = a.reliable.unsqueeze(1), b.reliable.unsqueeze(1)
+        return torch.where(first == second, a.label | b.label, torch.where(first, a.label, b.label)), valid
     surer = torch.where(b.entropy < a.entropy, b.label, a.label)
     foreground = torch.where(a.label == 0, b.label, torch.where(b.label == 0, a.label, surer))
     only = torch.where(a.reliable, a.label, b.label)
@@ -103,7 +158,7 @@ def unite(a: Decision, b: Decision) -> tuple[Tensor, Tensor]:
 
 
 def entropy_filtered_pseudo_label(
-    logits_a: Tensor, logits_b: Tensor, percentile: float = 80.0, mask: Tensor | None = None
+    logits_a: Tensor, logits_b: Tensor, percentile: float = 80.0, mask: Tensor | None = None, scope: str = VOXELS
 ) -> tuple[Tensor, Tensor]:
     """The pseudo-label that two networks share: :func:`decide` for each, then :func:`unite`. No gradient.
 
@@ -111,11 +166,12 @@ def entropy_filtered_pseudo_label(
         logits_a, logits_b: (B, K, *S) of the same voxels.
         percentile: of each network's own entropies, 80 in the paper.
         mask: (B, 1, *S), true or 1 where a voxel counts; ``None`` counts all.
+        scope: of the percentile, see :func:`decide`.
 
     Returns:
         labels (B, *S) int64 in 0..K-1, and valid (B, *S) bool.
     """
-    return unite(decide(logits_a, percentile, mask), decide(logits_b, percentile, mask))
+    return unite(decide(logits_a, percentile, mask, scope), decide(logits_b, percentile, mask, scope))
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ TRAINERS = {
     "nnUNetTrainerDKUXNetSupervised": "nnunet_ssl.trainers.dkuxnet.supervised",
     "nnUNetTrainerUXNet": "nnunet_ssl.trainers.uxnet",
     "nnUNetTrainerLDC": "nnunet_ssl.trainers.ldc.trainer",
+    "nnUNetTrainerLDC_released": "nnunet_ssl.trainers.ldc.released",
     "nnUNetTrainerCMAformer": "nnunet_ssl.trainers.cmaformer.trainer",
     "nnUNetTrainerCMAformer_paper": "nnunet_ssl.trainers.cmaformer.paper",
     "nnUNetTrainerCMAformerSupervised": "nnunet_ssl.trainers.cmaformer.supervised",

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nnunet_ssl.architectures.boundary_heads import SignedDistanceHead, SliceProjection
 from nnunet_ssl.architectures.channel_norm import ChannelNorm
-from nnunet_ssl.architectures.cmaformer import CMAformer, map_sizes, released_layout
+from nnunet_ssl.architectures.cmaformer import CMAformer, NoGate, has_whole_decoder, map_sizes, released_layout
 from nnunet_ssl.architectures.cmaformer_blocks import (
     AtrousPyramid,
     ChannelAttention,
@@ -237,11 +237,12 @@ def test_levels(patch, strides, sizes, levels):
     with torch.device("meta"):
         net = CMAformer(2, 4, patch, features, strides, kernels)
         assert net(torch.empty(2, 2, *patch)).shape == (2, 4, *patch)
+        whole = CMAformer(2, 4, patch, features, strides, kernels, lite=False)
     assert map_sizes(patch, strides)[-1] == sizes and net.decoder.levels == levels
-    lite = len(patch) == 3
-    assert isinstance(net.decoder.output, AtrousPyramid) != lite
-    widths = [step.join.main[2].out_channels for step in net.decoder.steps]
-    assert widths == [features[level + (not lite and i > 0)] for i, level in enumerate(levels)]
+    for lite, decoder in ((True, net.decoder), (False, whole.decoder)):
+        assert isinstance(decoder.output, AtrousPyramid) != lite
+        widths = [step.join.main[2].out_channels for step in decoder.steps]
+        assert widths == [features[level + (not lite and i > 0)] for i, level in enumerate(levels)]
     last = [type(m).__name__ for m in net.stages[-1]]
     odd = len(strides) % 2 == 0
     assert last == (["PatchEmbedding", "ChannelAttention", "ResidualConv"] if odd
@@ -255,6 +256,7 @@ OPTIONS = [
     {"gate": "sigmoid"},
     {"gate": "qkv"},
     {"position_bias": False, "transformer_layers": 1, "heads": 2},
+    {"gate": "none", "transformer_layers": 0},
 ]
 
 
@@ -267,7 +269,9 @@ def test_every_option_runs_and_every_weight_learns(options, dimensions, features
     torch.square(out).mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     kinds = [type(step.gate).__name__ for step in net.decoder.steps]
-    assert kinds[0] == ("CrossAttentionGate" if options.get("gate") == "qkv" else "ScalarGate")
+    expected = {"qkv": "CrossAttentionGate", "none": "NoGate"}
+    assert kinds[0] == expected.get(options.get("gate"), "ScalarGate")
+    assert len(net.bottleneck.encoder) == options.get("transformer_layers", 3)
     if dimensions == 3 and options.get("gate") == "qkv":  # 2^3 and 4^3 positions, 8^3 would be the next level
         assert kinds == ["CrossAttentionGate"] * 2
 
@@ -305,9 +309,29 @@ def test_from_plans_takes_the_norm_and_the_levels():
     assert isinstance(default.stages[2][0].main[0], nn.InstanceNorm2d) and default.stages[2][0].main[0].affine
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_weights_of_a_whole_decoder_make_it_whole_unless_the_layout_was_chosen(dimensions):
+    whole, x = small(dimensions, lite=False).eval(), torch.randn(1, 1, *[16] * dimensions)
+    undecided = small(dimensions).eval()
+    assert not has_whole_decoder(undecided.state_dict()) and has_whole_decoder(whole.state_dict())
+    nn.ModuleDict({"inner": undecided}).load_state_dict({f"inner.{k}": v for k, v in whole.state_dict().items()})
+    with torch.no_grad():
+        assert torch.equal(undecided(x), whole(x)) and not undecided.decoder.training
+    with pytest.raises(RuntimeError, match="decoder"):
+        small(dimensions, lite=True).load_state_dict(whole.state_dict())
+    again = small(dimensions)
+    again.load_state_dict(small(dimensions, lite=True).state_dict())
+    assert not has_whole_decoder(again.state_dict())
+
+
+def test_without_gate_what_comes_from_below_stays_as_it_is():
+    decoded = torch.randn(1, 2, 4, 4)
+    assert NoGate()(torch.randn(1, 3, 4, 4), decoded) is decoded
+
+
 def test_errors():
-    with pytest.raises(ValueError, match="gate must be one of scalar, sigmoid, qkv"):
-        small(gate="none")
+    with pytest.raises(ValueError, match="gate must be one of scalar, sigmoid, qkv, none"):
+        small(gate="softmax")
     with pytest.raises(ValueError, match="2 or more levels"):
         CMAformer(1, 2, [16, 16], [4], [[1, 1]], [[3, 3]])
     with pytest.raises(NotImplementedError, match="stride at level 0"):

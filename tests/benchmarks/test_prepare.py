@@ -168,6 +168,20 @@ def test_synapse_keeps_the_thirteen_organs(tmp_path, raw):
     assert content["channel_names"] == {"0": "CT"}
 
 
+def test_synapse_with_eight_organs_leaves_the_others_to_the_background(tmp_path, raw):
+    pixels = image(1)
+    write(pixels, tmp_path / "Training" / "img" / "img0001.nii.gz")
+    write(label(range(1, 14), pixels), tmp_path / "Training" / "label" / "label0001.nii.gz")
+    arguments = ["-i", str(tmp_path / "Training"), "-np", "1", "-d", "206", "--organs", "8"]
+    assert prepare_synapse.main(arguments) == 0
+    target = raw / "Dataset206_Synapse8"
+    given = sitk.GetArrayFromImage(label(range(1, 14)))
+    expected = np.array([0, 7, 4, 3, 2, 0, 5, 8, 1, 0, 0, 6, 0, 0])[given.astype(int)]
+    assert np.array_equal(array_of(target / "labelsTr" / "synapse_0001.nii.gz"), expected)
+    content = json.loads((target / "dataset.json").read_text())
+    assert content["labels"] == read_protocol(PROTOCOLS / "synapse_8_organs.yaml")["labels"]
+
+
 def test_lits_takes_both_batches_and_lists_what_is_alone(tmp_path, raw, capsys):
     batches = [tmp_path / "Training Batch 1", tmp_path / "Training Batch 2"]
     for number, batch in ((0, 0), (27, 0), (130, 1)):

@@ -17,7 +17,16 @@ from tests.benchmarks.conftest import PROTOCOLS
 from tests.helpers_splits import PLANS
 
 FILES = sorted(path.name for path in PROTOCOLS.glob("*.yaml"))
-OF_ISSUE = ["acdc.yaml", "amos.yaml", "kits19.yaml", "la.yaml", "lits.yaml", "pancreas_ct.yaml", "synapse.yaml"]
+OF_ISSUE = [
+    "acdc.yaml",
+    "amos.yaml",
+    "kits19.yaml",
+    "la.yaml",
+    "lits.yaml",
+    "pancreas_ct.yaml",
+    "synapse.yaml",
+    "synapse_8_organs.yaml",
+]
 
 
 @pytest.fixture
@@ -88,6 +97,7 @@ def test_file_is_a_protocol(name):
         ("amos.yaml", "dhc", [216], [24], 120, {"dhc4": 4, "dhc10": 10, "dhc21": 21}),
         ("kits19.yaml", "own", [150], [20], 40, {"own4": 4, "own15": 15}),
         ("lits.yaml", "own", [105], [20], 6, {"own52": 52}),
+        ("synapse_8_organs.yaml", "own", [24], [4], 2, {"own12": 12}),
         ("crag.yaml", "own", [170], [21], 22, {"own17": 17, "own34": 34}),
     ],
 )

@@ -13,6 +13,7 @@ from nnunet_ssl.losses.boundary_contrast import (
     distant_pairs,
     draw_slices,
     keep_slices,
+    slice_similarities,
     take_slices,
 )
 
@@ -102,3 +103,25 @@ def test_kept_are_slices_with_an_object():
     valid[1, 0, 0, 0, 0] = valid[0, 0, 0, 0, 0] = False  # another one
     keep = keep_slices(distance, valid, torch.tensor([False, True]))
     assert keep.tolist() == [True, False, False, False, False, True]
+    segmented = torch.zeros(2, 3, 2, 4, 4, dtype=torch.bool)
+    segmented[0, 0, 0, 3, 3] = True  # of the other class
+    segmented[1, 2, 0, 1, 1] = True  # of the same class, elsewhere
+    keep = keep_slices(distance, valid, torch.tensor([False, True]), segmented)
+    assert keep.tolist() == [False] * 5 + [True]
+
+
+def test_similarities_of_positives_and_negatives():
+    teacher, student = units(4), units(4, seed=1)
+    keep, near = torch.tensor([True, True, False, True]), torch.ones(4, 4, dtype=torch.bool)
+    near[0, 1] = near[1, 0] = False
+    similarity, kept = teacher @ student.T, [0, 1, 3]
+    for negatives, pairs in (
+        (None, [(a, b) for a in kept for b in kept if a != b]),
+        (near, [(0, 3), (3, 0), (1, 3), (3, 1)]),
+    ):
+        (positive, number), (negative, others) = slice_similarities(teacher, student, keep, negatives)
+        torch.testing.assert_close(positive, torch.stack([similarity[a, a] for a in kept]).mean())
+        torch.testing.assert_close(negative, torch.stack([similarity[a, b] for a, b in pairs]).mean())
+        assert (number.item(), others.item()) == (3, len(pairs))
+    found = slice_similarities(teacher, student, torch.zeros(4, dtype=torch.bool))
+    assert all(value == count == 0 for value, count in found)

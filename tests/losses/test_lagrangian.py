@@ -23,7 +23,7 @@ from nnunet_ssl.losses.lagrangian import (
     inequality_term,
     squared_norm,
 )
-from nnunet_ssl.losses.released_ldc import released_ldc
+from nnunet_ssl.losses.released_ldc import image_contrast, released_ldc
 
 
 def rows() -> Tensor:
@@ -184,6 +184,28 @@ def test_released_loss(multiplier, expected):
     assert found.loss.item() == pytest.approx(expected, abs=1e-6)
     values = [found.bce, *found.dice, found.mse, found.excess]
     assert [v.item() for v in values] == pytest.approx([0.693147, 0.666667, 0.666667, 0.333333, 0.166667], abs=1e-5)
+
+
+def test_released_loss_of_regions_and_of_what_counts():
+    logits, target = torch.randn(2, 4, 6, 6), torch.rand(2, 4, 6, 6) < 0.3
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    mask[:, :, :2] = False
+    inside = released_ldc(logits[:, :, 2:], target[:, :, 2:], 0.7, foreground=range(4))
+    found = released_ldc(logits, target, 0.7, mask, foreground=range(4))
+    for mine, theirs in zip(found, inside, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert len(found.dice) == 4 and len(released_ldc(logits, target).dice) == 3
+
+
+def test_contrast_of_unrelated_images():
+    eye = torch.eye(3, dtype=torch.float64).view(3, 3, 1, 1)
+    expected = math.log1p(2 * math.exp(-1 / 0.07))
+    assert image_contrast(eye, 5 * eye).item() == pytest.approx(expected, rel=1e-6)
+    assert image_contrast(torch.ones(4, 2, 3, 3), torch.ones(4, 2, 3, 3)).item() == pytest.approx(math.log(4))
+    labeled, unlabeled = torch.randn(2, 2, 3, 3).requires_grad_(), torch.randn(5, 2, 3, 3).requires_grad_()
+    image_contrast(unlabeled, labeled).backward()
+    assert labeled.grad.any() and unlabeled.grad is None
+    assert image_contrast(unlabeled[:1], labeled).isfinite()
 
 
 @pytest.mark.parametrize("y, z, p", [(0.0, -0.3162, 0.4216), (1.0, 1.1767, 0.7644)])

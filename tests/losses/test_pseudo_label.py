@@ -15,6 +15,7 @@ from nnunet_ssl.losses.pseudo_label import (
     entropy_filtered_pseudo_label,
     masked_cross_entropy,
     unite,
+    within_class_percentile,
 )
 from nnunet_ssl.losses.regions import as_two_classes
 
@@ -83,6 +84,50 @@ def test_kept_fraction(percentile, same, independent):
     assert kept == pytest.approx(independent, abs=0.02)  # 4 standard errors
 
 
+@pytest.mark.parametrize("percentile", [0.0, 20.0, 80.0, 100.0])
+def test_each_class_has_a_percentile_of_its_own(percentile):
+    z = logits(2, 4, 9, 10, 11)
+    z[:, 3] -= 9  # never the most probable class
+    z[0, 2, 0, 0, 0] = 30.0
+    values, label, mask = entropy(z), z.argmax(1), logits(2, 1, 9, 10, 11, seed=1) > -0.5
+    kept = within_class_percentile(values, label, 4, percentile, mask)
+    for k in range(3):
+        own = (label == k) & mask[:, 0]
+        threshold = values[own].quantile(percentile / 100)
+        assert torch.equal(kept & (label == k), own & (values <= threshold)) and (kept & own).any()
+    assert not (kept & ~mask[:, 0]).any()
+
+
+def test_a_class_of_one_voxel_is_kept_and_so_is_a_constant():
+    values, label = torch.rand(1, 50), torch.zeros(1, 50, dtype=torch.long)
+    label[0, 7], values[0, 7] = 1, 5.0
+    assert within_class_percentile(values, label, 3, 80.0)[0, 7]
+    assert within_class_percentile(torch.full((1, 50), 0.3), label, 3, 80.0).all()
+    assert not within_class_percentile(values, label, 3, 80.0, torch.zeros(1, 1, 50)).any()
+
+
+def test_a_class_that_thinning_has_missed_is_kept(monkeypatch):
+    monkeypatch.setattr(pseudo_label, "LARGEST_SORT", 100)
+    values, label = torch.rand(1, 1000), torch.zeros(1, 1000, dtype=torch.long)
+    label[0, 5] = 2  # every 11th voxel enters
+    kept = within_class_percentile(values, label, 3, 80.0)
+    assert kept[0, 5] and kept.double().mean() == pytest.approx(0.8, abs=0.1)
+
+
+def test_an_unknown_scope_is_refused():
+    with pytest.raises(ValueError, match="scope must be one of voxels, class"):
+        decide(logits(1, 3, 4, 4), scope="image")
+
+
+@pytest.mark.parametrize("scope", ["voxels", "class"])
+def test_a_problem_of_two_classes_is_the_same_as_a_region(scope):
+    a, b = logits(2, 1, 30, 30) * 3, logits(2, 1, 30, 30, seed=1) * 3
+    of_region = unite(*(decide_regions(z, scope=scope) for z in (a, b)))
+    of_classes = entropy_filtered_pseudo_label(as_two_classes(a), as_two_classes(b), scope=scope)
+    assert torch.equal(of_region[0][:, 0], of_classes[0]) and torch.equal(of_region[1], of_classes[1])
+    assert (of_region[0][:, 0] != (torch.maximum(a, b) > 0)[:, 0]).any()  # it is no plain union
+
+
 # ---- labels
 
 
@@ -140,7 +185,12 @@ def test_regions_are_united_and_share_one_filter():
     torch.testing.assert_close(first.entropy, averaged)
     assert torch.equal(first.reliable, below_percentile(averaged, 80.0))
     labels, valid = unite(first, second)
-    assert torch.equal(labels, ((a.sigmoid() > 0.5) | (b.sigmoid() > 0.5)).long())
+    inside = ((a.sigmoid() > 0.5) | (b.sigmoid() > 0.5)).long()
+    alike = first.reliable == second.reliable
+    assert torch.equal(labels.movedim(1, -1)[alike], inside.movedim(1, -1)[alike])
+    for own in (first, second):
+        alone = own.reliable & ~alike
+        assert torch.equal(labels.movedim(1, -1)[alone], own.label.movedim(1, -1)[alone])
     assert torch.equal(valid, first.reliable | second.reliable) and valid.shape == (2, 9, 10)
     certain = decide_regions(torch.tensor([-1e4, 1e4, 0.0]).view(1, 3, 1, 1))
     assert certain.entropy.item() == pytest.approx(math.log(2) / 3)

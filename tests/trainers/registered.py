@@ -51,6 +51,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerLDC", "ignore label, two channels"): {"confidence_threshold": 0.1},
     ("nnUNetTrainerLDC", "regions"): {"value_margin": 1e-3, "penalty": 0.1},
     ("nnUNetTrainerLDC", "no deep supervision"): {"reset_each_epoch": True},
+    ("nnUNetTrainerCMAformer", "2d"): {"contrast_weight": 0.0, "gate": "none", "transformer_layers": 0},
     ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv"},
     ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid"},
     ("nnUNetTrainerCMAformer", "no deep supervision"): {"unlabeled_batch_size": 1},
@@ -89,6 +90,7 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerLDC",
+    "nnUNetTrainerLDC_released",
 )
 """Their checkpoints predict in a stock nnU-Net, once the trainer's name in them is nnUNetTrainer."""
 

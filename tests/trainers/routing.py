@@ -111,6 +111,10 @@ LDC = Routes(
     ("teacher", "teacher_distance_head", "teacher_projection"),
     silent=("norm",),
 )
+LDC_RELEASED = Routes(
+    {part: LDC_PARTS[part] for part in ("network", "output")},
+    {"constrained": "network output labeled", "contrast": "network output labeled"},
+)
 ROUTES = {
     "nnUNetTrainerSupervised": WHOLE,
     "nnUNetTrainerUXNet": WHOLE,
@@ -126,6 +130,7 @@ ROUTES = {
     "nnUNetTrainerDKUXNet_paper": Routes(DKUXNET.parts, DKUXNET.terms, streams=False),
     "nnUNetTrainerDKUXNetSupervised": DKUXNET,
     "nnUNetTrainerLDC": LDC,
+    "nnUNetTrainerLDC_released": LDC_RELEASED,
     "nnUNetTrainerCMAformer": LDC,
     "nnUNetTrainerCMAformer_paper": LDC,
 }

@@ -9,6 +9,7 @@ import torch
 
 from nnunet_ssl.trainers.cmaformer.trainer import nnUNetTrainerCMAformer
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
+from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
 from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
@@ -22,6 +23,7 @@ QUERIES = {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4, "
 METHODS = [
     (nnUNetTrainerMeanTeacher, STRONG),
     (nnUNetTrainerSKCDF, None),
+    (nnUNetTrainerDualNetworks, None),
     (nnUNetTrainerDKUXNet, QUERIES),
     (nnUNetTrainerLDC, {"warmup_fraction": 0.0}),
     (nnUNetTrainerCMAformer, {"warmup_fraction": 0.0}),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_ssl.architectures.cmaformer import GATES, PLANS_KEYS, CMAformer
+from nnunet_ssl.architectures.cmaformer import GATES, PLANS_KEYS, CMAformer, has_whole_decoder
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.recipe import Optimization, Recipe
-from nnunet_ssl.training.settings import setting
+from nnunet_ssl.training.settings import BLOCK, setting, settings_name
 
 RATE = 1e-3  # Sec. IV-A
 RECIPE = Recipe(Optimization(rate=RATE), {name: Optimization(name, rate=RATE) for name in ("sgd", "adamw")})
@@ -21,16 +22,18 @@ class CMAformerNetworkHyperparameters:
     """What shapes the network; read in prediction too."""
 
     lite: bool | None = setting(
-        None, "cheap decoder and output; null: in 3D", source="off in the released code; recommended"
+        None,
+        "cheap decoder and output; null: on, and as they were for 2D checkpoints from before it was on there",
+        source="off in the released code; recommended",
     )
     gate: str = setting(
         "scalar",
-        "of the decoder: one scalar per position, the same bounded, or cross-attention where it is affordable",
+        "of the decoder: one scalar per position, the same bounded, cross-attention where it is affordable, or none",
         source="scalar, released code; qkv, Sec. III-A",
         choices=GATES,
     )
     position_bias: bool = setting(True, "relative position bias of the attention", source="on, Eq. 1")
-    transformer_layers: int = setting(3, "of encoder and decoder, each", source="3, released code", low=1)
+    transformer_layers: int = setting(3, "of encoder and decoder, each; 0: none", source="3, released code", low=0)
     attention_heads: int = setting(8, "heads of the attention at most", source="8, released code", low=1)
 
     @property
@@ -70,6 +73,23 @@ class TrainsCMAformer(nnUNetTrainerConfigured):
             transformer_layers=hp.transformer_layers,
             heads=hp.attention_heads,
         )
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        self._keep_layout(filename_or_checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def _keep_layout(self, filename: str) -> None:
+        """Before a network is built to go on with 2D weights from before ``lite`` was the default there.
+
+        Their decoder is whole, which the plans do not say: from now on those of this training run do.
+        """
+        if self.was_initialized or self.hyperparameters.lite is not None:
+            return
+        checkpoint = torch.load(filename, map_location="cpu", mmap=True, weights_only=False)
+        if has_whole_decoder(checkpoint["network_weights"]):
+            block = self.plans_manager.plans.setdefault(BLOCK, {})
+            settings = block.setdefault("hyperparameters", {}).setdefault(settings_name(type(self).__name__), {})
+            settings["lite"] = False
 
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from nnunet_ssl.training.settings import other_default
 class CMAformerPaperHyperparameters(CMAformerHyperparameters):
     guard: bool = other_default(CMAformerHyperparameters, "guard", False, source="off, as published")
     dice_form: str = other_default(CMAformerHyperparameters, "dice_form", "voxel", source="voxel, Eq. 2")
+    ascent: str = other_default(CMAformerHyperparameters, "ascent", "plain", source="plain, Eq. 3")
     gate: str = other_default(CMAformerHyperparameters, "gate", "qkv", source="qkv, Sec. III-A")
     lite: bool | None = other_default(CMAformerHyperparameters, "lite", False, source="off, Fig. 1")
 

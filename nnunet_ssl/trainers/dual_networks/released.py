@@ -30,6 +30,12 @@ class DualNetworksReleasedHyperparameters(DualNetworksHyperparameters):
         DualNetworksHyperparameters, "contrast_weight", 0.0, source="0: no gradient, released code"
     )
     hard_target: bool = other_default(DualNetworksHyperparameters, "hard_target", True, source="hard, released code")
+    detach_uncertainty: bool | None = other_default(
+        DualNetworksHyperparameters, "detach_uncertainty", False, source="with gradient, released code"
+    )
+    percentile_scope: str = other_default(
+        DualNetworksHyperparameters, "percentile_scope", "voxels", source="voxels, Sec. 2"
+    )
     disagreement_weight: float = other_default(
         DualNetworksHyperparameters, "disagreement_weight", 0.5, source="0.5, released code"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnunet_ssl.architectures.dual_networks import PREDICTORS
+from nnunet_ssl.losses.pseudo_label import SCOPES
 from nnunet_ssl.training.base import SemiSupervisedHyperparameters
 from nnunet_ssl.training.settings import setting
 
@@ -48,8 +49,11 @@ class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
     hard_target: bool = setting(
         False, "target: the teacher's most probable class", source="soft, Eq. 7; hard, released code"
     )
-    detach_uncertainty: bool = setting(
-        False, "no gradient through the weight of a voxel, exp(-KL)", source="with gradient, released code"
+    detach_uncertainty: bool | None = setting(
+        None,
+        "no gradient through the weight of a voxel, exp(-KL); null: of 8 classes or more, where it would repel the "
+        "student from an uncertain teacher",
+        source="with gradient, released code",
     )
     percentile: float = setting(
         80.0,
@@ -57,6 +61,12 @@ class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
         source="80, Sec. 2",
         low=0.0,
         high=100.0,
+    )
+    percentile_scope: str = setting(
+        "class",
+        "of what the percentile is taken: of all voxels, or of those predicted as each class, so that none is shut out",
+        source="voxels, Sec. 2; recommended",
+        choices=SCOPES,
     )
     pseudo_label_rule: str = setting(
         "union",

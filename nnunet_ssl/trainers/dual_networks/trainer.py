@@ -26,6 +26,8 @@ from nnunet_ssl.training.deep_supervision import finest, split_outputs
 from nnunet_ssl.training.distributed import ddp_weight, voxel_mean
 from nnunet_ssl.training.network import unwrap
 
+REPELLING = 8  # classes from which on L_une with a gradient through its weight repels S from an uncertain T
+
 
 class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
     """L = L_s^S + L_s^T + L_reg + L_une + w (L_u^S + L_u^T) + lambda L_c (Eq. 1).
@@ -37,7 +39,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
 
     Hyperparameters: ClassVar[type] = DualNetworksHyperparameters
     hyperparameters: DualNetworksHyperparameters
-    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak")
+    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.image")
     card: ClassVar[MethodCard] = MethodCard(
         paper="Lu et al., Dual Networks, arXiv:2505.17690",
         predicts="mean of both networks (options: student, teacher)",
@@ -94,7 +96,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, count = self.hyperparameters, len(labeled)
-        out: DualOutput = self.forward(self.network, labeled.image, unlabeled.weak)
+        out: DualOutput = self.forward(self.network, labeled.image, unlabeled.image)
         student, teacher = (finest(logits).float() for logits in (out.student, out.teacher))
         self.observe_pseudo_labels(student[count:], teacher[count:], unlabeled.valid)
 
@@ -105,7 +107,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         target = finest(labeled.target)
         if hp.disagreement_weight > 0:
             terms |= self._disagreement_terms(student[:count], teacher[:count], target)
-        terms |= self._agreement_terms(student, teacher, unlabeled.valid)
+        terms |= self._agreement_terms(student, teacher, torch.cat((labeled.valid, unlabeled.valid)))
         if hp.pseudo_label_weight > 0 or hp.contrast_weight > 0:
             is_student = self._weaker_is_student(student[:count], teacher[:count], target) if hp.dynamic_roles else None
             features = (out.student_features[count:], out.teacher_features[count:])
@@ -116,20 +118,21 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         """L_s of one network (Eq. 2): nnU-Net's own."""
         return self.supervised_loss(outputs, target)
 
-    def _agreement_terms(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Terms:
+    def _agreement_terms(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Terms:
         """L_reg (Eq. 5) and L_une (Eq. 8), of labelled and unlabelled patches."""
         hp = self.hyperparameters
-        labeled = valid.new_ones(len(student) - len(valid), *valid.shape[1:])
-        counted = torch.cat((labeled, valid))
         ramp = self.ramp(hp.rampup_fraction) if hp.ramp_agreement else 1.0
         both, mask = (self.targets.as_classes(student), self.targets.as_classes(teacher)), self.targets.as_maps(counted)
         terms = Terms()
         if hp.consistency_weight > 0:
             terms.add("consistency", voxel_mean(cosine_consistency, *both, mask=mask), hp.consistency_weight * ramp)
         if hp.uncertainty_weight > 0:
+            detached = hp.detach_uncertainty
+            if detached is None:
+                detached = both[0].shape[1] >= REPELLING
             imitation = voxel_mean(
                 uncertainty_rectified_cross_entropy, *both, hp.temperature, hp.hard_target,
-                mask=mask, detach_weight=hp.detach_uncertainty,
+                mask=mask, detach_weight=detached,
             )  # fmt: skip
             terms.add("uncertainty", imitation, hp.uncertainty_weight * ramp)
         return terms
@@ -140,7 +143,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         """L_u of both networks (Eqs. 3 and 4) and L_c (Eqs. 10 and 11), of (student, teacher) on unlabelled patches."""
         hp, terms = self.hyperparameters, Terms()
         make_decision = decide_regions if self.label_manager.has_regions else decide
-        own = [make_decision(z, hp.percentile, valid) for z in logits]
+        own = [make_decision(z, hp.percentile, valid, hp.percentile_scope) for z in logits]
         (labels, reliable), _ = given = self._labels_for_both(own)
         self.monitor.add("reliable", reliable.sum() / valid.sum().clamp(min=1))
         if self.observing:

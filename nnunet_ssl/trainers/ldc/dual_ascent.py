@@ -13,9 +13,11 @@ from nnunet_ssl.losses.lagrangian import (
     add_norm_gradient,
     bound_excess,
     class_volumes,
+    relative_volume_error,
+    soft_volumes,
     squared_norm,
 )
-from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
+from nnunet_ssl.trainers.ldc.settings import PLAIN, LDCHyperparameters
 from nnunet_ssl.training.distributed import sum_over_ranks, voxel_count
 from nnunet_ssl.training.monitor import Monitor
 from nnunet_ssl.training.targets import Targets
@@ -35,8 +37,8 @@ class DualAscent:
         network: unwrapped; its convolution and linear weights are limited, not its norms and biases.
         optimizer: that steps it. A step that mixed precision skips moves no multiplier.
         targets: the foreground classes.
-        settings: steps and limits. C = norm_budget ||W(0)||^2; with 2 the limit is inert until the squared norm has
-            doubled. The steps of bounds and norm, their limits and the excess that is allowed of a probability are
+        settings: rule, steps and limits. C = norm_budget ||W(0)||^2; with 2 the limit is inert until the squared norm
+            has doubled. The steps of bounds and norm, their limits and the excess that is allowed of a probability are
             those of :mod:`nnunet_ssl.losses.lagrangian`.
         device: where the constraints are evaluated.
     """
@@ -57,6 +59,7 @@ class DualAscent:
             penalty=settings.penalty,
             device=device,
         )
+        self.settings = settings
         self.margin, self.regions = settings.value_margin, targets.has_regions
         self.budget_factor = settings.norm_budget
         self.weights = layer_weights(network)
@@ -77,7 +80,9 @@ class DualAscent:
         self.values = {}
         self.norm_excess = squared_norm(self.weights) / self.budget - 1.0
 
-    def constrain(self, part: str, logits: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def constrain(
+        self, part: str, logits: Tensor, target: Tensor, mask: Tensor | None, teacher: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(what the constraints of one part add to its loss, the number of voxels that count).
 
         Args:
@@ -85,8 +90,11 @@ class DualAscent:
             logits: (B, K, *P).
             target: classes (B, 1, *P) or regions (B, K, *P).
             mask: (B, 1, *P) bool, where they count; ``None``: everywhere.
+            teacher: (B, K, *P), logits behind a target of pseudo-labels.
         """
         predicted, expected = class_volumes(logits, target, mask, regions=self.regions)
+        if teacher is not None and self.settings.ascent != PLAIN:
+            expected = soft_volumes(teacher, mask, regions=self.regions)
         count = voxel_count(mask, logits)
         term = self.multipliers.volume_term(part, predicted - expected)
         kept = [predicted.detach(), expected]
@@ -106,16 +114,32 @@ class DualAscent:
         self.stepped = True
         add_norm_gradient(self.weights, self.multipliers.norm_coefficient(self.norm_excess), self.budget)
 
+    def step_weights(self, ramp: float) -> dict[str, float]:
+        """What the step of each part is multiplied by, at this weight r of the unlabelled terms.
+
+        The gradient of the loss with respect to lambda is the volume error times the weight of the part: gamma, or
+        gamma gamma_U r. Before the end of the warm-up, where r is 0, errors are those of an untrained network; from
+        there on both parts begin as slowly as r does.
+        """
+        own = self.settings
+        if own.ascent == PLAIN:
+            return {LABELED: 1.0, UNLABELED: float(own.unlabeled_weight * ramp > 0)}
+        labeled = own.constrained_weight * ramp
+        return {LABELED: labeled, UNLABELED: labeled * own.unlabeled_weight}
+
     @torch.no_grad()
-    def ascend(self, parts: list[str]) -> None:
-        """One step of projected dual ascent for these parts and the norm, if the optimiser has taken its own."""
+    def ascend(self, ramp: float) -> None:
+        """One step of projected dual ascent for the volumes and the norm, if the optimiser has taken its own."""
         if not self.stepped:
             return
-        for part in parts:
-            predicted, expected, bounds = self._joint(part)
-            self.multipliers.ascend_volume(part, predicted - expected)
-            if len(bounds):
-                self.multipliers.ascend_bounds(part, bounds[0], bounds[1])
+        for part, weight in self.step_weights(ramp).items():
+            if weight > 0:
+                predicted, expected, bounds = self._joint(part)
+                plain = self.settings.ascent == PLAIN
+                error = predicted - expected if plain else relative_volume_error(predicted, expected)
+                self.multipliers.ascend_volume(part, error, weight)
+                if len(bounds):
+                    self.multipliers.ascend_bounds(part, bounds[0], bounds[1])
         self.multipliers.ascend_norm(self.norm_excess)
 
     def _joint(self, part: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,6 +160,7 @@ class DualAscent:
             for k in range(classes):
                 monitor.add(f"volume_{part}_{k + 1}", predicted[k], counted)
                 monitor.add(f"target_volume_{part}_{k + 1}", expected[k], counted)
+                monitor.add(f"volume_error_{part}_{k + 1}", predicted[k] - expected[k], counted)
                 monitor.add(f"{WEIGHT}volume_{part}_{k + 1}", own.volume[part][k])
             monitor.add(f"violation_volume_{part}", (predicted - expected).abs().max(), counted)
             for name, multiplier, excess in zip(("upper", "lower"), (own.upper, own.lower), bounds, strict=False):

@@ -8,6 +8,8 @@ from nnunet_ssl.losses.lagrangian import DICE_FORMS
 from nnunet_ssl.training.base import SemiSupervisedHyperparameters
 from nnunet_ssl.training.settings import setting
 
+RELATIVE, PLAIN = ASCENTS = ("relative", "plain")
+
 
 @dataclass(frozen=True)
 class LDCHyperparameters(SemiSupervisedHyperparameters):
@@ -76,6 +78,14 @@ class LDCHyperparameters(SemiSupervisedHyperparameters):
         source="0.01, released code",
         low=0.0,
     )
+    ascent: str = setting(
+        "relative",
+        "of volume multipliers; relative: behind the warm-up, by (m - s) / max(m, s, 0.001) times the weight of the "
+        "term and its ramp, on unlabelled patches with the teacher's soft volume; plain: from the first step on, by "
+        "m - s, with the volume of its hard labels",
+        source="plain, Eq. 3 and released code; recommended",
+        choices=ASCENTS,
+    )
     multiplier_limit: float = setting(
         0.5, "largest absolute volume multiplier", symbol=r"\lambda_{max}", source="recommended", low=0.0
     )
@@ -97,7 +107,7 @@ class LDCHyperparameters(SemiSupervisedHyperparameters):
     temperature: float = setting(0.07, "tau of the contrast", source="0.07, released code", low=0.01, high=10.0)
     slices: int = setting(8, "slices per patch that are contrasted (3D)", symbol="n_s", source="recommended", low=1)
     slice_distance: int = setting(
-        0, "slices of a patch this close or closer are no negatives of each other", source="recommended", low=0
+        2, "slices of a patch this close or closer are no negatives of each other", source="recommended", low=0
     )
     pooled_size: int = setting(16, "side to which a slice is averaged", source="recommended", low=1)
     projection_hidden: int = setting(256, "width of the projection", source="recommended", low=1)

@@ -12,10 +12,12 @@ from nnunet_ssl.losses.boundary_contrast import (
     distant_pairs,
     draw_slices,
     keep_slices,
+    slice_similarities,
     take_slices,
 )
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
 from nnunet_ssl.training.distributed import ddp_weight
+from nnunet_ssl.training.monitor import COUNT, Monitor
 
 Projection = Callable[[Tensor], Tensor]
 
@@ -23,29 +25,44 @@ Projection = Callable[[Tensor], Tensor]
 def slice_contrast(
     projections: tuple[Projection, Projection],
     maps: tuple[Tensor, Tensor],
+    segmented: Tensor,
     valid: tuple[Tensor, Tensor],
     has_ignore: bool,
     settings: LDCHyperparameters,
-) -> tuple[Tensor, Tensor]:
-    """(L_ctr of Eq. 4, number of slices that take part).
+    monitor: Monitor,
+) -> Tensor:
+    """L_ctr of Eq. 4; on record: how many slices take part, and the similarities of positives and of negatives.
 
     Args:
         projections: slices (A, F, H, W) -> vectors (A, D), of teacher and student; the student's receives the gradient.
         maps: signed distances (B_L + B_U, F, *P) of teacher and student.
+        segmented: (B_L + B_U, F, *P) bool, the teacher's segmentation.
         valid: (B_L, 1, *P) and (B_U, 1, *P) bool, where those of labelled and unlabelled patches count.
         has_ignore: whether a slice of a labelled patch takes part only if all of it is valid.
         settings: how many slices, how near negatives may lie, and the temperature.
+        monitor: receives what is put on record.
     """
-    (teacher, student), index = maps, None
+    teacher, index = maps[0], None
     if teacher.ndim == 5:
         index = draw_slices(len(teacher), teacher.shape[2], settings.slices, teacher.device)
     whole = torch.arange(len(teacher), device=teacher.device) < (len(valid[0]) if has_ignore else 0)
-    of_teacher, of_student = take_slices(teacher, index), take_slices(student, index)
-    keep = keep_slices(of_teacher, take_slices(torch.cat(valid), index), whole)
+    of_teacher, of_student, seen, known = (take_slices(x, index) for x in (*maps, segmented, torch.cat(valid)))
+    keep = keep_slices(of_teacher, known, whole, seen)
     vectors = projections[1](of_student.flatten(0, 1))
     with torch.no_grad():
         targets = projections[0](of_teacher.flatten(0, 1))
     near = settings.slice_distance
     negatives = None if index is None or near == 0 else distant_pairs(index, near)
-    loss, number = boundary_contrast(targets, vectors, settings.temperature, keep, negatives), keep.sum()
-    return loss * ddp_weight(number), number
+    number = keep.sum()
+    monitor.add(COUNT + "slices", number)
+    for name, found in zip(
+        ("positives", "negatives"), slice_similarities(targets, vectors, keep, negatives), strict=True
+    ):
+        monitor.add(f"similarity_{name}", *found)
+    return boundary_contrast(targets, vectors, settings.temperature, keep, negatives) * ddp_weight(number)
+
+
+def unused(projection: Projection, student: Tensor) -> Tensor:
+    """0, connected to every weight of a projection that this step does not need, since DDP waits for all of them."""
+    one = student[:1] if student.ndim == 4 else student[:1, :, 0]
+    return 0.0 * projection(one).sum()

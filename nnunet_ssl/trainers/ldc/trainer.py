@@ -23,12 +23,11 @@ from nnunet_ssl.trainers.ldc.dice_weights import DiceWeights
 from nnunet_ssl.trainers.ldc.distance_targets import DISTANCE, AddSignedDistance, resize_maps
 from nnunet_ssl.trainers.ldc.dual_ascent import LABELED, UNLABELED, DualAscent
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
-from nnunet_ssl.trainers.ldc.slice_contrast import slice_contrast
+from nnunet_ssl.trainers.ldc.slice_contrast import slice_contrast, unused
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import ddp_weight, voxel_mean
-from nnunet_ssl.training.monitor import COUNT
 from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.targets import mean_dice
 from nnunet_ssl.training.teacher import Teacher, warmed_up
@@ -38,8 +37,8 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     """L = lambda_sup (Brier + L_sdm) + beta r L_ctr + gamma (L_LDC^L + r L_LDC^U) + eta (||W||^2 / C - 1), Eq. 5.
 
     L_LDC = L_con + sum_c lambda_c (m_c - s_c): cross-entropy and Dice under the constraint that each class is predicted
-    with the volume of its target, on labelled patches the label, on unlabelled ones the teacher's. After each step:
-    lambda <- clip(lambda + tau (m - s)); teacher <- a teacher + (1 - a) student.
+    with the volume of its target, on labelled patches the label's, on unlabelled ones the teacher's. After each step:
+    lambda <- clip(lambda + tau w (m - s) / max(m, s)); teacher <- a teacher + (1 - a) student.
     """
 
     Hyperparameters: ClassVar[type] = LDCHyperparameters
@@ -114,13 +113,14 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
             outputs, other = self.forward_joint(labeled.strong, unlabeled.strong)
         student = finest(other)
         distance = self.forward(self.auxiliary["distance_head"], self.student_tap.take())
-        teacher, teacher_distance = self._teacher(labeled.weak, unlabeled.weak)
+        seen, teacher_distance = self._teacher(labeled.weak, unlabeled.weak, hp.contrast_weight * ramp > 0)
+        teacher = seen[-len(unlabeled.valid) :]
         pseudo, certain = self.pseudo_labels(teacher, unlabeled.valid)
         label, annotated = self.targets.labels(labeled.target), self.targets.annotated(labeled.target)
         self._observe(student, teacher, unlabeled.valid)
 
         constrained = self.constrained(LABELED, outputs, label, annotated)  # Eqs. 2 and 3
-        constrained_unlabeled = self.constrained(UNLABELED, student, pseudo, certain)
+        constrained_unlabeled = self.constrained(UNLABELED, student, pseudo, certain, teacher)
         mask, maps = finest(annotated), resize_maps(labeled.extra[DISTANCE], distance.shape[2:])
         regression = voxel_mean(signed_distance_mse, distance[: len(labeled)], maps, mask=mask)
         error = voxel_mean(brier_score, finest(outputs), finest(label), mask=mask, regions=self.targets.has_regions)
@@ -131,19 +131,21 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         terms.add("distance", regression, hp.supervised_weight)
         terms.add("norm", *self.dual.norm_term())
         if teacher_distance is not None:
-            contrast = self.contrast(teacher_distance, distance, labeled, mask, unlabeled.valid)  # Eq. 4
+            known = labeled.valid if mask is None else mask & labeled.valid
+            contrast = self.contrast((teacher_distance, distance), seen, (known, unlabeled.valid))  # Eq. 4
             terms.add("contrast", contrast, hp.contrast_weight * ramp)
+        elif "projection" in self.auxiliary:
+            terms.add("contrast", unused(self.auxiliary["projection"], distance), 0.0)
         return terms
 
     @torch.no_grad()
-    def _teacher(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The teacher's logits of the unlabelled patches, and its signed distances of all where they are contrasted."""
-        if "projection" not in self.auxiliary:
+    def _teacher(self, labeled: Tensor, unlabeled: Tensor, contrasted: bool) -> tuple[Tensor, Tensor | None]:
+        """The teacher's logits of the unlabelled patches; where slices are contrasted, of all, and its distances."""
+        if not contrasted:
             return self.teacher(unlabeled), None
         with self.teacher_tap.open():
             logits = self.teacher(torch.cat((labeled, unlabeled)))
-        distance = self.teacher.head("distance_head", self.teacher_tap.take())
-        return logits[len(labeled) :], distance
+        return logits, self.teacher.head("distance_head", self.teacher_tap.take())
 
     def pseudo_labels(self, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """(hard labels, where they count) of the teacher's logits: classes (B, 1, *P), or regions (B, R, *P)."""
@@ -152,10 +154,10 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
             valid = valid & (self.targets.confidence(teacher) > threshold)
         return self.targets.decide(teacher), valid
 
-    def constrained(self, part: str, outputs: Any, target: Any, mask: Any) -> Tensor:
+    def constrained(self, part: str, outputs: Any, target: Any, mask: Any, teacher: Tensor | None = None) -> Tensor:
         """L_LDC of one part of the data: L_con at every resolution, the constraints at full resolution."""
         objective = self.deep_supervised(self._objective, outputs, target, mask)
-        violation, count = self.dual.constrain(part, finest(outputs), finest(target), finest(mask))
+        violation, count = self.dual.constrain(part, finest(outputs), finest(target), finest(mask), teacher)
         return (objective + violation) * ddp_weight(count)
 
     def _objective(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
@@ -166,21 +168,14 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
             regions=self.targets.has_regions, dice_form=hp.dice_form,
         )  # fmt: skip
 
-    def contrast(
-        self, teacher: Tensor, student: Tensor, labeled: LabeledBatch, annotated: Tensor | None, valid: Tensor
-    ) -> Tensor:
+    def contrast(self, maps: tuple[Tensor, Tensor], teacher: Tensor, valid: tuple[Tensor, Tensor]) -> Tensor:
         """L_ctr between slices of the teacher's and the student's signed distances (B_L + B_U, F, *P)."""
         projections = self.auxiliary[Teacher.copy_of("projection")], self.auxiliary["projection"]
-        known = labeled.valid if annotated is None else annotated & labeled.valid
-        loss, number = slice_contrast(
-            projections, (teacher, student), (known, valid), annotated is not None, self.hyperparameters
-        )
-        self.monitor.add(COUNT + "slices", number)
-        return loss
+        segmented, has_ignore = self.targets.decided_masks(teacher), self.targets.ignore_label is not None
+        return slice_contrast(projections, maps, segmented, valid, has_ignore, self.hyperparameters, self.monitor)
 
     def after_optimizer_step(self) -> None:
-        both = self.unlabeled_ramp * self.hyperparameters.unlabeled_weight > 0
-        self.dual.ascend([LABELED, UNLABELED] if both else [LABELED])  # Eq. 3
+        self.dual.ascend(self.unlabeled_ramp)  # Eq. 3
         if self.observing:
             self.dual.observe(self.monitor)
 

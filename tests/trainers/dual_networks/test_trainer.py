@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def started(dataset: Path, configuration: str = "3d_fullres", **options: Any) ->
 
 def batch_of(trainer: nnUNetTrainerDualNetworks) -> tuple[LabeledBatch, UnlabeledBatch]:
     labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    labeled.valid.fill_(True)
     unlabeled.valid.fill_(True)
     return labeled, unlabeled
 
@@ -55,7 +57,7 @@ def batch_of(trainer: nnUNetTrainerDualNetworks) -> tuple[LabeledBatch, Unlabele
 def random_output(labeled: LabeledBatch, unlabeled: UnlabeledBatch, channels: int = 3) -> DualOutput:
     """Logits and features that are leaves with a gradient, at two resolutions."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.cat((labeled.image, unlabeled.weak))
+    images = torch.cat((labeled.image, unlabeled.image))
 
     def leaf(width: int = channels, factor: int = 1) -> Tensor:
         size = [s // factor for s in images.shape[2:]]
@@ -77,17 +79,17 @@ def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
 # ---- who learns from what
 
 
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_terms_are_the_losses_with_their_weights(make_dataset, configuration):
+@pytest.mark.parametrize("configuration, scope", [("3d_fullres", "voxels"), ("2d", "class")])
+def test_terms_are_the_losses_with_their_weights(make_dataset, configuration, scope):
     switches = {**CONSTANT, "consistency_weight": 2.0, "uncertainty_weight": 3.0, "pseudo_label_weight": 5.0,
-                "temperature": 0.7, "percentile": 60.0, "contrast_weight": 7.0}  # fmt: skip
+                "temperature": 0.7, "percentile": 60.0, "contrast_weight": 7.0, "percentile_scope": scope}  # fmt: skip
     trainer = started(make_dataset(), configuration, hyperparameters=switches)
     labeled, unlabeled = batch_of(trainer)
     out = random_output(labeled, unlabeled)
     terms = terms_of(trainer, labeled, unlabeled, out)
     student, teacher = out.student[0], out.teacher[0]
     u_student, u_teacher = student[2:], teacher[2:]
-    labels, valid = entropy_filtered_pseudo_label(u_student, u_teacher, 60.0)
+    labels, valid = entropy_filtered_pseudo_label(u_student, u_teacher, 60.0, scope=scope)
     own = decide(u_student, 60.0).label
     contrast = prototype_contrast(
         out.student_features[2:], torch.where(valid, labels, -1), torch.where(valid, -1, own), 3, 1.0, 10**5
@@ -117,7 +119,7 @@ def trainer_dataset(trainer: nnUNetTrainerDualNetworks) -> Path:
 
 
 def test_regions_are_problems_of_two_classes(make_dataset):
-    trainer = started(make_dataset(**REGIONS), hyperparameters=CONSTANT)
+    trainer = started(make_dataset(**REGIONS), hyperparameters={**CONSTANT, "percentile_scope": "voxels"})
     labeled, unlabeled = batch_of(trainer)
     out = random_output(labeled, unlabeled, 2)
     terms = terms_of(trainer, labeled, unlabeled, out)
@@ -126,11 +128,13 @@ def test_regions_are_problems_of_two_classes(make_dataset):
     torch.testing.assert_close(terms["consistency"], cosine_consistency(a, b))
     torch.testing.assert_close(terms["uncertainty"], uncertainty_rectified_cross_entropy(a, b))
     p, q = student[2:].sigmoid(), teacher[2:].sigmoid()
-    inside = (p > 0.5) | (q > 0.5)
-    valid = torch.zeros(2, 16, 16, 16, dtype=torch.bool)
+    reliable = []
     for x in (p, q):
         uncertainty = -(x * x.log() + (1 - x) * (1 - x).log()).mean(1)
-        valid |= uncertainty < uncertainty.quantile(0.8)
+        reliable.append(uncertainty < uncertainty.quantile(0.8))
+    first, second = (r.unsqueeze(1) for r in reliable)
+    valid = reliable[0] | reliable[1]
+    inside = ((p > 0.5) & (first | ~second)) | ((q > 0.5) & (second | ~first))  # of the only reliable one, or of either
     error = torch.nn.functional.binary_cross_entropy_with_logits(student[2:], inside.float(), reduction="none")
     expected = (error.mean(1) * valid).sum() / valid.sum()
     torch.testing.assert_close(terms["pseudo_label_student"], expected)
@@ -160,7 +164,11 @@ def test_values_of_undecided_networks(make_dataset):
     assert calls == [3]  # one forward of both networks and both streams
     assert terms["consistency"].item() == 0.0
     assert terms["uncertainty"].item() == pytest.approx(math.log(3), rel=1e-6)
-    # the entropy is constant: nothing is below its percentile, so that there is neither pseudo-label nor prototype
+    # the entropy is constant: all voxels, of background, are within its percentile, and none are strictly below it
+    assert terms["pseudo_label_student"].item() == pytest.approx(math.log(3), rel=1e-6)
+    assert terms["contrast"].item() == 0.0
+    trainer.hyperparameters = replace(trainer.hyperparameters, percentile_scope="voxels")
+    terms = trainer.losses(*batch_of(trainer))
     assert terms["pseudo_label_student"].item() == terms["contrast"].item() == 0.0
     sum(terms.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
@@ -198,7 +206,7 @@ def test_who_labels_whom(make_dataset):
         out = random_output(labeled, unlabeled)
         found[rule] = terms_of(trainer, labeled, unlabeled, out)
     z = [out.student[0][2:], out.teacher[0][2:]]
-    mine = [decide(x) for x in z]
+    mine = [decide(x, scope="class") for x in z]
     for rule, sources in (("own", mine), ("cross", mine[::-1])):
         for name, logits, source in zip(("student", "teacher"), z, sources, strict=True):
             expected = masked_cross_entropy(logits, source.label, source.reliable)
@@ -240,16 +248,16 @@ def test_terms_without_weight_are_left_out(make_dataset):
 def test_padding_teaches_nothing(make_dataset, recipe):
     trainer = started(make_dataset(**recipe), hyperparameters=CONSTANT)
     labeled, unlabeled = batch_of(trainer)
-    unlabeled.valid[:, :, :5] = False
+    unlabeled.valid[:, :, :5] = labeled.valid[:, :, :5] = False
     out = random_output(labeled, unlabeled, trainer.label_manager.num_segmentation_heads)
     terms = terms_of(trainer, labeled, unlabeled, out)
     names = [name for name in TERMS if "supervised" not in name]
     torch.stack([terms[name] for name in names]).sum().backward()
     for leaf in (out.student[0], out.teacher[0], out.student_features):
-        assert not leaf.grad[2:, :, :5].any() and leaf.grad[2:, :, 5:].any()
+        assert not leaf.grad[:, :, :5].any() and leaf.grad[2:, :, 5:].any()
     with torch.no_grad():
         for leaf in (out.student[0], out.teacher[0], out.student_features):
-            leaf[2:, :, :5] = 100 * torch.randn_like(leaf[2:, :, :5])
+            leaf[:, :, :5] = 100 * torch.randn_like(leaf[:, :, :5])
     again = trainer.losses(labeled, unlabeled)
     for name in names:
         torch.testing.assert_close(again[name], terms[name], msg=name)
@@ -294,6 +302,42 @@ def test_ignored_voxels_teach_nothing_about_labels(make_dataset, recipe):
     for name in ("consistency", "uncertainty"):  # need no labels
         found = gradient(terms[name], out.student[0])[:2]
         assert found[ignored.expand_as(found)].any()
+
+
+# ---- what the filter lets through
+
+
+@pytest.mark.parametrize("recipe", [{}, REGIONS], ids=["classes", "regions"])
+def test_no_predicted_class_is_shut_out(make_dataset, recipe):
+    """Foreground fills 2 % of the patch and is what both networks are least sure of."""
+    kept, dataset = {}, make_dataset(**recipe)
+    for scope in ("voxels", "class"):
+        trainer = started(dataset, hyperparameters={**CONSTANT, "percentile_scope": scope})
+        labeled, unlabeled = batch_of(trainer)
+        out = random_output(labeled, unlabeled, trainer.label_manager.num_segmentation_heads)
+        rare = torch.rand(out.student[0][:, :1].shape, generator=torch.Generator().manual_seed(0)) < 0.01
+        rare = torch.cat((rare, rare.flip(2)), 1)
+        with torch.no_grad():
+            for z in (out.student[0], out.teacher[0]):
+                noise = z[:, -2:].clone()
+                z[:, -2:] = torch.where(rare, 0.5, -9.0) + 0.1 * noise
+                if not recipe:
+                    z[:, 0] *= 0.1
+        terms_of(trainer, labeled, unlabeled, out)
+        means = trainer.monitor.epoch_means()
+        kept[scope] = {k: v for k, v in means.items() if k.startswith("kept_") and k != "kept_0"}
+        assert means["reliable"] > 0.75
+    assert len(kept["class"]) == 2 and min(kept["class"].values()) > 0.5
+    assert max(kept["voxels"].values()) < 0.1
+
+
+@pytest.mark.parametrize("classes, repelled", [(4, True), (8, False)])
+def test_many_classes_are_imitated_with_detached_weights(make_dataset, classes, repelled):
+    trainer = started(make_dataset(), hyperparameters=CONSTANT)
+    student, teacher = (torch.randn(2, classes, 4, 4, 4).requires_grad_() for _ in range(2))
+    found = trainer._agreement_terms(student, teacher, torch.ones(2, 1, 4, 4, 4, dtype=torch.bool))["uncertainty"]
+    expected = uncertainty_rectified_cross_entropy(student, teacher, detach_weight=not repelled)
+    assert torch.equal(gradient(found, student), gradient(expected, student))
 
 
 # ---- the two networks

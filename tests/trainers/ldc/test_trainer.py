@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.losses.lagrangian import PAPER_WEIGHTS, class_volumes, squared_norm
+from nnunet_ssl.losses.lagrangian import (
+    PAPER_WEIGHTS,
+    class_volumes,
+    relative_volume_error,
+    soft_volumes,
+    squared_norm,
+)
 from nnunet_ssl.trainers.ldc.trainer import LABELED, UNLABELED, nnUNetTrainerLDC
 from tests.running import SHORT, make_trainer, same_weights, weights
 
@@ -46,6 +52,13 @@ def up_the_ramp(trainer: Any) -> Any:
     return trainer
 
 
+def sees_objects(trainer: Any) -> Any:
+    """The teacher segments the first class everywhere, and its distance head finds every voxel inside."""
+    trainer.auxiliary["teacher"].decoder.seg_layers[-1].bias.data[1] += 99
+    trainer.auxiliary["teacher_distance_head"].conv.bias.data -= 9
+    return trainer
+
+
 def modules(trainer: Any) -> dict[str, nn.Module]:
     return {"network": trainer.network, **trainer.auxiliary}
 
@@ -59,12 +72,12 @@ def volume_error(logits: Tensor, target: Tensor, valid: Tensor | None = None) ->
 
 
 def test_values_of_undecided_networks(make_dataset):
-    trainer = up_the_ramp(started(make_dataset(), trainer=OneResolution))
+    trainer = up_the_ramp(started(make_dataset(), trainer=OneResolution, hyperparameters={"slice_distance": 0}))
     heads = [n.decoder.seg_layers[-1] for n in (trainer.network, trainer.auxiliary["teacher"])]
     heads += [trainer.auxiliary[n].conv for n in ("distance_head", "teacher_distance_head")]
     for head in heads:
         head.weight.data.zero_(), head.bias.data.zero_()
-    trainer.auxiliary["teacher_distance_head"].conv.bias.data -= 1  # the teacher sees objects everywhere
+    sees_objects(trainer)
     labeled, unlabeled = batch_of(trainer)
     terms = {name: loss.item() for name, loss in trainer.losses(labeled, unlabeled).items()}
 
@@ -78,7 +91,7 @@ def test_values_of_undecided_networks(make_dataset):
     distance = nn.functional.interpolate(labeled.extra["distance"], labeled.weak.shape[2:], mode="trilinear")
     expected = {
         "constrained": consistency(labeled.target),
-        "constrained_unlabeled": consistency(torch.zeros_like(unlabeled.valid)),  # a tie is background
+        "constrained_unlabeled": consistency(torch.ones_like(unlabeled.valid)),
         "squared_error": 0.2 * 2 / 9,
         "distance": 0.2 * distance.square().mean().item(),
         "contrast": 0.1 * math.log(8 * 4),  # 8 equal slices of each of 4 patches
@@ -161,16 +174,40 @@ def test_the_student_sees_strong_views_and_the_teacher_weak_ones_of_both_streams
 
 
 def test_padding_of_labelled_patches_shows_no_object(make_dataset):
-    trainer = up_the_ramp(started(make_dataset()))
+    trainer = sees_objects(up_the_ramp(started(make_dataset())))
     labeled, unlabeled = batch_of(trainer)
-    shape = (len(labeled.weak) + len(unlabeled.weak), 2, *labeled.weak.shape[2:])
-    found = []
+    number, found = len(labeled.weak) + len(unlabeled.weak), []
     for valid in (True, False):
         labeled.valid[0] = valid
         trainer.monitor.epoch_means()
-        trainer.contrast(-torch.ones(shape), torch.zeros(shape), labeled, None, unlabeled.valid)
+        trainer.losses(labeled, unlabeled)
         found.append(trainer.monitor.epoch_means()["count_slices"])
-    assert found == [8 * shape[0], 8 * (shape[0] - 1)]
+    assert found == [8 * number, 8 * (number - 1)]
+
+
+def test_slices_in_which_the_teacher_segments_nothing_are_not_contrasted(make_dataset):
+    trainer = sees_objects(up_the_ramp(started(make_dataset())))
+    batch = batch_of(trainer)
+    assert trainer.losses(*batch)["contrast"] > 0
+    assert -1 <= trainer.monitor.epoch_means()["similarity_negatives"] <= 1
+    trainer.auxiliary["teacher"].decoder.seg_layers[-1].bias.data[0] += 999  # while the distances stay negative
+    assert trainer.losses(*batch)["contrast"] == 0
+    means = trainer.monitor.epoch_means()
+    assert means["count_slices"] == 0 and math.isnan(means["similarity_positives"])
+
+
+def test_the_teacher_looks_at_labelled_patches_only_where_slices_are_contrasted(make_dataset):
+    trainer, seen = started(make_dataset(), hyperparameters={"warmup_fraction": 0.3}), []
+    teacher = trainer.teacher
+    trainer.teacher = lambda images: seen.append(len(images)) or teacher(images)
+    trainer.teacher.head = teacher.head
+    batch = batch_of(trainer)
+    for epoch in (0, 1):
+        trainer.current_epoch = epoch
+        terms = trainer.losses(*batch)
+        assert (terms.weights["contrast"] == 0) == (epoch == 0)
+        assert terms["contrast"].requires_grad and terms["contrast"].isfinite()
+    assert seen == [2, 4]
 
 
 @pytest.mark.parametrize("options, epoch, reached", [
@@ -182,8 +219,7 @@ def test_padding_of_labelled_patches_shows_no_object(make_dataset):
 def test_unlabelled_images_teach_only_with_a_weight(make_dataset, options, epoch, reached):
     trainer = started(make_dataset(), trainer=OneResolution, hyperparameters={"slices": 16, **options})
     trainer.current_epoch = epoch
-    if "teacher_distance_head" in trainer.auxiliary:
-        trainer.auxiliary["teacher_distance_head"].conv.bias.data -= 3
+    sees_objects(trainer)
     labeled, unlabeled = batch_of(trainer)
     other = UnlabeledBatch(unlabeled.weak + torch.randn_like(unlabeled.weak), unlabeled.valid, lambda x: x)
     gradients = []
@@ -208,33 +244,43 @@ def test_nothing_is_projected_without_contrast(make_dataset):
 # ---- multipliers
 
 
+@pytest.mark.parametrize("ascent", ["relative", "plain"])
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_multipliers_follow_the_volumes_of_their_step(make_dataset, configuration):
-    trainer = started(make_dataset(), configuration, training=STANDING_STILL, hyperparameters={"warmup_fraction": 0.3})
+def test_multipliers_follow_the_volumes_of_their_step(make_dataset, configuration, ascent):
+    """The plain rule from the first step, the other behind 0.3 of 6 steps, as far as the term's weight has risen."""
+    options = {"warmup_fraction": 0.3, "constrained_weight": 0.8, "unlabeled_weight": 0.5, "ascent": ascent}
+    trainer = started(make_dataset(), configuration, training=STANDING_STILL, hyperparameters=options)
     own, total = trainer.dual.multipliers, {}
     seen: dict[str, Tensor] = {}
     constrained = trainer.constrained
 
-    def record(part: str, outputs: Any, target: Any, mask: Any) -> Tensor:
-        finest = [x[0] if isinstance(x, list) else x for x in (outputs, target, mask)]
-        seen[part] = volume_error(*finest)
-        return constrained(part, outputs, target, mask)
+    def record(part: str, outputs: Any, target: Any, mask: Any, teacher: Tensor | None = None) -> Tensor:
+        logits, truth, valid = [x[0] if isinstance(x, list) else x for x in (outputs, target, mask)]
+        predicted, expected = (v.detach() for v in class_volumes(logits, truth, valid))
+        if ascent == "plain":
+            seen[part] = predicted - expected
+        else:
+            seen[part] = relative_volume_error(predicted, expected if part == LABELED else soft_volumes(teacher, valid))
+        return constrained(part, outputs, target, mask, teacher)
 
     trainer.constrained = record
     for step in range(6):
         trainer.current_epoch, trainer.step = divmod(step, 3)
+        ramp = trainer.ramp(0.3, 0.3, from_start=True)
         trainer.train_step(next(trainer.dataloader_train))
         for part, error in seen.items():
-            if part == LABELED or step >= 2:  # 0.3 of 6 steps are warm-up
-                total[part] = total.get(part, 0) + 0.01 * error.double()
-        torch.testing.assert_close(own.volume[LABELED], total[LABELED], atol=1e-8, rtol=1e-5)
-        torch.testing.assert_close(
-            own.volume[UNLABELED], total.get(UNLABELED, torch.zeros(2).double()), atol=1e-8, rtol=1e-5
-        )
+            weight = {LABELED: 0.8, UNLABELED: 0.8 * 0.5}[part] * ramp
+            if ascent == "plain":
+                weight = float(part == LABELED or step >= 2)
+            total[part] = total.get(part, 0) + 0.01 * weight * error.double()
+        for part in (LABELED, UNLABELED):
+            torch.testing.assert_close(own.volume[part], total[part], atol=1e-8, rtol=1e-4)
+        assert own.volume[LABELED].any() == (ascent == "plain" or step >= 2)
     assert own.volume[LABELED].any() and own.volume[UNLABELED].any() and own.norm == 0
     means = trainer.monitor.epoch_means()
     assert means["weight_volume_labeled_1"] != 0 and means["violation_norm"] == pytest.approx(-0.5)
     error = means["volume_labeled_1"] - means["target_volume_labeled_1"]
+    assert means["volume_error_labeled_1"] == pytest.approx(error, abs=1e-6)
     assert abs(error) <= means["violation_volume_labeled"] + 1e-6
 
 
@@ -335,7 +381,7 @@ def test_hyper_parameters_reach_the_multipliers(make_dataset):
 
 
 def test_without_a_budget_the_norm_is_free(make_dataset):
-    trainer = started(make_dataset(), "2d", hyperparameters={"norm_budget": 0.0, "penalty": 0.1})
+    trainer = up_the_ramp(started(make_dataset(), "2d", hyperparameters={"norm_budget": 0.0, "penalty": 0.1}))
     for parameter in trainer.network.parameters():
         parameter.data *= 2
     trainer.train_step(next(trainer.dataloader_train))
@@ -368,7 +414,7 @@ def test_mixed_precision_leaves_losses_and_heads_in_float32(make_dataset):
 def test_ignored_voxels_have_no_part(make_dataset):
     dataset = make_dataset(labels={"background": 0, "ball": 1, "box": 2, "ignore": 3})
     trainer = up_the_ramp(started(dataset, trainer=OneResolution))
-    trainer.auxiliary["teacher_distance_head"].conv.bias.data -= 9
+    sees_objects(trainer)
     labeled, unlabeled = batch_of(trainer)
     labeled.target[:] = labeled.target.clamp(max=2)
     labeled.target[0, :, :, :4] = 3  # of every slice along the first axis
