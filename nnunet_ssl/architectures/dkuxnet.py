@@ -220,7 +220,9 @@ def choose_kmax_levels(levels: Levels, wanted: Sequence[int] | None = None) -> l
     """
     possible = range(1, len(levels))
     if wanted is None:
-        strides = [log2(prod(n for s in levels.strides[: level + 1] for n in s)) / levels.dimensions for level in possible]
+        strides = [
+            log2(prod(n for s in levels.strides[: level + 1] for n in s)) / levels.dimensions for level in possible
+        ]
         left = [*possible]
         for stride in STRIDES[: len(left)]:
             left.remove(min(left, key=lambda level: abs(strides[level - 1] - log2(stride))))

@@ -16,7 +16,9 @@ from nnunet_ssl.training.settings import other_default
 EPOCHS = 160  # of nnU-Net's 250 steps: 40,000, released code; 4000 passes over 8 or 10 labelled cases come to as many
 BATCH_SIZE = 1  # labelled and unlabelled each: "a batch size of 4, which cropped two training samples", Sec. 3.2
 RELEASED_GROUPS = (16, 4)  # and the rest, released code
-NUMBER_OF_GROUPS = 3  # "cluster outputs 3 x HWD", Fig. 1 and released code, also on the left atrium with its two classes
+NUMBER_OF_GROUPS = (
+    3  # "cluster outputs 3 x HWD", Fig. 1 and released code, also on the left atrium with its two classes
+)
 
 
 @dataclass(frozen=True)

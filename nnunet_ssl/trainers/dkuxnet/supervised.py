@@ -149,7 +149,9 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
         """
         if not self.was_initialized:
             self.initialize()
-        weights = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)["network_weights"]
+        weights = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)[
+            "network_weights"
+        ]
         net = cast(DKUXNet, unwrap(self.network))
         levels = levels_of_weights(weights, net)
         if levels != net.kmax_levels:
@@ -170,7 +172,9 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
         images = torch.cat([*(batch.weak for batch in batches), *(batch.strong for batch in batches)])
         out: DKUXNetOutput = self.forward(self.network, images)
         groups, annotated = self.group_labels(labeled)
-        counted = torch.cat(2 * [annotated, *(batch.valid for batch in batches[1:])])  # neither padding nor ignore label
+        counted = torch.cat(
+            2 * [annotated, *(batch.valid for batch in batches[1:])]
+        )  # neither padding nor ignore label
         if self.observing:
             self.observe(out, counted, len(labeled))
         return self.labeled_terms(out, labeled.target, groups, annotated) | self.contrast_terms(out, counted)
