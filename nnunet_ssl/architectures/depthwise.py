@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -52,23 +52,21 @@ def _convolve(features: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
     return convolve(features, weight, padding=padding, groups=features.shape[1])
 
 
-def depthwise(conv: nn.Module, features: Tensor) -> Tensor:
+def depthwise(conv: Any, features: Tensor) -> Tensor:
     """conv(features), for a depth-wise convolution that keeps the size or has a stride.
 
     Args:
         conv: nn.Conv2d or nn.Conv3d with as many groups as channels and a padding of half of its odd kernel.
         features: (B, C, *S).
     """
-    conv = cast(Any, conv)
     if not _on_plain_cpu(features) or any(s > 1 for s in conv.stride):
         return cast(Tensor, conv(features))
     convolved = cast(Tensor, _Depthwise.apply(features, conv.weight))
     return convolved if conv.bias is None else convolved + _along(conv.bias, features)
 
 
-def expand(conv: nn.Module, features: Tensor) -> Tensor:
+def expand(conv: Any, features: Tensor) -> Tensor:
     """conv(features) of a grouped 1x1 convolution that makes e channels of each: (B, C, *S) -> (B, C e, *S)."""
-    conv = cast(Any, conv)
     if not _on_plain_cpu(features):
         return cast(Tensor, conv(features))
     channels = features.shape[1]
@@ -76,9 +74,8 @@ def expand(conv: nn.Module, features: Tensor) -> Tensor:
     return torch.addcmul(bias, features.unsqueeze(2), weight).flatten(1, 2)
 
 
-def reduce(conv: nn.Module, features: Tensor) -> Tensor:
+def reduce(conv: Any, features: Tensor) -> Tensor:
     """conv(features) of a grouped 1x1 convolution that makes one channel of each e: (B, C e, *S) -> (B, C, *S)."""
-    conv = cast(Any, conv)
     if not _on_plain_cpu(features):
         return cast(Tensor, conv(features))
     weight = conv.weight.view(1, len(conv.weight), -1, *[1] * (features.ndim - 2))

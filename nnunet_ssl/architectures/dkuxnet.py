@@ -6,7 +6,7 @@ Sec. 2.2, and the network published with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import log2, prod
 from typing import Any, ClassVar, NamedTuple
@@ -154,8 +154,13 @@ class DKUXNet(nn.Module):
         self.encoder = UXNetEncoder(input_channels, levels, ux_blocks, recompute)
         self.decoder = UXNetDecoder(levels)
         self.decoder.deep_supervision = deep_supervision
-        options = {"heads": attention_heads, "conv_op": conv_op, "norms": kinds, "scale": response_scale}
-        self._new_layer = partial(KMaxLayer, width=query_width, **options)
+        options: dict[str, Any] = {
+            "heads": attention_heads,
+            "conv_op": conv_op,
+            "norms": kinds,
+            "scale": response_scale,
+        }
+        self._new_layer: Callable[..., KMaxLayer] = partial(KMaxLayer, width=query_width, **options)
         self._layers_per_level, self._levels_are_named = layers_per_level, kmax_levels is not None
         self._set_levels(choose_kmax_levels(levels, kmax_levels))
         self.register_load_state_dict_pre_hook(_follow_the_weights)

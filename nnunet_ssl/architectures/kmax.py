@@ -90,15 +90,15 @@ class Temperature(nn.BatchNorm1d):
             variance, mean = torch.var_mean(values, correction=0)
             self._remember(mean.detach(), variance.detach() * values.numel() / max(1, values.numel() - 1))
         else:
-            mean, variance = self.running_mean, self.running_var
+            mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         scale = self.weight * (variance + self.eps).rsqrt()
         return torch.addcmul(self.bias - mean * scale, values, scale)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        self.running_mean.lerp_(mean.expand(1), self.momentum)
-        self.running_var.lerp_(variance.expand(1), self.momentum)
-        self.num_batches_tracked.add_(1)
+        for running, new in ((self.running_mean, mean), (self.running_var, variance)):
+            cast(Tensor, running).lerp_(new.expand(1), cast(float, self.momentum))
+        cast(Tensor, self.num_batches_tracked).add_(1)
 
 
 class MaskPredictor(nn.Module):

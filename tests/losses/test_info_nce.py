@@ -96,7 +96,7 @@ def closed_form(partner: float, other: float, samples: int = 4) -> float:
 
 @pytest.mark.parametrize(("partner", "other", "value"), [(0.99, 0.30, 0.0060), (0.84, 0.59, 0.400)])
 def test_infonce_of_whole_maps_dies_out_where_predictions_are_good(partner, other, value):
-    """1 - p of the partner, the factor of its gradient, is as small as the loss itself; without negatives it stays 1 / tau."""
+    """Its gradient has the factor 1 - p of the partner, as small as the loss; without negatives there is none."""
     assert closed_form(partner, other) == pytest.approx(value, abs=5e-4)
     # eight unit vectors with these similarities
     gram = torch.full((8, 8), other, dtype=torch.float64)

@@ -112,14 +112,15 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
 
     def initialize(self) -> None:
         super().initialize()
-        queries = cast(DKUXNet, unwrap(self.network)).centres.shape[1]
+        net = cast(DKUXNet, unwrap(self.network))
+        queries = net.centres.shape[1]
         sizes = self.group_sizes = self.queries_per_group(
             self.hyperparameters, queries, self.targets.channels, self.targets.has_regions
         )
         # in main memory, where reading it waits for no device
         self.group_of_query = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
         self.print_to_log_file(
-            f"Queries per group: {sizes}. k-means layers on the levels {cast(DKUXNet, unwrap(self.network)).kmax_levels}. "
+            f"Queries per group: {sizes}. k-means layers on the levels {net.kmax_levels}. "
             f"Activations of a step, estimated: {self.activation_memory() / 2**30:.2g} GiB."
         )
 
@@ -149,11 +150,9 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
         """
         if not self.was_initialized:
             self.initialize()
-        weights = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)[
-            "network_weights"
-        ]
+        saved = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)
         net = cast(DKUXNet, unwrap(self.network))
-        levels = levels_of_weights(weights, net)
+        levels = levels_of_weights(saved["network_weights"], net)
         if levels != net.kmax_levels:
             name = settings_name(type(self).__name__)
             raise complain(

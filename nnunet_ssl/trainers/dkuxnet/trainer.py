@@ -44,16 +44,16 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
         hp: DKUXNetHyperparameters = cls.settings_of(plans).hyperparameters
         if hp.contrast == "voxel" and hp.contrast_channels == "foreground":
             raise NotImplementedError(
-                f"{cls.__name__}: contrast=voxel needs contrast_channels=all. Of a voxel's foreground channels alone the "
-                "similarity is no cosine: agreeing on background would earn nothing, and foreground would grow."
+                f"{cls.__name__}: contrast=voxel needs contrast_channels=all. With a voxel's foreground channels alone "
+                "agreeing on background would earn nothing, and foreground would grow."
             )
 
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.hyperparameters.contrast == "voxel":
             self.print_to_log_file(
-                "WARNING: contrast=voxel has the same position in other patches as negatives, most of which are rightly "
-                "of the same class. Watch predicted_foreground_unlabeled in semi_supervised.csv."
+                "WARNING: contrast=voxel has the same position in other patches as negatives, most of which rightly "
+                "have the same class. Watch predicted_foreground_unlabeled in semi_supervised.csv."
             )
 
     def set_up(self) -> None:

@@ -308,7 +308,7 @@ def test_classes_are_counted_in_the_labelled_patches(make_dataset):
 
 
 def kept_per_class(trainer: nnUNetTrainerSKCDF, steps: int = 40) -> np.ndarray:
-    """Voxels of each class that the balanced head of the labelled decoder expects to see, after some steps of counting."""
+    """Voxels of each class that the labelled decoder's balanced head expects to see, after some steps of counting."""
     kept = np.zeros(3)
     for step in range(steps):
         label = batch_of(trainer)[0].target[0]
