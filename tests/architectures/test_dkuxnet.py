@@ -437,4 +437,4 @@ def test_torch_compile_sees_one_graph():
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     found = compiled(images)
     torch.testing.assert_close(found.logits, net(images).logits)
-    assert len(found.intermediate) == 2
+    assert len(found.intermediate) == 4
