@@ -13,7 +13,7 @@ from torch import nn
 
 from nnunet_ssl.architectures.skcdf import SKCDFOutput
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.losses.balanced import balanced_dice_ce, dice_ce, keep_probabilities
+from nnunet_ssl.losses.balanced import balanced_dice_ce, dice_ce
 from nnunet_ssl.trainers.skcdf.trainer import SKCDFHyperparameters, nnUNetTrainerSKCDF
 from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
 from nnunet_ssl.training.deep_supervision import resize_to
