@@ -116,32 +116,44 @@ class ChannelAttention(nn.Module):
         else:
             raise ValueError(f"token_init must be identity or xavier, got {token_init!r}")
 
-    def self_mode(self, features: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, C, *S): queries and context from the same sample."""
+    def self_mode(self, features: Tensor, merged: bool = False) -> Tensor:
+        """(B, C, *S) -> (B, C, *S): queries and context from the same sample.
+
+        Args:
+            merged: J x J attention whatever ``self_heads``: cross mode with each sample as its own context.
+        """
+        heads = 1 if merged else self.self_heads
         tokens, normed = self._embed(features)
         query, key, value = (  # (B n, heads, J / heads, G)
-            self._channels_first(linear, normed).flatten(0, 1).unflatten(1, (self.self_heads, -1))
+            self._channels_first(linear, normed).flatten(0, 1).unflatten(1, (heads, -1))
             for linear in (self.query, self.key, self.value)
         )
         attended = self._attend(normalize_logits(query, key), key, value, self.training)
         return self._finish(tokens, attended.flatten(1, 2).unflatten(0, normed.shape[:2]), self.training)
 
     def cross_mode(
-        self, labeled: Tensor, unlabeled: Tensor, labeled_context: Tensor | None, unlabeled_context: Tensor | None
+        self,
+        labeled: Tensor,
+        unlabeled: Tensor,
+        labeled_context: Tensor | None,
+        unlabeled_context: Tensor | None,
+        guided_dropout: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """(B_L, C, *S), (B_U, C, *S) -> the same shapes: each stream queries samples of the other one.
 
-        The unlabelled features are constants. Their output carries no gradient and sees no dropout of its own (in a
-        later block it sees that of its labelled context).
+        The unlabelled features are constants. Their output carries no gradient and, unless asked for, sees no dropout
+        of its own (in a later block it sees that of its labelled context).
 
         Args:
             labeled_context, unlabeled_context: indices of the samples that serve as context, ``None`` for all.
+            guided_dropout: dropout of the unlabelled output too, while training.
         """
+        dropped = guided_dropout and self.training
         tokens, normed = self._embed(labeled)
         with torch.no_grad():
             guided_tokens, guided_normed = self._embed(unlabeled)
-            attended = self._cross_attention(guided_normed, _pick(normed, labeled_context), False)
-            guided = self._finish(guided_tokens, attended, False)
+            attended = self._cross_attention(guided_normed, _pick(normed, labeled_context), dropped)
+            guided = self._finish(guided_tokens, attended, dropped)
         attended = self._cross_attention(normed, _pick(guided_normed, unlabeled_context), self.training)
         return self._finish(tokens, attended, self.training), guided
 
@@ -222,12 +234,17 @@ class SemanticKnowledgeComplementarity(nn.Module):
         self.local_attention = ChannelAttention(channels, size, patch, num_heads, dropout, token_init, self_heads)
         self.global_attention = ChannelAttention(channels, size, size, num_heads, dropout, token_init, self_heads)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Self mode, (B, C, *S) -> (B, C, *S) float32: no sample sees another one."""
-        with float32_region(features.device):
-            return self.global_attention.self_mode(self.local_attention.self_mode(features.float()))
+    def forward(self, features: Tensor, as_context: bool = False) -> Tensor:
+        """Self mode, (B, C, *S) -> (B, C, *S) float32: no sample sees another one.
 
-    def cross(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            as_context: cross mode with each sample as its own and only context.
+        """
+        with float32_region(features.device):
+            local = self.local_attention.self_mode(features.float(), as_context)
+            return self.global_attention.self_mode(local, as_context)
+
+    def cross(self, labeled: Tensor, unlabeled: Tensor, guided_dropout: bool = False) -> tuple[Tensor, Tensor]:
         """Cross mode, (B_L, C, *S) and (B_U, C, *S) -> the same shapes, float32; B_L and B_U may differ.
 
         The unlabelled output carries no gradient, and none flows to the unlabelled features. Where one stream is
@@ -242,7 +259,9 @@ class SemanticKnowledgeComplementarity(nn.Module):
         with float32_region(labeled.device):
             labeled, unlabeled = labeled.float(), unlabeled.float()
             for block in (self.local_attention, self.global_attention):
-                labeled, unlabeled = block.cross_mode(labeled, unlabeled, labeled_context, unlabeled_context)
+                labeled, unlabeled = block.cross_mode(
+                    labeled, unlabeled, labeled_context, unlabeled_context, guided_dropout
+                )
         return labeled, unlabeled
 
     def _draw(self, features: Tensor) -> Tensor | None:

@@ -6,7 +6,9 @@ Sec. 2.2, and the network published with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import log2, prod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -20,6 +22,8 @@ LAST_KERNEL = 5  # of the mask predictors' depth-wise convolutions
 HIDDEN = 64  # of the network that classifies queries
 CLASS_HEADS = ("shared", "flat")
 NORMS = ("independent", "batch")
+STRIDES = (8, 4)  # of the maps that update the centres, published network; k-means mask transformer: 32, 16, 8
+LEVELS_KEY = "levels_of_kmax_layers"  # in a state_dict; earlier versions wrote none
 
 
 class DKUXNetOutput(NamedTuple):
@@ -89,14 +93,16 @@ class DKUXNet(nn.Module):
         attention_heads: of the attention among queries.
         pixel_widths: of the last mask predictor's embedding.
         kmax_levels: levels of the decoder whose maps update the centres, the deepest first; S - 1 is the bottleneck.
-            ``None``: S - 2 and S - 3, level 0 excluded.
+            ``None``: those of stride 8 and 4, or the nearest, see :func:`choose_kmax_levels`. Weights say which theirs
+            are, and without levels named here the network takes them over.
         layers_per_level: k-means layers on each of these maps.
         response_scale: initial scale of the responses; 0.1 as released, which starts slowly.
         class_head: see :class:`ClassHead`.
         norms: "independent", see :func:`independent_norms`, or "batch" as released.
         mask_stride: 2 computes the responses at half the resolution.
         ux_blocks: per stage of the encoder.
-        recompute: keep no activations of the encoder's residual blocks and of the last pixel embedding.
+        recompute: keep no activations of the encoder's residual blocks and, with independent norms, of the last pixel
+            embedding.
         unused: keys of nnU-Net's plans that mean nothing here.
 
     Raises:
@@ -145,25 +151,19 @@ class DKUXNet(nn.Module):
             raise ValueError(f"mask_stride must be 1 or 2, got {mask_stride}")
         levels = Levels(n_stages, features_per_stage, conv_op, kernel_sizes, strides)
         kinds = batch_norms(conv_op) if norms == "batch" else independent_norms(norm_op, **(norm_op_kwargs or {}))
-        self.kmax_levels = choose_kmax_levels(n_stages, kmax_levels)
         self.encoder = UXNetEncoder(input_channels, levels, ux_blocks, recompute)
         self.decoder = UXNetDecoder(levels)
         self.decoder.deep_supervision = deep_supervision
-        self.kmax_layers = nn.ModuleList(
-            nn.ModuleList(
-                KMaxLayer(
-                    levels.features[level],
-                    levels.enlarged(level, LAST_KERNEL),
-                    query_width,
-                    attention_heads,
-                    conv_op,
-                    kinds,
-                    response_scale,
-                )
-                for _ in range(layers_per_level)
-            )
-            for level in self.kmax_levels
-        )
+        options: dict[str, Any] = {
+            "heads": attention_heads,
+            "conv_op": conv_op,
+            "norms": kinds,
+            "scale": response_scale,
+        }
+        self._new_layer: Callable[..., KMaxLayer] = partial(KMaxLayer, width=query_width, **options)
+        self._layers_per_level, self._levels_are_named = layers_per_level, kmax_levels is not None
+        self._set_levels(choose_kmax_levels(levels, kmax_levels))
+        self.register_load_state_dict_pre_hook(_follow_the_weights)
         self.centres = nn.Parameter(torch.empty(query_width, queries))
         nn.init.trunc_normal_(self.centres)  # cut off at two standard deviations
         self.mask_embedding = nn.Sequential(
@@ -184,6 +184,18 @@ class DKUXNet(nn.Module):
         )
         self.class_head = ClassHead(query_width, queries, num_classes, class_head)
 
+    def _set_levels(self, chosen: list[int]) -> None:
+        """Fresh k-means layers on the maps of these levels."""
+        levels, self.kmax_levels = self.encoder.levels, chosen
+        self.kmax_layers = nn.ModuleList(
+            nn.ModuleList(
+                self._new_layer(levels.features[level], levels.enlarged(level, LAST_KERNEL))
+                for _ in range(self._layers_per_level)
+            )
+            for level in chosen
+        )
+        self.register_buffer(LEVELS_KEY, torch.tensor(chosen))
+
     def forward(self, images: Tensor) -> Tensor | list[Tensor] | DKUXNetOutput:
         """(B, C_in, *P) -> S, [S] or S with all responses; see the class."""
         *skips, bottleneck = self.encoder(images)
@@ -200,18 +212,55 @@ class DKUXNet(nn.Module):
         return DKUXNetOutput(logits, responses, intermediate) if self.training else logits
 
 
-def choose_kmax_levels(n_stages: int, wanted: Sequence[int] | None = None) -> list[int]:
+def choose_kmax_levels(levels: Levels, wanted: Sequence[int] | None = None) -> list[int]:
     """Levels of the decoder that update the centres, the deepest first.
+
+    Args:
+        levels: of the plans.
+        wanted: ``None``: the one whose stride, the geometric mean over the axes, is nearest 8 in powers of two, and of
+            the others the one nearest 4; full resolution, 0, is left out, and the bottleneck, S - 1, is not.
 
     Raises:
         ValueError: none, full resolution, or levels that do not exist.
     """
-    levels = range(n_stages - 2, max(0, n_stages - 4), -1) if wanted is None else sorted(set(wanted), reverse=True)
-    if not levels or not set(levels) <= set(range(1, n_stages)):
+    possible = range(1, len(levels))
+    if wanted is None:
+        strides = [
+            log2(prod(n for s in levels.strides[: level + 1] for n in s)) / levels.dimensions for level in possible
+        ]
+        left = [*possible]
+        for stride in STRIDES[: len(left)]:
+            left.remove(min(left, key=lambda level: abs(strides[level - 1] - log2(stride))))
+        return sorted(set(possible) - set(left), reverse=True)
+    if not wanted or not set(wanted) <= set(possible):
         raise ValueError(
-            f"kmax_levels must lie between 1 and {n_stages - 1} (the bottleneck) and there must be one, got {wanted}"
+            f"kmax_levels must lie between 1 and {len(levels) - 1} (the bottleneck) and there must be one, got {wanted}"
         )
-    return list(levels)
+    return sorted(set(wanted), reverse=True)
+
+
+def levels_of_weights(weights: Mapping[str, Tensor], built: DKUXNet, prefix: str = "") -> list[int]:
+    """The levels on whose maps the k-means layers of a state_dict work.
+
+    Version 0.1.0 wrote none. It took those named in the plans or else S - 2 and S - 3, level 0 excluded.
+    """
+    if prefix + LEVELS_KEY in weights:
+        return [int(level) for level in weights[prefix + LEVELS_KEY].tolist()]
+    stages = len(built.encoder.levels)
+    return built.kmax_levels if built._levels_are_named else [*range(stages - 2, max(0, stages - 4), -1)]
+
+
+def _follow_the_weights(net: DKUXNet, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before weights are loaded: k-means layers on their levels, which plans without ``kmax_levels`` leave open."""
+    levels = levels_of_weights(weights, net, prefix)
+    if levels != net.kmax_levels:
+        if net._levels_are_named:
+            raise ValueError(
+                f"these weights have k-means layers on the levels {levels}, but kmax_levels is {net.kmax_levels}"
+            )
+        net._set_levels(levels)
+        net.to(net.centres.device)
+    weights.setdefault(prefix + LEVELS_KEY, torch.tensor(levels))
 
 
 __all__ = ["CLASS_HEADS", "NORMS", "ClassHead", "DKUXNet", "DKUXNetOutput", "classify_voxels"]

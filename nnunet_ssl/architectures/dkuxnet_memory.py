@@ -65,7 +65,7 @@ def saved_floats(
             unet += voxels[level] * ux_blocks * (3 + 2 * EXPANSION + 1) * below
             unet += voxels[level] * (2 + (level < n_stages - 1) + (level == 1)) * below
     kmax = 0.0
-    for level in choose_kmax_levels(n_stages, kmax_levels):
+    for level in choose_kmax_levels(levels, kmax_levels):
         of_voxel = f[level] + 11.5 * query_width + 2 * queries + 2  # the last is an index of eight bytes
         of_queries = 45 * query_width * queries + 24 * queries**2
         kmax += layers_per_level * (voxels[level] * of_voxel + of_queries)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_ssl.architectures.channel_norm import ChannelNorm
+from nnunet_ssl.architectures.depthwise import depthwise
 from nnunet_ssl.architectures.precision import float32_region
 from nnunet_ssl.architectures.uxnet import Convolution, maybe_recompute
 
@@ -74,6 +75,32 @@ def assign_and_sum(responses: Tensor, values: Tensor) -> Tensor:
         return sums.scatter_add(2, nearest[:, None].expand_as(values), values)
 
 
+class Temperature(nn.BatchNorm1d):
+    """Batch norm of everything as one channel, with the statistics of a whole tensor of any shape.
+
+    PyTorch's own would leave a GPU but one multiprocessor for it, since it has one block per channel.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(1, **BATCH_NORM)
+        nn.init.constant_(self.weight, scale)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.training:
+            variance, mean = torch.var_mean(values, correction=0)
+            self._remember(mean.detach(), variance.detach() * values.numel() / max(1, values.numel() - 1))
+        else:
+            mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return torch.addcmul(self.bias - mean * scale, values, scale)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        for running, new in ((self.running_mean, mean), (self.running_var, variance)):
+            cast(Tensor, running).lerp_(new.expand(1), cast(float, self.momentum))
+        cast(Tensor, self.num_batches_tracked).add_(1)
+
+
 class MaskPredictor(nn.Module):
     """Responses of voxels to queries: cosine of the voxel's embedding with the query's, times the latter's norm.
 
@@ -117,25 +144,32 @@ class MaskPredictor(nn.Module):
             nn.Sequential(last, norms.pixel(widths[1])),
         )
         self.embed_queries = nn.Sequential(pointwise(nn.Conv1d, query_channels, widths[1]), norms.query(widths[1]))
-        self.temperature = nn.BatchNorm1d(1, **BATCH_NORM)
-        nn.init.constant_(self.temperature.weight, scale)
+        self.temperature = Temperature(scale)
         self.recompute, self.strided = recompute, any(s > 1 for s in strides)
 
     def forward(self, pixels: Tensor, queries: Tensor) -> Tensor:
         """(B, C_p, *S) and (B, C, N) -> R (B, N, *S), float32."""
-        embedding = maybe_recompute(self.recompute)(self.embed_pixels, pixels)
+        embedding = maybe_recompute(self.recompute)(self.embed, pixels)
         responses = self.respond(embedding, self.embed_queries(queries))
         if self.strided:
             mode = "trilinear" if pixels.ndim == 5 else "bilinear"
             responses = F.interpolate(responses, pixels.shape[2:], mode=mode, align_corners=False)
         return responses
 
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(B, C_p, *S) -> (B, C2, *S / stride)."""
+        (convolution, *rest), *further = cast(Any, self.embed_pixels)
+        features = depthwise(convolution, pixels)
+        for module in (*rest, *further):
+            features = module(features)
+        return features
+
     def respond(self, embedding: Tensor, keys: Tensor) -> Tensor:
         """Embeddings (B, C2, *S) and (B, C2, N) -> (B, N, *S); the former's norm means nothing."""
         with float32_region(embedding.device):
             direction = F.normalize(embedding.float(), dim=1)  # its epsilon would be 0 in half precision
             raw = keys.float().mT @ direction.flatten(2)
-            return self.temperature(raw.flatten(1)[:, None]).view(*raw.shape[:2], *embedding.shape[2:])
+            return self.temperature(raw).view(*raw.shape[:2], *embedding.shape[2:])
 
 
 class QuerySelfAttention(nn.Module):

@@ -105,6 +105,7 @@ class SKCDFNet(nn.Module):
         balanced_heads: off: no auxiliary heads.
         inference_decoder: "unlabeled" or "labeled", the one that predicts.
         channel_dropout: of whole channels, at the bottleneck and at the last feature map, while training.
+        guided_dropout: all dropout also on the way to the pseudo-labels.
         attention: further arguments of :class:`SemanticKnowledgeComplementarity`.
 
     Raises:
@@ -122,6 +123,7 @@ class SKCDFNet(nn.Module):
         balanced_heads: bool = True,
         inference_decoder: str = "unlabeled",
         channel_dropout: float = 0.0,
+        guided_dropout: bool = False,
         **attention: Any,
     ) -> None:
         super().__init__()
@@ -133,7 +135,7 @@ class SKCDFNet(nn.Module):
         if inference_decoder not in ("unlabeled", "labeled"):
             raise ValueError(f"inference_decoder must be unlabeled or labeled, got {inference_decoder!r}")
         self.decoupling, self.channel_dropout = decoupling, channel_dropout
-        self.inference_decoder = inference_decoder
+        self.inference_decoder, self.guided_dropout = inference_decoder, guided_dropout
         self.encoder: nn.Module = unet.encoder
         self.complementarity: SemanticKnowledgeComplementarity | None = None
         if complementarity:
@@ -199,7 +201,10 @@ class SKCDFNet(nn.Module):
 
     def _predict(self, images: Tensor) -> Logits:
         *skips, bottleneck = self.encoder(images)
-        return self.decoder([*skips, self._self_mode(bottleneck)], self.decoder.deep_supervision, auxiliary=False)[0]
+        if self.complementarity is not None:
+            # the labelled decoder has learned behind attention between samples: each sample is its own context
+            bottleneck = self.complementarity(bottleneck, as_context=self.inference_decoder == "labeled")
+        return self.decoder([*skips, bottleneck], self.decoder.deep_supervision, auxiliary=False)[0]
 
     def _train_forward(self, labeled: Tensor, unlabeled: Tensor) -> SKCDFOutput:
         count, deep, rate = labeled.shape[0], self.decoder.deep_supervision, self._dropout_rate
@@ -207,10 +212,13 @@ class SKCDFNet(nn.Module):
         *labeled_skips, labeled_bottleneck = (f[:count] for f in features)
         *unlabeled_skips, unlabeled_bottleneck = (f[count:] for f in features)
 
-        enriched, guided = self._cross_mode(drop_channels(labeled_bottleneck, rate), unlabeled_bottleneck)
+        of_guided = rate if self.guided_dropout else 0.0
+        enriched, guided = self._cross_mode(
+            drop_channels(labeled_bottleneck, rate), drop_channels(unlabeled_bottleneck, of_guided)
+        )
         labeled_main, labeled_auxiliary = self.labeled_decoder([*labeled_skips, enriched], deep, True, rate)
         with torch.no_grad():  # last: older PyTorch keeps in autocast's cache that a weight was cast without gradient
-            guided_main, guided_auxiliary = self.labeled_decoder([*unlabeled_skips, guided], False, True)
+            guided_main, guided_auxiliary = self.labeled_decoder([*unlabeled_skips, guided], False, True, of_guided)
         own = self._self_mode(drop_channels(unlabeled_bottleneck, rate))
         unlabeled_main, unlabeled_auxiliary = self.unlabeled_decoder([*unlabeled_skips, own], deep, True, rate)
         return SKCDFOutput(
@@ -232,7 +240,7 @@ class SKCDFNet(nn.Module):
     def _cross_mode(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor]:
         if self.complementarity is None:
             return labeled, unlabeled
-        return self.complementarity.cross(labeled, unlabeled)
+        return self.complementarity.cross(labeled, unlabeled, self.guided_dropout)
 
 
 def two_head_decoder(decoder: UNetDecoder, auxiliary: bool, initialize: Any) -> TwoHeadDecoder:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_ssl.architectures.channel_norm import ChannelNorm
+from nnunet_ssl.architectures.depthwise import depthwise, expand, reduce
 
 Convolution = type[Any]  # nn.Conv2d or nn.Conv3d
 LARGE = 7  # kernel of the depth-wise convolutions
@@ -54,8 +55,8 @@ class UXBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((channels, *[1] * len(kernel)), LAYER_SCALE))
 
     def forward(self, features: Tensor) -> Tensor:
-        update = self.reduce(F.gelu(self.expand(self.norm(self.depthwise(features)))))
-        return features + self.scale * update
+        hidden = expand(self.expand, self.norm(depthwise(self.depthwise, features)))
+        return features + self.scale * reduce(self.reduce, F.gelu(hidden))
 
 
 class Levels:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from nnunet_ssl.losses.precision import at_least_float32
 
 LEAST_NORM = 1.0  # one voxel of mass: a map without any foreground has no direction, and no exploding gradient
+SHORT = 1e-4  # a single voxel's vector below it counts for nothing
 
 
 def paired_info_nce(vectors: Tensor, temperature: float = 0.1) -> Tensor:
@@ -44,7 +45,8 @@ def paired_distance(vectors: Tensor, temperature: float = 0.1) -> Tensor:
 def voxelwise_info_nce(maps: Tensor, temperature: float = 0.1, mask: Tensor | None = None) -> Tensor:
     """:func:`paired_info_nce` at every voxel, whose negatives are the same position in the other samples.
 
-    With norms of at least 1, the similarity of two probability vectors is their scalar product.
+    The similarity is the cosine, Eq. 3. A vector of all classes is never short; of the foreground alone it is where the
+    prediction is background, and such voxels would be drawn together by whatever direction is left.
 
     Args:
         maps: (2B, C, *S), rows a and a + B are two views of one sample.
@@ -56,9 +58,9 @@ def voxelwise_info_nce(maps: Tensor, temperature: float = 0.1, mask: Tensor | No
     """
     vectors = maps.flatten(2).permute(2, 0, 1)  # (V, 2B, C)
     if mask is None:
-        return _of_partners(_similarities(vectors) / temperature).mean()
+        return _of_partners(_similarities(vectors, SHORT) / temperature).mean()
     counted = mask.flatten(1).T.bool()  # (V, 2B)
-    similarities = _similarities(vectors * counted[..., None])
+    similarities = _similarities(vectors * counted[..., None], SHORT)
     losses = torch.where(counted, _of_partners(similarities / temperature), 0.0)
     return losses.sum() / counted.sum().clamp(min=1)
 
@@ -72,15 +74,15 @@ def mean_similarities(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return positive, others / max(1, 2 * half * (2 * half - 2))
 
 
-def _directions(vectors: Tensor) -> Tensor:
+def _directions(vectors: Tensor, least: float = LEAST_NORM) -> Tensor:
     vectors = at_least_float32(vectors)
-    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=LEAST_NORM)
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=least)
 
 
-def _similarities(vectors: Tensor) -> Tensor:
+def _similarities(vectors: Tensor, least: float = LEAST_NORM) -> Tensor:
     """(..., M, L) -> (..., M, M)."""
     with torch.autocast(vectors.device.type, enabled=False):
-        directions = _directions(vectors)
+        directions = _directions(vectors, least)
         return directions @ directions.mT
 
 

@@ -101,6 +101,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self.initial_lr = self.optimization.rate
         if self.optimization.weight_decay is not None:
             self.weight_decay = self.optimization.weight_decay
+        if recipe.validation_steps is not None:
+            self.num_val_iterations_per_epoch = recipe.validation_steps
         if recipe.foreground_share is not None:
             self.oversample_foreground_percent = recipe.foreground_share
         strides = self.configuration_manager.network_arch_init_kwargs.get("strides")

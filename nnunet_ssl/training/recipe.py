@@ -132,6 +132,7 @@ class Recipe:
         optimization: where the settings name no optimiser.
         optimizers: by name in the settings, where sgd and adamw mean something else than nnU-Net's SGD and plain AdamW.
         epochs: length of training.
+        validation_steps: per epoch, of the estimate that is drawn while training.
         batch_size: labelled patches per step, whatever the plans say.
         batch_size_2d: the same, of 2D plans alone.
         augmented: off: random crops as they are, and no mirroring.
@@ -145,6 +146,7 @@ class Recipe:
     optimization: Optimization = NNUNET
     optimizers: Mapping[str, Optimization] = field(default_factory=dict)
     epochs: int | None = None
+    validation_steps: int | None = None
     batch_size: int | None = None
     batch_size_2d: int | None = None
     augmented: bool = True

@@ -223,6 +223,14 @@ def test_cross_is_self_attention_on_equal_samples_with_one_head():
     assert (two.cross(x, x)[0] - two(x)).abs().max() > 1e-4
 
 
+def test_with_its_own_context_a_sample_is_seen_as_in_cross_mode():
+    skcm, x = module(num_heads=2), features(3)
+    for sample in range(3):
+        alone = x[sample : sample + 1]
+        torch.testing.assert_close(skcm(x, as_context=True)[sample : sample + 1], skcm.cross(alone, alone)[0])
+    assert (skcm(x, as_context=True) - skcm(x)).abs().max() > 1e-3
+
+
 def test_samples_do_not_see_each_other_in_self_mode():
     skcm = module()
     x = features(3).requires_grad_()
@@ -296,8 +304,10 @@ def test_dropout_acts_on_the_labelled_stream_while_training():
     without = module(dropout=0.0).cross(x, context)
     local = [m.local_attention.cross_mode(x, context, None, None)[1] for m in (skcm, module(dropout=0.0))]
     assert torch.equal(*local)
+    first, second = (skcm.local_attention.cross_mode(x, context, None, None, guided_dropout=True)[1] for _ in range(2))
+    assert not torch.equal(first, second) and not torch.equal(first, local[0])
     skcm.eval()
-    assert all(torch.equal(a, b) for a, b in zip(skcm.cross(x, context), without, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(skcm.cross(x, context, True), without, strict=True))
     assert torch.equal(skcm(x), module(dropout=0.0)(x))
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_ssl.architectures.dkuxnet import ClassHead, DKUXNet, DKUXNetOutput, classify_voxels
+from nnunet_ssl.architectures.dkuxnet import ClassHead, DKUXNet, DKUXNetOutput, choose_kmax_levels, classify_voxels
 from nnunet_ssl.architectures.dkuxnet_memory import saved_floats, training_bytes
+from nnunet_ssl.architectures.uxnet import Levels
 from nnunet_ssl.losses.query_distribution import log_query_distribution
 from tests import saved_memory
 
@@ -21,6 +25,8 @@ ISOTROPIC = {"kernel_sizes": [[3] * 3] * 3, "strides": [[1] * 3, [2] * 3, [2] * 
 SMALL = {"queries": 8, "query_width": 16, "attention_heads": 2, "pixel_widths": (8, 4)}
 NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 GROUPS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
+OPERATIONS = 1.12  # times those of the plans' own U-Net, one image
+GIB = (23.6, 43.0)  # of a step with eight images in mixed precision, with and without recomputation
 
 
 def tiny(plan: dict[str, Any] = FLAT, **options: Any) -> DKUXNet:
@@ -70,7 +76,15 @@ def test_published_sizes_and_shapes():
 
 @pytest.mark.parametrize(
     ("stages", "wanted", "levels"),
-    [(3, None, [1]), (4, None, [2, 1]), (5, None, [3, 2]), (8, None, [6, 5]), (5, [2, 4, 3], [4, 3, 2])],
+    [
+        (2, None, [1]),
+        (3, None, [2, 1]),
+        (4, None, [3, 2]),
+        (5, None, [3, 2]),
+        (6, None, [3, 2]),
+        (8, None, [3, 2]),
+        (5, [2, 4, 3], [4, 3, 2]),
+    ],
 )
 def test_maps_that_update_the_centres(stages, wanted, levels):
     with torch.device("meta"):
@@ -78,6 +92,71 @@ def test_maps_that_update_the_centres(stages, wanted, levels):
         out = net(torch.empty(1, 1, 256, 256))
     assert net.kmax_levels == levels
     assert [r.shape[2] for r in out.intermediate] == [256 // 2**level for level in levels for _ in range(2)]
+
+
+THIN = [[1] * 3, [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("strides", "wanted"),
+    [
+        (THIN, [4, 3]),  # geometric means 1.6, 2.5, 5.0, 10.1, 16
+        ([[1, 1], [2, 1], [2, 2], [2, 2], [2, 2]], [3, 2]),  # 1.4, 2.8, 5.7, 11.3
+        ([[1, 1], [4, 4], [2, 2], [2, 2]], [2, 1]),  # 4, 8, 16
+        ([[1, 1], [4, 4], [4, 4]], [2, 1]),  # 4, 16
+    ],
+)
+def test_levels_are_those_nearest_the_strides_of_8_and_4(strides, wanted):
+    conv_op = {2: nn.Conv2d, 3: nn.Conv3d}[len(strides[0])]
+    levels = Levels(len(strides), 4, conv_op, 3, strides)
+    assert choose_kmax_levels(levels) == wanted
+    means = [
+        math.prod(n for s in strides[: level + 1] for n in s) ** (1 / len(strides[0])) for level in range(len(strides))
+    ]
+    errors = [abs(math.log2(means[level]) - math.log2(8)) for level in range(1, len(strides))]
+    assert 1 + errors.index(min(errors)) in wanted
+
+
+def four_stages(**options: Any) -> DKUXNet:
+    torch.manual_seed(0)
+    return DKUXNet(1, 4, [4, 4, 4, 8], nn.Conv2d, 3, [1, 2, 2, 2], 2, **SMALL, **options)
+
+
+def test_weights_bring_their_levels():
+    """Those of version 0.1.0 say nothing: they work on S - 2 and S - 3, or on the levels that the plans name."""
+    images = torch.randn(1, 1, 16, 16)
+    former = four_stages(kmax_levels=[2, 1]).eval()
+    weights = former.state_dict()
+    assert weights.pop("levels_of_kmax_layers").tolist() == [2, 1]
+    for found in (weights, former.state_dict()):
+        net = four_stages().eval()
+        assert net.kmax_levels == [3, 2]
+        net.load_state_dict(found, strict=True)
+        assert net.kmax_levels == net.levels_of_kmax_layers.tolist() == [2, 1]
+        assert torch.equal(net(images), former(images))
+    named = four_stages(kmax_levels=[2, 1]).eval()
+    named.load_state_dict(weights, strict=True)
+    assert torch.equal(named(images), former(images))
+    with pytest.raises(ValueError, match=r"levels \[2, 1\], but kmax_levels is \[3, 1\]"):
+        four_stages(kmax_levels=[3, 1]).load_state_dict(former.state_dict())
+
+
+def test_operations_and_memory_of_a_standard_plan():
+    """128^3, six stages: what the pages say. Forward operations per image relative to the plans' own U-Net."""
+    features, patch = [32, 64, 128, 256, 320, 320], (128, 128, 128)
+    plan = plan_of(features, [[1] * 3] + [[2] * 3] * 5)
+    with torch.device("meta"):
+        own = PlainConvUNet(1, n_conv_per_stage=2, num_classes=2, n_conv_per_stage_decoder=2, conv_bias=True,
+                            norm_op=nn.InstanceNorm3d, nonlin=nn.LeakyReLU, **plan)  # fmt: skip
+        net = DKUXNet(1, **plan, num_classes=2, norm_op=nn.InstanceNorm3d)
+        images, counted = torch.empty(1, 1, *patch), []
+        for network in (own, net):
+            with FlopCounterMode(display=False) as counter:
+                network(images)
+            counted.append(counter.get_total_flops())
+    assert counted[1] / counted[0] == pytest.approx(OPERATIONS, abs=0.01)
+    gib = [training_bytes(8, patch, half=True, **plan, recompute=recompute) / 2**30 for recompute in (True, False)]
+    assert gib == pytest.approx(GIB, abs=0.3)
 
 
 # ---- the assignment
@@ -358,4 +437,4 @@ def test_torch_compile_sees_one_graph():
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     found = compiled(images)
     torch.testing.assert_close(found.logits, net(images).logits)
-    assert len(found.intermediate) == 2
+    assert len(found.intermediate) == 4

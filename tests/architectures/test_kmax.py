@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from nnunet_ssl.architectures.kmax import (
+    BATCH_NORM,
     KMaxLayer,
     MaskPredictor,
     QuerySelfAttention,
+    Temperature,
     assign_and_sum,
     batch_norms,
     independent_norms,
@@ -101,6 +103,28 @@ def test_the_temperature_is_one_batch_norm_over_everything():
     assert module.temperature.running_mean.item() == pytest.approx(0.01 * raw.mean().item(), rel=1e-4)
     volumetric = nn.BatchNorm3d(1, eps=1e-3)(raw.reshape(2, 1, 7, 5, 3))
     torch.testing.assert_close(0.3 * volumetric.view_as(responses), responses, atol=1e-6, rtol=1e-5)
+
+
+def test_the_temperature_is_pytorchs_batch_norm_in_everything_but_speed():
+    ours, theirs = Temperature(0.3), nn.BatchNorm1d(1, **BATCH_NORM)
+    nn.init.constant_(theirs.weight, 0.3)
+    assert [*ours.state_dict()] == [*theirs.state_dict()]
+    for module in (ours, theirs):
+        nn.init.constant_(module.bias, 0.2)
+    for training in (True, True, False):
+        x = (3 * torch.randn(2, 7, 40) - 1).requires_grad_()
+        for module in (ours, theirs):
+            module.train(training)
+        found, wanted = ours(x), theirs(x.flatten()[:, None]).view_as(x)
+        torch.testing.assert_close(found, wanted, atol=2e-6, rtol=0)
+        weight = torch.randn_like(x)
+        gradients = [
+            torch.autograd.grad((v * weight).sum(), (x, m.weight, m.bias)) for v, m in ((found, ours), (wanted, theirs))
+        ]
+        for mine, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-5)
+        for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+            torch.testing.assert_close(mine, other)
 
 
 def test_the_norm_of_a_voxels_embedding_means_nothing():

@@ -168,8 +168,10 @@ def test_the_labelled_decoder_predicts_where_asked():
     assert net.decoder is net.labeled_decoder
     x = images(1)
     skips = net.encoder(x)
-    skips[-1] = net.complementarity(skips[-1])
+    skips[-1] = net.complementarity.cross(skips[-1], skips[-1])[0]  # as trained, with its own context
     torch.testing.assert_close(net(x), net.labeled_decoder.unet_decoder(skips))
+    both = images(2)
+    torch.testing.assert_close(net(both)[1:], net(both[1:]), atol=1e-5, rtol=1e-4)
 
 
 # ---- under nnU-Net
@@ -370,6 +372,12 @@ def test_channel_dropout():
     for place in ("bottom", "top"):
         (labelled, guided), (unlabelled,) = dropped["labelled", place], dropped["unlabelled", place]
         assert 0.2 < labelled < 0.8 and 0.2 < unlabelled < 0.8 and guided == 0.0
+
+    for channels, attention in ((0.5, 0.0), (0.0, 0.5)):  # unless asked for, as released
+        net = build(channel_dropout=channels, dropout=attention, deep_supervision=False, guided_dropout=True)
+        first, second = net(labeled, unlabeled), net(labeled, unlabeled)
+        assert not torch.equal(first.guided_main, second.guided_main)
+        assert not torch.equal(first.guided_auxiliary, second.guided_auxiliary)
 
     net = build(channel_dropout=0.5, deep_supervision=False)
     first, second = net(labeled, unlabeled), net(labeled, unlabeled)

@@ -79,6 +79,42 @@ def test_norm_is_at_least_one():
     assert paired_info_nce(7 * TWO_PAIRS, 1.0).item() == pytest.approx(0.551445, abs=1e-6)
 
 
+def test_of_single_voxels_it_is_the_cosine():
+    small = 0.25 * TWO_PAIRS[:, :, None]
+    assert voxelwise_info_nce(small, 1.0).item() == pytest.approx(0.551445, abs=1e-6)
+    # agreeing on background earns as much as agreeing on foreground
+    classes = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]], requires_grad=True)
+    loss = voxelwise_info_nce(classes[:, :, None])
+    (gradient,) = torch.autograd.grad(loss, classes)
+    torch.testing.assert_close(gradient[0], gradient[1].flip(0))
+
+
+def closed_form(partner: float, other: float, samples: int = 4) -> float:
+    """-log p of the partner among 2 * samples - 1 others of equal similarity."""
+    return math.log1p((2 * samples - 2) * math.exp((other - partner) / 0.1))
+
+
+@pytest.mark.parametrize(
+    ("partner", "other", "value", "pull"), [(0.99, 0.30, 0.0060, 0.029), (0.84, 0.59, 0.400, 0.411)]
+)
+def test_infonce_of_whole_maps_dies_out_where_predictions_are_good(partner, other, value, pull):
+    """Its gradient has the factor 1 - p of the partner, as small as the loss; without negatives it has none.
+
+    Args:
+        pull: its gradient's norm over that of the loss without negatives.
+    """
+    assert closed_form(partner, other) == pytest.approx(value, abs=5e-4)
+    # eight unit vectors with these similarities
+    gram = torch.full((8, 8), other, dtype=torch.float64)
+    for a in range(8):
+        gram[a, a], gram[a, (a + 4) % 8] = 1.0, partner
+    vectors = torch.linalg.cholesky(gram + 1e-12 * torch.eye(8, dtype=torch.float64)).requires_grad_()
+    loss = paired_info_nce(vectors)
+    assert loss.item() == pytest.approx(closed_form(partner, other), rel=1e-5)
+    norms = [torch.autograd.grad(f(vectors), vectors)[0].norm().item() for f in (paired_info_nce, paired_distance)]
+    assert norms[0] / norms[1] == pytest.approx(pull, abs=0.001)
+
+
 def test_bounds():
     maps = torch.rand(8, 50, generator=torch.Generator().manual_seed(0))
     for temperature in (0.1, 0.5):

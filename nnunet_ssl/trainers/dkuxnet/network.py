@@ -24,17 +24,12 @@ def network_arguments(hp: DKUXNetSupervisedHyperparameters, configuration: Confi
     )
 
 
-def number_of_groups(hp: DKUXNetSupervisedHyperparameters, classes: int) -> int:
-    """G: of the settings, or one per class and at most three."""
-    return min(3, classes) if hp.groups is None else hp.groups
-
-
-def check_groups(sizes: Sequence[int], groups: int, queries: int, classes: int) -> None:
-    """Raise ValueError for more groups than classes, or sizes that are not those of the queries."""
-    fits = len(sizes) == groups <= classes and sum(sizes) == queries
+def check_groups(sizes: Sequence[int], groups: int, queries: int, most: int) -> None:
+    """Raise ValueError for more groups than allowed, or sizes that are not those of the queries."""
+    fits = len(sizes) == groups <= most and sum(sizes) == queries
     if not fits or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise ValueError(
-            f"{queries} queries of {classes} classes cannot form {groups} groups of sizes {sizes} "
+            f"{queries} queries cannot form {groups} groups of sizes {sizes}; at most {most} groups are allowed here "
             "(settings queries, groups, group_sizes)"
         )
 

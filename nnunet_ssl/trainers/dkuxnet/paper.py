@@ -16,6 +16,9 @@ from nnunet_ssl.training.settings import other_default
 EPOCHS = 160  # of nnU-Net's 250 steps: 40,000, released code; 4000 passes over 8 or 10 labelled cases come to as many
 BATCH_SIZE = 1  # labelled and unlabelled each: "a batch size of 4, which cropped two training samples", Sec. 3.2
 RELEASED_GROUPS = (16, 4)  # and the rest, released code
+NUMBER_OF_GROUPS = (
+    3  # "cluster outputs 3 x HWD", Fig. 1 and released code, also on the left atrium with its two classes
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class DKUXNetPaperHyperparameters(DKUXNetHyperparameters):
     response_scale: float = other_default(DKUXNetHyperparameters, "response_scale", 0.1, source="0.1, released code")
     class_head: str = other_default(DKUXNetHyperparameters, "class_head", "flat", source="flat, released code")
     norms: str = other_default(DKUXNetHyperparameters, "norms", "batch", source="batch, released code")
+    groups: int | None = other_default(
+        DKUXNetHyperparameters, "groups", None, source="null: 3 with two classes too, Fig. 1 and released code"
+    )
+    contrast: str = other_default(DKUXNetHyperparameters, "contrast", "sample", source="sample or voxel, Eq. 4")
+    contrast_channels: str = other_default(
+        DKUXNetHyperparameters, "contrast_channels", "foreground", source="all, Eq. 4; recommended with negatives"
+    )
 
 
 class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
@@ -41,6 +51,7 @@ class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
 
     Hyperparameters: ClassVar[type] = DKUXNetPaperHyperparameters
     hyperparameters: DKUXNetPaperHyperparameters
+    published_groups: ClassVar[int] = NUMBER_OF_GROUPS
     recipe: ClassVar[Recipe] = replace(
         nnUNetTrainerDKUXNet.recipe,
         optimization=Optimization("adamw", rate=1e-4, weight_decay=0.01, schedule=CONSTANT),

@@ -45,8 +45,8 @@ class DKUXNetSupervisedHyperparameters(WatchedHyperparameters):
     kmax_levels: list[int] | None = setting(  # noqa: RUF009
         None,
         "decoder levels that update the centres, 0 being full resolution, "
-        "S - 1 the bottleneck; null: S - 2 and S - 3 of S levels, never 0",
-        source="released code",
+        "S - 1 the bottleneck; null: those of stride 8 and 4, or the nearest, never 0",
+        source="strides 8 and 4, released code",
     )
     layers_per_level: int = setting(2, "k-means layers on each of them", source="2, released code", low=1)
     response_scale: float = setting(
@@ -65,7 +65,9 @@ class DKUXNetSupervisedHyperparameters(WatchedHyperparameters):
         choices=NORMS,
     )
     mask_stride: int = setting(1, "2: responses at half the resolution, upsampled; less memory", choices=(1, 2))
-    recompute: bool = setting(False, "less memory, more time: parts of the network run again in the backward pass")
+    recompute: bool = setting(
+        True, "half of the memory for a tenth more time: parts of the network run again in the backward pass"
+    )
     query_loss_weight: float = setting(
         1.0,
         "lambda_qd, weight of the query distribution",
@@ -86,7 +88,7 @@ class DKUXNetSupervisedHyperparameters(WatchedHyperparameters):
 class DKUXNetHyperparameters(DKUXNetSupervisedHyperparameters, SemiSupervisedHyperparameters):
     contrast_weight: float = setting(
         0.1,
-        "lambda, weight of the contrast at the end of its ramp",
+        "lambda, weight of the contrast at the end of its ramp; 0: labelled cases alone, without a pool",
         symbol=r"\lambda",
         source="no value in Eq. 5; recommended",
         low=0.0,
@@ -101,18 +103,23 @@ class DKUXNetHyperparameters(DKUXNetSupervisedHyperparameters, SemiSupervisedHyp
         0.3, "fraction over which its weight then rises", source="recommended", low=0.0, high=1.0
     )
     contrast: str = setting(
-        "sample",
-        "sample: a vector is a whole map; voxel: one vector per voxel, negatives at the same position; none: whole "
-        "maps without negatives, (1 - s) / tau of the positive pair",
-        source="Eq. 4; sample recommended",
+        "none",
+        "none: whole maps without negatives, (1 - s) / tau of the positive pair; sample: InfoNCE, a vector is a whole "
+        "map; voxel: one vector per voxel, negatives at the same position, with contrast_channels=all alone",
+        source="sample or voxel, Eq. 4; none recommended",
         choices=("sample", "voxel", "none"),
     )
     contrast_channels: str = setting(
-        "foreground",
+        "all",
         "classes and groups that are contrasted",
-        source="all, Eq. 4; recommended",
+        source="all, Eq. 4",
         choices=("foreground", "all"),
     )
     segmentation_contrast: bool = setting(True, "contrast of the predictions P", source="on, Eq. 4")
     query_contrast: bool = setting(True, "contrast of the query distributions Q", source="on, Eq. 4")
     detach_weak: bool = setting(False, "only the strong views learn from the contrast", source="both, Fig. 1")
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether any unlabelled patch ever teaches anything."""
+        return self.contrast_weight > 0 and (self.segmentation_contrast or self.query_contrast)

@@ -14,13 +14,14 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
-from nnunet_ssl.architectures.dkuxnet import DKUXNet, DKUXNetOutput
+from nnunet_ssl.architectures.dkuxnet import DKUXNet, DKUXNetOutput, levels_of_weights
 from nnunet_ssl.architectures.dkuxnet_memory import training_bytes
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.strong_view import StrongView
+from nnunet_ssl.errors import complain
 from nnunet_ssl.losses.info_nce import mean_similarities
 from nnunet_ssl.losses.query_distribution import log_query_distribution, query_distribution_loss
-from nnunet_ssl.trainers.dkuxnet.network import check_groups, group_sizes, network_arguments, number_of_groups
+from nnunet_ssl.trainers.dkuxnet.network import check_groups, group_sizes, network_arguments
 from nnunet_ssl.trainers.dkuxnet.query_perplexity import query_perplexity
 from nnunet_ssl.trainers.dkuxnet.settings import NETWORK_OPTIONS, DKUXNetSupervisedHyperparameters
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
@@ -30,6 +31,7 @@ from nnunet_ssl.training.distributed import voxel_mean
 from nnunet_ssl.training.monitor import COUNT
 from nnunet_ssl.training.network import tried_on_plans, unwrap
 from nnunet_ssl.training.recipe import ADAMW_FOR_TRANSFORMERS, Recipe
+from nnunet_ssl.training.settings import BLOCK, settings_name
 
 
 class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
@@ -51,6 +53,8 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
     recipe: ClassVar[Recipe] = Recipe(ADAMW_FOR_TRANSFORMERS, {"adamw": ADAMW_FOR_TRANSFORMERS})
     views: ClassVar[tuple[str, ...]] = ("labeled.weak", "labeled.strong", "unlabeled.weak", "unlabeled.strong")
     uses_unlabeled: ClassVar[bool] = False
+    published_groups: ClassVar[int] = 0
+    """So many query groups are allowed with fewer classes too; a group without a class is never a target."""
     requires_plain_logits: ClassVar[bool] = False
     has_deep_supervision: ClassVar[bool] = False
 
@@ -80,14 +84,17 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
         with tried_on_plans(cls.__name__, configuration):
             net = cls.build_network_architecture(manager, chosen, 1, outputs)
             net.encoder.levels.check_size(chosen.patch_size)
-            cls.queries_per_group(hp, net.centres.shape[1], 2 if labels.has_regions else outputs)
+            cls.queries_per_group(hp, net.centres.shape[1], outputs, labels.has_regions)
 
     @classmethod
-    def queries_per_group(cls, hp: DKUXNetSupervisedHyperparameters, queries: int, classes: int) -> list[int]:
+    def queries_per_group(
+        cls, hp: DKUXNetSupervisedHyperparameters, queries: int, outputs: int, regions: bool
+    ) -> list[int]:
         """Queries of each group, background first; ValueError where they cannot form them."""
-        groups = number_of_groups(hp, classes)
+        most = 2 if regions else max(outputs, cls.published_groups)
+        groups = hp.groups or min(most, 3)
         sizes = hp.group_sizes or cls.default_group_sizes(queries, groups)
-        check_groups(sizes, groups, queries, classes)
+        check_groups(sizes, groups, queries, most)
         return sizes
 
     @staticmethod
@@ -105,14 +112,16 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
 
     def initialize(self) -> None:
         super().initialize()
-        queries = cast(DKUXNet, unwrap(self.network)).centres.shape[1]
-        sizes = self.queries_per_group(
-            self.hyperparameters, queries, 2 if self.targets.has_regions else self.targets.channels
+        net = cast(DKUXNet, unwrap(self.network))
+        queries = net.centres.shape[1]
+        sizes = self.group_sizes = self.queries_per_group(
+            self.hyperparameters, queries, self.targets.channels, self.targets.has_regions
         )
         # in main memory, where reading it waits for no device
         self.group_of_query = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
         self.print_to_log_file(
-            f"Queries per group: {sizes}. Activations of a step, estimated: {self.activation_memory() / 2**30:.2g} GiB."
+            f"Queries per group: {sizes}. k-means layers on the levels {net.kmax_levels}. "
+            f"Activations of a step, estimated: {self.activation_memory() / 2**30:.2g} GiB."
         )
 
     def activation_memory(self) -> float:
@@ -131,16 +140,47 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
         blank = RandomTransform(BlankRectangleTransform(edges, 0.0, 1), 0.3)
         return StrongView((0,) if anisotropic else None, (blank,), self.streams.masked_channels)
 
+    # ---- checkpoints
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            SemiSupervisedError: its k-means layers work on other levels than these plans give; see also the base.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        saved = torch.load(filename_or_checkpoint, map_location="cpu", mmap=True, weights_only=False)
+        net = cast(DKUXNet, unwrap(self.network))
+        levels = levels_of_weights(saved["network_weights"], net)
+        if levels != net.kmax_levels:
+            name = settings_name(type(self).__name__)
+            raise complain(
+                f"{filename_or_checkpoint} has k-means layers on the levels {levels}; these plans give "
+                f"{net.kmax_levels}. Earlier versions chose them otherwise.",
+                remedy=f'To continue, add "kmax_levels": {levels} to plans["{BLOCK}"]["hyperparameters"]["{name}"] in '
+                f"{self.plans_manager.plans_name}.json. Prediction needs nothing.",
+            )
+        super().load_checkpoint(filename_or_checkpoint)
+
     # ---- one step
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
-        out = self.forward_views(labeled, unlabeled)
+        batches = [labeled, unlabeled] if self.contrast_weight() > 0 else [labeled]
+        # one forward, so one set of batch statistics, of [weak; strong], the labelled patches first in each
+        images = torch.cat([*(batch.weak for batch in batches), *(batch.strong for batch in batches)])
+        out: DKUXNetOutput = self.forward(self.network, images)
         groups, annotated = self.group_labels(labeled)
-        of_one_view = torch.cat([annotated, unlabeled.valid])
-        counted = torch.cat([of_one_view, of_one_view])  # neither padding nor ignore label
+        counted = torch.cat(
+            2 * [annotated, *(batch.valid for batch in batches[1:])]
+        )  # neither padding nor ignore label
         if self.observing:
             self.observe(out, counted, len(labeled))
         return self.labeled_terms(out, labeled.target, groups, annotated) | self.contrast_terms(out, counted)
+
+    def contrast_weight(self) -> float:
+        """lambda r(t) at this moment; while it is 0, the unlabelled patches stay out of the step. Always 0 here."""
+        return 0.0
 
     def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> Terms:
         """None here.
@@ -149,11 +189,6 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
             counted: (2B, 1, *P) bool, the same in both views.
         """
         return Terms()
-
-    def forward_views(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> DKUXNetOutput:
-        """One forward, so one set of batch statistics, of [weak; strong], the labelled patches first in each."""
-        images = torch.cat([labeled.weak, unlabeled.weak, labeled.strong, unlabeled.strong])
-        return cast(DKUXNetOutput, self.forward(self.network, images))
 
     def labeled_terms(self, out: DKUXNetOutput, target: Any, groups: Tensor, annotated: Tensor) -> Terms:
         """L_seg, L_qd and L_aux, means over the two views; for groups and annotated see :meth:`group_labels`."""
@@ -196,9 +231,11 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
     @torch.no_grad()
     def observe(self, out: DKUXNetOutput, counted: Tensor, labeled: int) -> None:
         """Log how many queries are in use, the scale of the responses, and how similar the views of patches are."""
-        layers = torch.stack([query_perplexity(responses) for responses in out.intermediate])
-        self.monitor.add(f"{COUNT}used_queries_of_layers", layers.mean())
-        self.monitor.add(f"{COUNT}used_queries", query_perplexity(out.responses))
+        last = query_perplexity(out.responses, self.group_sizes)
+        layers = [query_perplexity(responses, self.group_sizes) for responses in out.intermediate]
+        for name, of_last, *of_layers in zip(("used_queries", "used_queries_per_group"), last, *layers, strict=True):
+            self.monitor.add(f"{COUNT}{name}", of_last)
+            self.monitor.add(f"{COUNT}{name}_of_layers", torch.stack(of_layers).mean())
         net = cast(DKUXNet, unwrap(self.network))
         self.monitor.add("response_scale", net.predictor.temperature.weight[0])
         for name, maps in self.maps(out).items():

@@ -6,7 +6,7 @@ authors published the network, not the semi-supervised method; what the paper le
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,14 +34,41 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
         predicts="the network, a 3D UX-Net with queries",
         dimensions="2D, 3D",
         extra_memory="two views of every patch, queries; an estimate is logged",
-        extra_time="27 (3D), 8 (2D) on a CPU",
+        extra_time="TODO",
     )
     uses_unlabeled: ClassVar[bool] = True
 
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        hp: DKUXNetHyperparameters = cls.settings_of(plans).hyperparameters
+        if hp.contrast == "voxel" and hp.contrast_channels == "foreground":
+            raise NotImplementedError(
+                f"{cls.__name__}: contrast=voxel needs contrast_channels=all. With a voxel's foreground channels alone "
+                "agreeing on background would earn nothing, and foreground would grow."
+            )
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.hyperparameters.contrast == "voxel":
+            self.print_to_log_file(
+                "WARNING: contrast=voxel has the same position in other patches as negatives, most of which rightly "
+                "have the same class. Watch predicted_foreground_unlabeled in semi_supervised.csv."
+            )
+
+    def set_up(self) -> None:
+        self.uses_unlabeled = self.hyperparameters.contrasts  # type: ignore[misc]  # without: no pool is needed
+        super().set_up()
+
+    def contrast_weight(self) -> float:
+        hp = self.hyperparameters
+        if not hp.contrasts:
+            return 0.0
+        return hp.contrast_weight * self.ramp(hp.rampup_fraction, hp.warmup_fraction)  # lambda r(t)
+
     def contrast_terms(self, out: DKUXNetOutput, counted: Tensor) -> Terms:
-        """lambda r(t) (L_segc + L_qdc); in the warm-up none, while all patches still go through the network."""
-        hp, terms = self.hyperparameters, Terms()
-        weight = self.held(hp.contrast_weight * self.ramp(hp.rampup_fraction, hp.warmup_fraction))  # lambda r(t)
+        """lambda r(t) (L_segc + L_qdc); in the warm-up none."""
+        hp, terms, weight = self.hyperparameters, Terms(), self.held(self.contrast_weight())
         if weight == 0:
             return terms
         wanted = {"segmentation": hp.segmentation_contrast, "query": hp.query_contrast}
@@ -70,6 +97,8 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
     def observe(self, out: DKUXNetOutput, counted: Tensor, labeled: int) -> None:
         super().observe(out, counted, labeled)
         half = len(out.logits) // 2
+        if half == labeled:  # the unlabelled patches stay out of this step
+            return
         weak, strong, valid = out.logits[labeled:half], out.logits[half + labeled :], counted[labeled:half]
         self.observe_pseudo_labels(strong, weak, valid)
         self._observe_foreground("unlabeled", weak, valid)

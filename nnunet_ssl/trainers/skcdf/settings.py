@@ -8,6 +8,8 @@ from nnunet_ssl.trainers.skcdf.transfer import TRANSFER_ORDERS
 from nnunet_ssl.training.base import SemiSupervisedHyperparameters
 from nnunet_ssl.training.settings import setting
 
+CLASS_COUNTS = ("patches", "cases")
+
 
 @dataclass(frozen=True)
 class SKCDFHyperparameters(SemiSupervisedHyperparameters):
@@ -15,7 +17,7 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
         10.0,
         "weight of the unlabelled terms at the end of their ramp",
         symbol=r"\lambda",
-        source="10, Sec. 4.1",
+        source="10, Sec. 4.2",
         low=0.0,
     )
     rampup_fraction: float = setting(
@@ -36,6 +38,9 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
         low=0.0,
         high=1.0,
     )
+    transfer_follows_rate: bool = setting(
+        False, "1 - decay falls with the learning rate, so that the final weights are their own", source="no, Eq. 6"
+    )
     transfer_order: str = setting(
         "H->D->H",
         "order of the transfers between heads (H) and decoders (D)",
@@ -45,6 +50,17 @@ class SKCDFHyperparameters(SemiSupervisedHyperparameters):
     decoupling: bool = setting(True, "a decoder of its own for the unlabelled data", source="on, Table 3 (DF)")
     complementarity: bool = setting(True, "cross-attention at the bottleneck", source="on, Table 3 (SKCM)")
     balanced_heads: bool = setting(True, "auxiliary balanced heads", source="on, Table 3 (ABSH)")
+    class_counts: str = setting(
+        "patches",
+        "voxels per class that thin out the balanced heads' classes: of the labelled patches so far (patches), which "
+        "are oversampled for foreground, or of the whole labelled cases (cases)",
+        symbol="N_c",
+        source="cases, Sec. 3.3; recommended",
+        choices=CLASS_COUNTS,
+    )
+    pseudo_label_dropout: bool = setting(
+        False, "dropout on the way to the pseudo-labels, too", source="on, released code; recommended"
+    )
     inference_decoder: str = setting(
         "unlabeled", "decoder that predicts", source="unlabelled, Table 4", choices=("unlabeled", "labeled")
     )

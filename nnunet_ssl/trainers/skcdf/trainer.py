@@ -29,6 +29,7 @@ from nnunet_ssl.trainers.skcdf.transfer import Branch, knowledge_transfer
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
+from nnunet_ssl.training.distributed import sum_over_ranks
 from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.targets import hard_labels
 
@@ -80,6 +81,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
             max_context=hp.context_samples,
             token_init=hp.token_map,
             self_heads=hp.self_heads,
+            guided_dropout=hp.pseudo_label_dropout,
         )
 
     @classmethod
@@ -93,17 +95,37 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
 
     def set_up(self) -> None:
         super().set_up()
-        self._keep_probability: Tensor | None = None
+        self.counts_patches = self.hyperparameters.class_counts == "patches"
+        self.class_counts = torch.zeros(self.targets.channels, dtype=torch.int64, device=self.device)
 
-    def keep_probability(self) -> Tensor:
-        """P_c = min N / N_c (Eq. 16) of the fold's labelled cases, (K,) on the training device; equal on all ranks."""
-        # no property: nnU-Net reads each of them for its debug.json, also where nothing needs to be counted
-        if self._keep_probability is None:
-            counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
-            voxels = [counts.get(int(label), 0) for label in self.label_manager.all_labels]
-            self.print_to_log_file("Voxels per class in the labelled cases:", voxels)
-            self._keep_probability = keep_probabilities(torch.tensor(voxels)).to(self.device)
-        return self._keep_probability
+    def keep_probability(self, label: Tensor | None = None) -> Tensor:
+        """P_c = min N / N_c (Eq. 16), (K,) on the training device; equal on all ranks.
+
+        Args:
+            label: (B, 1, *P) of the labelled patches of a step, which join N_c where patches are counted.
+        """
+        if self.counts_patches and label is not None:
+            counted = self.targets.counted(label)
+            masks = self.targets.target_masks(label) & counted
+            foreground = masks.sum([0, *range(2, masks.ndim)])
+            self.class_counts += sum_over_ranks(torch.cat([(counted.sum() - foreground.sum())[None], foreground]))
+        return keep_probabilities(self.class_counts)
+
+    def count_cases(self) -> None:
+        """N_c over the whole labelled cases of the fold."""
+        counts = count_labels(self.preprocessed_dataset_folder, self.do_split()[0])
+        voxels = [counts.get(int(label), 0) for label in self.label_manager.all_labels]
+        self.print_to_log_file("Voxels per class in the labelled cases:", voxels)
+        self.class_counts.copy_(torch.tensor(voxels))
+
+    def auxiliary_state(self) -> dict[str, Any]:
+        return {"class_counts": self.class_counts.cpu()} if self.counts_patches else {}
+
+    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
+        if self.counts_patches and "class_counts" in state:
+            self.class_counts.copy_(state["class_counts"])
+        else:  # chosen now, or by a training of version 0.1.0, which goes on as it began
+            self.counts_patches = False
 
     def _do_i_compile(self) -> bool:
         """Only where nnUNet_compile says so; nnU-Net's default is on, but parity in half precision is not shown yet."""
@@ -111,8 +133,8 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.hyperparameters.balanced_heads:
-            self.keep_probability()  # counted before the first step
+        if self.hyperparameters.balanced_heads and not self.counts_patches:
+            self.count_cases()
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
@@ -136,8 +158,8 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         """The auxiliary heads, on voxels thinned to about as many of each class (Eqs. 16-19)."""
         assert out.labeled_auxiliary is not None and out.guided_auxiliary is not None
         assert out.unlabeled_auxiliary is not None
-        keep_probability = self.keep_probability()
         annotated = self.targets.annotated(label)
+        keep_probability = self.keep_probability(label)
         pseudo = hard_labels(out.guided_auxiliary)  # Eq. 15
         scheduled = scheduled_keep_probabilities(keep_probability, self.progress)
         kept = sample_keep_mask(label, keep_probability, valid=annotated)
@@ -159,7 +181,14 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
                 Branch(decoder.unet_decoder, decoder.main_head, decoder.auxiliary_head)
                 for decoder in (net.labeled_decoder, net.unlabeled_decoder)
             )
-            knowledge_transfer(hp.order_in_force, labeled, unlabeled, hp.transfer_decay, hp.head_transfer_decay)
+            decay, of_heads = hp.transfer_decay, hp.head_transfer_decay
+            of_heads = decay if of_heads is None else of_heads
+            rate = self.relative_rate() if hp.transfer_follows_rate else 1.0
+            knowledge_transfer(hp.order_in_force, labeled, unlabeled, 1 - rate * (1 - decay), 1 - rate * (1 - of_heads))
+
+    def relative_rate(self) -> float:
+        """The learning rate over its initial value."""
+        return float(self.optimizer.param_groups[0]["lr"] / self.initial_lr) if self.initial_lr > 0 else 1.0
 
     def clipping_groups(self) -> list[list[nn.Parameter]]:
         """Shared part, labelled branch and unlabelled branch, so that a large lambda_u does not starve the labels."""

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from nnunet_ssl.architectures.dkuxnet import DKUXNetOutput
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.losses.info_nce import paired_distance, paired_info_nce, voxelwise_info_nce
 from nnunet_ssl.losses.query_distribution import log_query_distribution, query_distribution_loss
+from nnunet_ssl.trainers.dkuxnet.paper import nnUNetTrainerDKUXNet_paper
 from nnunet_ssl.trainers.dkuxnet.supervised import nnUNetTrainerDKUXNetSupervised
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
 from nnunet_ssl.training.deep_supervision import resize_to
@@ -21,7 +23,8 @@ from nnunet_ssl.training.network import unwrap
 from tests.running import SHORT, make_trainer
 
 SMALL = {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4}
-AT_WORK = {**SMALL, "warmup_fraction": 0.0, "rampup_fraction": 0.0}
+INFONCE = {"contrast": "sample", "contrast_channels": "foreground"}
+AT_WORK = {**SMALL, "warmup_fraction": 0.0, "rampup_fraction": 0.0, **INFONCE}
 REGIONS = {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)}
 IGNORE = {"labels": {"background": 0, "ball": 1, "box": 2, "ignore": 3}}
 REGIONS_IGNORE = {"labels": {**REGIONS["labels"], "ignore": 3}, "regions_class_order": (1, 2)}
@@ -82,6 +85,16 @@ def test_assignment_is_learned_from_its_own_term_alone(make_dataset, weight):
         for layer in layers:
             heads = [p for p in layer.predictor.parameters() if p is not layer.predictor.temperature.bias]
             assert all(bool(p.grad.any()) == (weight > 0) for p in heads)
+
+
+def test_unlabelled_patches_stay_out_of_the_step_before_the_contrast_begins(make_dataset):
+    dataset, seen = make_dataset(), []
+    for fraction in (0.5, 0.0):
+        trainer = started(dataset, hyperparameters={**AT_WORK, "warmup_fraction": fraction})
+        trainer.network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        terms = trainer.losses(*batch_of(trainer))
+        assert (set(terms) == set(LABELED_TERMS)) == (fraction > 0)
+    assert seen == [4, 8]  # two labelled patches in two views; then two unlabelled ones, too
 
 
 @pytest.mark.parametrize("norms", ["independent", "batch"])
@@ -146,9 +159,11 @@ def test_forms_of_the_contrast(make_dataset):
         terms = terms_of(started(dataset, hyperparameters=switches), labeled, unlabeled, out)
         return tuple(terms.get(name) for name in CONTRAST)
 
-    for form, loss in (("voxel", voxelwise_info_nce), ("none", lambda z: paired_distance(z.flatten(1)))):
-        found = contrast(contrast=form)
-        torch.testing.assert_close(found, (loss(probability[:, 1:]), loss(distribution[:, 1:])))
+    found = contrast(contrast="none")
+    expected = (paired_distance(probability[:, 1:].flatten(1)), paired_distance(distribution[:, 1:].flatten(1)))
+    torch.testing.assert_close(found, expected)
+    found = contrast(contrast="voxel", contrast_channels="all")
+    torch.testing.assert_close(found, (voxelwise_info_nce(probability), voxelwise_info_nce(distribution)))
     found = contrast(contrast_channels="all")
     torch.testing.assert_close(found[0], paired_info_nce(probability.flatten(1)))
     torch.testing.assert_close(found[1], paired_info_nce(distribution.flatten(1)))
@@ -245,7 +260,7 @@ def test_no_foreground_at_all_is_finite(make_dataset):
 
 
 def test_monitors(make_dataset):
-    trainer = started(make_dataset(), hyperparameters={**SMALL, "warmup_fraction": 1.0})
+    trainer = started(make_dataset(), hyperparameters=AT_WORK)
     labeled, unlabeled = batch_of(trainer)
     out = random_output(labeled, unlabeled)
     with torch.no_grad():
@@ -257,6 +272,7 @@ def test_monitors(make_dataset):
     means = trainer.monitor.epoch_means()
     assert means["count_used_queries"] == pytest.approx(1) and means["agreement"] == 1.0
     assert means["count_used_queries_of_layers"] == pytest.approx((2 + 1) / 2)
+    assert means["count_used_queries_per_group"] == means["count_used_queries_per_group_of_layers"] == pytest.approx(1)
     assert means["similarity_of_partners_segmentation"] == pytest.approx(1.0)
     assert means["similarity_of_others_segmentation"] < 0.9
     assert means["similarity_of_others_query"] == pytest.approx(1.0)
@@ -264,6 +280,60 @@ def test_monitors(make_dataset):
     assert means["predicted_foreground_labeled"] == pytest.approx(probability[:2].mean().item())
     assert means["predicted_foreground_unlabeled"] == pytest.approx(probability[2:4].mean().item())
     assert means["response_scale"] == 1.0
+
+
+# ---- what is refused or said, and checkpoints of earlier versions
+
+
+def test_voxelwise_contrast_of_the_foreground_alone_is_refused(make_dataset):
+    dataset = make_dataset(preprocess=False)
+    with pytest.raises(NotImplementedError, match=r"contrast=voxel needs contrast_channels=all"):
+        make_trainer(dataset, nnUNetTrainerDKUXNet, "2d", hyperparameters={**AT_WORK, "contrast": "voxel"})
+
+
+def test_voxelwise_contrast_is_warned_about(make_dataset):
+    options = {**SMALL, "contrast": "voxel"}
+    for hyperparameters, warned in ((options, True), (SMALL, False)):
+        trainer = started(make_dataset(), hyperparameters=hyperparameters)
+        text = Path(trainer.log_file).read_text()
+        assert ("contrast=voxel has the same position" in text) == warned
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_training_that_began_on_other_levels_is_not_continued(make_dataset, tmp_path):
+    dataset = make_dataset()
+    options = {**SMALL, "kmax_levels": [1]}
+    first = started(dataset, hyperparameters=options)
+    first.train_step(next(first.dataloader_train))
+    first.save_checkpoint(str(tmp_path / "first.pth"))
+    other = make_trainer(dataset, nnUNetTrainerDKUXNet, "2d", hyperparameters=SMALL)
+    with pytest.raises(SemiSupervisedError, match=r'(?s)levels \[1\].*add "kmax_levels": \[1\].*nnUNetTrainerDKUXNet'):
+        other.load_checkpoint(str(tmp_path / "first.pth"))
+    same = make_trainer(dataset, nnUNetTrainerDKUXNet, "2d", hyperparameters=options)
+    same.load_checkpoint(str(tmp_path / "first.pth"))
+
+
+# ---- the presets
+
+
+def test_the_published_three_groups_fit_two_classes(make_dataset):
+    dataset = make_dataset(labels={"background": 0, "ball": 1})
+    trainer = started(dataset, "2d", nnUNetTrainerDKUXNet_paper, hyperparameters={"query_width": 16, "queries": 24})
+    assert trainer.group_sizes == [16, 4, 4] and trainer.hyperparameters.contrast == "sample"
+    terms = trainer.losses(*batch_of(trainer))
+    assert all(term.isfinite() for term in terms.values())
+    with pytest.raises(SemiSupervisedError, match="at most 2 groups"):
+        make_trainer(dataset, nnUNetTrainerDKUXNet, "2d", hyperparameters={**SMALL, "groups": 3})
+    with pytest.raises(SemiSupervisedError, match="at most 3 groups"):
+        make_trainer(dataset, nnUNetTrainerDKUXNet_paper, "2d", hyperparameters={"groups": 4})
+
+
+def test_the_published_settings_train_on_labels_alone_without_a_contrast(make_dataset):
+    options = {"query_width": 16, "queries": 24, "contrast_weight": 0.0}
+    trainer = started(make_dataset(unlabeled=0), "2d", nnUNetTrainerDKUXNet_paper, hyperparameters=options)
+    labeled, unlabeled = batch_of(trainer)
+    assert len(unlabeled) == 0 and tuple(trainer.losses(labeled, unlabeled)) == LABELED_TERMS
+    assert trainer.optimizer.param_groups[0]["lr"] == 1e-4 and trainer.num_epochs == 2
 
 
 # ---- the control

@@ -20,6 +20,14 @@ def started(dataset: Path, **options) -> nnUNetTrainerSKCDF_paper:
     return trainer
 
 
+def test_two_validation_steps_unless_the_settings_say_otherwise(make_dataset):
+    for training, steps in ((None, 2), ({"num_val_iterations_per_epoch": 7}, 7)):
+        trainer = make_trainer(make_dataset(), nnUNetTrainerSKCDF_paper, training=training)
+        assert trainer.num_val_iterations_per_epoch == steps
+    trainer.initialize()
+    assert trainer.network.guided_dropout and not trainer.counts_patches
+
+
 def test_several_processes_pass_over_the_cases_in_as_many_steps(make_dataset, monkeypatch):
     monkeypatch.setattr(Streams, "unlabeled_batch_size", 1)  # the share of one of two
     assert started(make_dataset(unlabeled=5)).num_iterations_per_epoch == 2

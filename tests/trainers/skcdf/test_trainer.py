@@ -252,7 +252,7 @@ def test_ignored_voxels_teach_nothing(make_dataset):
     labeled, unlabeled = batch_of(trainer)
     for target in labeled.target:
         target[:, :, :2] = 3  # in every patch
-    trainer._keep_probability = torch.ones(3)  # the mask drops nothing else
+    trainer.keep_probability = lambda label: torch.ones(3)  # the mask drops nothing else
     out = random_output(labeled, unlabeled)
     trainer.forward = lambda *_: out
     terms = trainer.losses(labeled, unlabeled)
@@ -286,12 +286,83 @@ def test_padding_teaches_nothing(make_dataset):
 def test_classes_are_counted_in_the_labelled_cases_alone_and_without_ignored_voxels(make_dataset, labels):
     dataset = make_dataset(labels=labels)
     write_split(dataset)
-    trainer = make_trainer(dataset, nnUNetTrainerSKCDF, split="n2")
+    trainer = make_trainer(dataset, nnUNetTrainerSKCDF, split="n2", hyperparameters={"class_counts": "cases"})
+    trainer.on_train_start()
     cases = [case_arrays(Tiny(labels=labels), int(case.split("_")[1]))[1] for case in FOLD.labeled]
     counts = np.sum([np.bincount(label.ravel(), minlength=4) for label in cases], axis=0)
     assert (counts[3] > 0) == ("ignore" in labels)
     np.testing.assert_allclose(trainer.keep_probability(), counts[:3].min() / counts[:3], rtol=1e-6)
     assert f"Voxels per class in the labelled cases: {[*map(int, counts[:3])]}" in Path(trainer.log_file).read_text()
+
+
+def test_classes_are_counted_in_the_labelled_patches(make_dataset):
+    trainer = started(make_dataset(labels=IGNORE))
+    expected = torch.zeros(4, dtype=torch.int64)
+    for _ in range(3):
+        labeled, unlabeled = batch_of(trainer)
+        labeled.target[0][:, :, :2] = 3  # ignored
+        trainer.losses(labeled, unlabeled)
+        expected += torch.bincount(labeled.target[0].long().flatten(), minlength=4)
+    assert torch.equal(trainer.class_counts, expected[:3])
+    torch.testing.assert_close(trainer.keep_probability(), (expected[:3].min() / expected[:3]).float())
+
+
+def kept_per_class(trainer: nnUNetTrainerSKCDF, steps: int = 40) -> np.ndarray:
+    """Voxels of each class that the labelled decoder's balanced head expects to see, after some steps of counting."""
+    kept = np.zeros(3)
+    for step in range(steps):
+        label = batch_of(trainer)[0].target[0]
+        probability = trainer.keep_probability(label).numpy()
+        if step >= steps // 2:
+            kept += probability * np.bincount(label.long().flatten().numpy(), minlength=3)
+    return kept
+
+
+def test_as_many_voxels_of_each_class_are_kept_although_foreground_is_oversampled(make_dataset):
+    dataset = make_dataset(shape=(40, 40, 40))  # the patch is 16 x 16 x 16
+    ratios = {}
+    for counts in ("patches", "cases"):
+        trainer = started(dataset, hyperparameters={"class_counts": counts})
+        kept = kept_per_class(trainer)
+        ratios[counts] = kept[1:].mean() / kept[0]
+    assert 0.7 < ratios["patches"] < 1.4
+    assert ratios["cases"] > 1.5 * ratios["patches"]
+
+
+def test_counts_outlive_a_resume_and_an_older_training_counts_cases(make_dataset):
+    dataset = make_dataset()
+    first = started(dataset)
+    first.train_step(next(first.dataloader_train))
+    state = first.auxiliary_state()
+    second = make_trainer(dataset, nnUNetTrainerSKCDF)
+    second.load_auxiliary_state(state)
+    assert second.class_counts.sum() == 2 * 16**3 and torch.equal(second.class_counts, first.class_counts)
+    old = make_trainer(dataset, nnUNetTrainerSKCDF)
+    old.load_auxiliary_state({})
+    old.on_train_start()
+    whole = old.class_counts.clone()
+    assert whole.sum() > 2 * 16**3
+    old.keep_probability(torch.zeros(1, 1, 4, 4, 4))
+    assert torch.equal(old.class_counts, whole) and "class_counts" not in old.auxiliary_state()
+
+
+def test_transfer_fades_with_the_learning_rate_where_asked(make_dataset):
+    trainer = started(make_dataset(), hyperparameters={"transfer_follows_rate": True, "head_transfer_decay": 0.9})
+    bodies = [[*groups(trainer.network)[f"{side} decoder"]] for side in ("labeled", "unlabeled")]
+    heads = trainer.network.labeled_decoder.main_head, trainer.network.labeled_decoder.auxiliary_head
+
+    def distances() -> tuple[float, float]:
+        return (
+            math.sqrt(sum((a - b).square().sum().item() for a, b in zip(*bodies, strict=True))),
+            (heads[0].weight - heads[1].weight).norm().item(),
+        )
+
+    for fraction in (1.0, 0.25, 0.0):
+        trainer.optimizer.param_groups[0]["lr"] = fraction * trainer.initial_lr
+        before = distances()
+        trainer.transfer_knowledge()
+        for new, old, decay in zip(distances(), before, (0.99, 0.9), strict=True):
+            assert new == pytest.approx(old * (1 - fraction * (1 - decay)), rel=1e-5)
 
 
 # ---- clipping

@@ -34,7 +34,8 @@ SWITCHES = [
     {"inference_decoder": "labeled"},
     {"auxiliary_dice_offset": False},
     {"self_heads": "merged", "attention_heads": 3, "context_samples": None, "attention_dropout": 0.0},
-    {"token_map": "xavier", "channel_dropout": 0.5},
+    {"token_map": "xavier", "channel_dropout": 0.5, "pseudo_label_dropout": True, "class_counts": "cases"},
+    {"transfer_follows_rate": True},
     *({"transfer_order": order} for order in ("none", *TRANSFER_ORDERS)),
 ]
 
