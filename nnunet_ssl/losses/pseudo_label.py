@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nnunet_ssl.losses.precision import at_least_float32
 
+PSEUDO_LOSSES = ("ce+dice", "ce", "dice")  # of hard labels: cross-entropy, Dice of the kept voxels, or their sum
 LARGEST_SORT = 2**20  # voxels from which a percentile is computed; larger maps are thinned out
 
 
