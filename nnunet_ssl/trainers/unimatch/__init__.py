@@ -1,15 +1,12 @@
-"""UniMatch and its preset FixMatch: what is confident in a weak view is learnt on strong, mixed views."""
+"""UniMatch: what is confident in a weak view is learnt on strong, mixed views and from thinned-out features."""
 
-from nnunet_ssl.trainers.unimatch.fixmatch import nnUNetTrainerFixMatch
-from nnunet_ssl.trainers.unimatch.paper import nnUNetTrainerFixMatch_paper, nnUNetTrainerUniMatch_paper
-from nnunet_ssl.trainers.unimatch.settings import FixMatchHyperparameters, UniMatchHyperparameters
+from nnunet_ssl.trainers.unimatch.paper import UniMatchPaperHyperparameters, nnUNetTrainerUniMatch_paper
+from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
 from nnunet_ssl.trainers.unimatch.trainer import nnUNetTrainerUniMatch
 
 __all__ = [
-    "FixMatchHyperparameters",
     "UniMatchHyperparameters",
-    "nnUNetTrainerFixMatch",
-    "nnUNetTrainerFixMatch_paper",
+    "UniMatchPaperHyperparameters",
     "nnUNetTrainerUniMatch",
     "nnUNetTrainerUniMatch_paper",
 ]

@@ -1,4 +1,4 @@
-"""UniMatch and FixMatch as published, where that differs from the recommended defaults."""
+"""UniMatch as released, where that differs from the recommended defaults."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, Contrast
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 
 from nnunet_ssl.data.views import BlurOnDevice, OnDevice, StrongView
-from nnunet_ssl.trainers.unimatch.fixmatch import nnUNetTrainerFixMatch
-from nnunet_ssl.trainers.unimatch.settings import FixMatchHyperparameters, UniMatchHyperparameters
+from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
 from nnunet_ssl.trainers.unimatch.trainer import nnUNetTrainerUniMatch
 from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe
 from nnunet_ssl.training.settings import other_default
@@ -43,14 +42,6 @@ class UniMatchPaperHyperparameters(UniMatchHyperparameters):
     pseudo_loss: str = other_default(UniMatchHyperparameters, "pseudo_loss", "dice", source="dice, released code")
 
 
-@dataclass(frozen=True)
-class FixMatchPaperHyperparameters(FixMatchHyperparameters):
-    teacher: str = other_default(FixMatchHyperparameters, "teacher", "none", source="none, FixMatch")
-    rampup_fraction: float = other_default(FixMatchHyperparameters, "rampup_fraction", 0.0, source="0, FixMatch")
-    cutmix_probability: float = other_default(FixMatchHyperparameters, "cutmix_probability", 0.0, source="0, FixMatch")
-    pseudo_loss: str = other_default(FixMatchHyperparameters, "pseudo_loss", "ce", source="ce, FixMatch")
-
-
 class JitterAndBlur(StrongView):
     """Brightness and contrast of ColorJitter(0.5, 0.5) and blur; of one channel, hue and saturation change nothing."""
 
@@ -79,13 +70,3 @@ class nnUNetTrainerUniMatch_paper(nnUNetTrainerUniMatch):
 
     def make_strong_view(self, anisotropic: bool) -> JitterAndBlur:
         return JitterAndBlur((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)
-
-
-class nnUNetTrainerFixMatch_paper(nnUNetTrainerFixMatch):
-    """No teacher, no ramp, no box, cross-entropy alone; otherwise trained as :class:`nnUNetTrainerUniMatch_paper`."""
-
-    Hyperparameters: ClassVar[type] = FixMatchPaperHyperparameters
-    hyperparameters: FixMatchPaperHyperparameters
-    recipe: ClassVar[Recipe] = SSL4MIS
-    views: ClassVar[tuple[str, ...]] = WEAK
-    labeled_view: ClassVar[str] = "weak"

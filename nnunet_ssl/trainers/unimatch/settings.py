@@ -1,4 +1,4 @@
-"""Hyper-parameters of UniMatch (CVPR 2023) and FixMatch (NeurIPS 2020), with what their releases train with."""
+"""Hyper-parameters of UniMatch (CVPR 2023), with what its code for medical images trains with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from nnunet_ssl.data.mixing import CutMix
 from nnunet_ssl.errors import complain
 from nnunet_ssl.losses.pseudo_label import PSEUDO_LOSSES
-from nnunet_ssl.training.settings import other_default, setting
+from nnunet_ssl.training.settings import setting
 from nnunet_ssl.training.streams import SemiSupervisedHyperparameters
 
 
@@ -95,11 +95,3 @@ class UniMatchHyperparameters(SemiSupervisedHyperparameters):
             )
         share = (self.cutmix_smallest, self.cutmix_largest)
         return CutMix(self.cutmix_probability, share, self.cutmix_aspect, generator)
-
-
-@dataclass(frozen=True)
-class FixMatchHyperparameters(UniMatchHyperparameters):
-    strong_views: int = other_default(UniMatchHyperparameters, "strong_views", 1, source="1, FixMatch")
-    feature_dropout: float | None = other_default(
-        UniMatchHyperparameters, "feature_dropout", None, source="null, FixMatch"
-    )

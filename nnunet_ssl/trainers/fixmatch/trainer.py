@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nnunet_ssl.trainers.unimatch.settings import FixMatchHyperparameters
+from nnunet_ssl.trainers.fixmatch.settings import FixMatchHyperparameters
 from nnunet_ssl.trainers.unimatch.trainer import nnUNetTrainerUniMatch
 from nnunet_ssl.training.card import MethodCard
 
