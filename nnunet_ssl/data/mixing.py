@@ -84,7 +84,7 @@ def draw_boxes(
             f"{fraction}, {probability} and {aspect}"
         )
     size = torch.tensor(patch_size, dtype=torch.float32, device=generator.device)
-    cut = [axis for axis, length in enumerate(patch_size) if length >= SHORTEST_CUT] or [*range(len(patch_size))]
+    cut = axes_cut(patch_size)
     share = low + (high - low) * _uniform(generator, batch, 1)
     relative = torch.ones(batch, len(patch_size), device=generator.device)
     relative[:, cut] = _edges(share, _proportions(generator, batch, len(cut), aspect))
@@ -92,6 +92,11 @@ def draw_boxes(
     start = (_uniform(generator, batch, len(patch_size)) * (size - edges + 1)).floor().clamp(max=size - edges)
     wanted = _uniform(generator, batch, 1) < probability
     return _boxes(start, start + edges * wanted, patch_size, device)
+
+
+def axes_cut(patch_size: Sequence[int]) -> list[int]:
+    """The axes along which a box is shorter than the patch."""
+    return [axis for axis, length in enumerate(patch_size) if length >= SHORTEST_CUT] or [*range(len(patch_size))]
 
 
 def draw_clipped_boxes(

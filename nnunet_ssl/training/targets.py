@@ -102,9 +102,13 @@ class Targets:
     @torch.no_grad()
     def pseudo_label(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """(:meth:`decide`, its probability): (B, 1, *S) each, or of every region on its own (B, R, *S)."""
-        probabilities = self.probabilities(logits)
+        return self.decided(self.probabilities(logits))
+
+    @torch.no_grad()
+    def decided(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`pseudo_label` of probabilities (B, K, *S) or (B, R, *S)."""
         if self.has_regions:
-            return logits > 0, torch.maximum(probabilities, 1 - probabilities)
+            return probabilities > 0.5, torch.maximum(probabilities, 1 - probabilities)
         confidence, label = probabilities.max(1, keepdim=True)
         return label, confidence
 
@@ -114,7 +118,8 @@ class Targets:
         Args:
             loss: one of ``PSEUDO_LOSSES``.
             logits: receives the gradient.
-            label, keep: as :meth:`pseudo_label` gives label and confidence; keep is bool.
+            label: as :meth:`pseudo_label` gives it, or annotated labels as :meth:`labels` does.
+            keep: bool, (B, 1, *S), or of each region (B, R, *S).
             valid: (B, 1, *S) bool, no padding.
 
         Returns:
@@ -123,13 +128,14 @@ class Targets:
         """
         problems = [(logits, label, keep)]
         if self.has_regions:
-            regions = zip(*(maps.split(1, 1) for maps in (logits, label, keep)), strict=True)
+            regions = zip(*(maps.split(1, 1) for maps in (logits, label, keep.expand_as(logits))), strict=True)
             problems = [(as_two_classes(z), y, k) for z, y, k in regions]
         parts = []
-        if "ce" in loss:
+        kinds = loss.split("+")
+        if "ce" in kinds:
             share = ddp_weight(valid.sum())
             parts += [pseudo_cross_entropy(*problem, valid) * share for problem in problems]
-        if "dice" in loss:
+        if "dice" in kinds:
             parts += [pseudo_dice(*problem) for problem in problems]
         return torch.stack(parts).sum() / len(problems)
 
