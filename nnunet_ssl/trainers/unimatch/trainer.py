@@ -1,8 +1,7 @@
 """UniMatch: strong, mixed views and thinned-out features learn what is confident in the weak view.
 
 Source: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation" (CVPR 2023) and
-its code for medical images; FixMatch: Sohn et al. (NeurIPS 2020). The teacher is recommended, see
-docs/methods/unimatch.md.
+its code for medical images; FixMatch: Sohn et al. (NeurIPS 2020). What is recommended here: docs/methods/unimatch.md.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
-from nnunet_ssl.training.network import tried_on_plans, unwrap
+from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 
@@ -49,9 +48,8 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
         if weight == 0:
             return Terms(supervised=self.supervised_loss(self.forward(self.network, images), labeled.target))
         weak = self.label(unlabeled.weak)
-        views = [unlabeled.draw_strong() for _ in range(hp.strong_views)]
-        boxes = [self.cutmix.draw(unlabeled.weak) for _ in views]
-        inputs = [self.cutmix.paste(view, box) for view, box in zip(views, boxes, strict=True)]
+        boxes = [self.cutmix.draw(unlabeled.weak) for _ in range(hp.strong_views)]
+        inputs = [self.cutmix.paste(unlabeled.draw_strong(), box) for box in boxes]
         features = self.feature_dropout
         if features is not None:
             inputs.append(unlabeled.weak)
@@ -61,22 +59,23 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
 
         label, confidence = self.targets.pseudo_label(weak)
         keep = (confidence >= hp.threshold) & unlabeled.valid
-        loss = partial(self.targets.pseudo_supervision, hp.pseudo_loss)
         strong = []
         for box in boxes:
             student, rest = split_outputs(rest, len(unlabeled))
             targets = (self.cutmix.paste(maps, box) for maps in (label, keep, unlabeled.valid))
-            strong.append(self.at_resolutions(loss, student, *targets))
+            strong.append(self.learn(student, *targets))
             aligned = unlabeled.valid if box is None else unlabeled.valid & ~box
             self.observe_pseudo_labels(finest(student), weak, aligned)
         terms.add("strong", torch.stack(strong).mean(), weight if features is None else weight / 2)
         if features is not None:
-            terms.add("features", self.at_resolutions(loss, rest, label, keep, unlabeled.valid), weight / 2)
+            terms.add("features", self.learn(rest, label, keep, unlabeled.valid), weight / 2)
         if self.observing:
             self.monitor.kept(label, keep, unlabeled.valid)
         return terms
 
-    def at_resolutions(self, loss: Any, outputs: Any, *maps: Tensor) -> Tensor:
+    def learn(self, outputs: Any, *maps: Tensor) -> Tensor:
+        """l of outputs, towards (label, keep, valid)."""
+        loss = partial(self.targets.pseudo_supervision, self.hyperparameters.pseudo_loss)
         return self.deep_supervised(loss, outputs if self.hyperparameters.deep_pseudo else finest(outputs), *maps)
 
     def label(self, images: Tensor) -> Tensor:
@@ -91,17 +90,19 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        hp, manager = cls.settings_of(plans).hyperparameters, PlansManager(plans)
-        if hp.feature_dropout is not None:
-            with tried_on_plans(cls.__name__, configuration):
-                chosen = manager.get_configuration(configuration)
-                FeatureDropout(cls.build_network_architecture(manager, chosen, 1, 2), hp.feature_dropout)
+        hp, manager = cls.settings_of(plans).hyperparameters, PlansManager(plans).get_configuration(configuration)
+        hp.cutmix(torch.Generator())
+        if hp.feature_dropout is not None and "features_per_stage" not in manager.network_arch_init_kwargs:
+            raise NotImplementedError(
+                f"{cls.__name__} does not support {manager.network_arch_class_name}: it drops features of a U-Net's "
+                "encoder. Set the hyper-parameter feature_dropout=null."
+            )
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         hp = self.hyperparameters
         self.cutmix = hp.cutmix(own_generator(torch.device("cpu")))
-        share = hp.feature_dropout
-        self.feature_dropout = None if share is None else FeatureDropout(unwrap(self.network), share)
+        dropped = hp.feature_dropout
+        self.feature_dropout = None if dropped is None else FeatureDropout(unwrap(self.network), dropped)
         if hp.teacher == "none":
             return {}
         self.teacher = Teacher(self.network_copy(), warmed_up(hp.ema_decay))
@@ -111,8 +112,7 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
         super().on_train_start()
         if self.cutmix.probability > 0 and self.streams.unlabeled_batch_size < 2:
             self.print_to_log_file(
-                "WARNING: A step has one unlabelled patch, so that no box can come from another one. Set the "
-                "hyper-parameter unlabeled_batch_size to 2 or more on each GPU."
+                "WARNING: A step has one unlabelled patch, so that no box can come from another. Set unlabeled_batch_size."
             )
 
     # ---- checkpoint

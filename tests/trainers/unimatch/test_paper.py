@@ -8,27 +8,6 @@ import torch
 from nnunet_ssl.trainers.unimatch.paper import JitterAndBlur
 from tests.trainers.registered import make_registered
 
-RATES = {"nnUNetTrainerUniMatch_paper": (0.005, 2e-4), "nnUNetTrainerFixMatch_paper": (0.01, 1e-4)}
-"""UniMatch halves its loss, which is the same as half the rate and twice the decay."""
-
-
-@pytest.mark.parametrize("name", RATES)
-def test_optimisation_of_the_release(ready_dataset, name):
-    dataset = ready_dataset()
-    trainer = make_registered(dataset, name, "2d", split="n2", training={"seed": 1})
-    trainer.initialize()
-    assert (trainer.batch_size, trainer.num_epochs, trainer.oversample_foreground_percent) == (12, 124, 0.0)
-    assert trainer.streams.unlabeled_batch_size == 12
-    (group,) = trainer.optimizer.param_groups
-    assert (group["lr"], group["weight_decay"]) == RATES[name]
-    assert (group["momentum"], group["nesterov"]) == (0.9, False)
-    assert not trainer.enable_deep_supervision and trainer.clipping_groups and not trainer.recipe_in_force.clipped
-    assert trainer.inference_allowed_mirroring_axes is None and trainer.auxiliary == {}
-    spatial = make_registered(dataset, name, "3d_fullres", split="n2")
-    spatial.configuration_manager.configuration["batch_size"] = 7  # what the plans say does not matter
-    spatial.initialize()
-    assert spatial.batch_size == 2
-
 
 def test_half_the_loss_is_half_the_rate_and_twice_the_decay():
     found = []
