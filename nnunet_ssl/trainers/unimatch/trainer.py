@@ -101,19 +101,16 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
     def build_auxiliary(self) -> dict[str, nn.Module]:
         hp = self.hyperparameters
         self.cutmix = hp.cutmix(own_generator(torch.device("cpu")))
+        if hp.cutmix_probability > 0 and self.streams.unlabeled_batch_size < 2:
+            self.print_to_log_file(
+                "WARNING: Nothing is mixed: a step has one unlabelled patch. Set unlabeled_batch_size."
+            )
         dropped = hp.feature_dropout
         self.feature_dropout = None if dropped is None else FeatureDropout(unwrap(self.network), dropped)
         if hp.teacher == "none":
             return {}
         self.teacher = Teacher(self.network_copy(), warmed_up(hp.ema_decay))
         return self.teacher.modules()
-
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        if self.cutmix.probability > 0 and self.streams.unlabeled_batch_size < 2:
-            self.print_to_log_file(
-                "WARNING: A step has one unlabelled patch, so that no box can come from another. Set unlabeled_batch_size."
-            )
 
     # ---- checkpoint
 

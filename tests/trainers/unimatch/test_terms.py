@@ -201,7 +201,7 @@ def test_a_voxel_of_each_region_is_kept_on_its_own(ready_dataset):
 
 def test_one_patch_per_step_has_no_partner_and_the_log_says_so(ready_dataset):
     trainer = started(ready_dataset(), unlabeled_batch_size=1)
-    assert "WARNING: A step has one unlabelled patch" in Path(trainer.log_file).read_text()
+    assert "WARNING: Nothing is mixed" in Path(trainer.log_file).read_text()
     terms = trainer.losses(*batch_of(trainer))
     assert all(torch.isfinite(term) for term in terms.values())
 
