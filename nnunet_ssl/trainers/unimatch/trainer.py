@@ -62,8 +62,7 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
         strong = []
         for box in boxes:
             student, rest = split_outputs(rest, len(unlabeled))
-            targets = (self.cutmix.paste(maps, box) for maps in (label, keep, unlabeled.valid))
-            strong.append(self.learn(student, *targets))
+            strong.append(self.learn(student, *(self.cutmix.paste(m, box) for m in (label, keep, unlabeled.valid))))
             aligned = unlabeled.valid if box is None else unlabeled.valid & ~box
             self.observe_pseudo_labels(finest(student), weak, aligned)
         terms.add("strong", torch.stack(strong).mean(), weight if features is None else weight / 2)
@@ -91,7 +90,7 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
         hp, manager = cls.settings_of(plans).hyperparameters, PlansManager(plans).get_configuration(configuration)
-        hp.cutmix(torch.Generator())
+        hp.cutmix(torch.Generator())  # checks
         if hp.feature_dropout is not None and "features_per_stage" not in manager.network_arch_init_kwargs:
             raise NotImplementedError(
                 f"{cls.__name__} does not support {manager.network_arch_class_name}: it drops features of a U-Net's "
@@ -103,7 +102,7 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
         self.cutmix = hp.cutmix(own_generator(torch.device("cpu")))
         if hp.cutmix_probability > 0 and self.streams.unlabeled_batch_size < 2:
             self.print_to_log_file(
-                "WARNING: Nothing is mixed: a step has one unlabelled patch. Set unlabeled_batch_size."
+                "WARNING: Nothing is mixed in steps of one unlabelled patch; set unlabeled_batch_size."
             )
         dropped = hp.feature_dropout
         self.feature_dropout = None if dropped is None else FeatureDropout(unwrap(self.network), dropped)
