@@ -52,6 +52,10 @@ class Batch:
     @cached_property
     def strong(self) -> Tensor:
         """The weak view with photometric augmentation on top; made on first use."""
+        return self.draw_strong()
+
+    def draw_strong(self) -> Tensor:
+        """Another strong view of the same patches, (B, C, *P), independent of :attr:`strong`."""
         if self._make_strong is None:
             return self._declared("strong", None)
         return self._make_strong(self.weak)

@@ -9,12 +9,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 SHORTEST_CUT = 8  # voxels; a box spans shorter axes whole, since a few slices are no part of an organ
 ROUNDING = 1e-4  # of a voxel: 96 voxels times two thirds are 64, also in float32
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Patches with a box from the next one of the batch.
+
+    Attributes:
+        probability: of a patch to get a box; 0: nothing is mixed.
+        share: of the patch in the smallest and in the largest box.
+        aspect: see :func:`draw_boxes`.
+        generator: belongs to the checkpoint.
+    """
+
+    probability: float
+    share: tuple[float, float]
+    aspect: float
+    generator: torch.Generator
+
+    def draw(self, patches: Tensor) -> Tensor | None:
+        """A box for each of the patches (B, C, *P), (B, 1, *P) bool on their device; ``None`` where none is mixed."""
+        if self.probability == 0 or len(patches) < 2:
+            return None
+        size = patches.shape[2:]
+        return draw_boxes(len(patches), size, self.share, self.aspect, self.probability, self.generator, patches.device)
+
+    @staticmethod
+    def paste(maps: Tensor, box: Tensor | None) -> Tensor:
+        """Maps (B, C, *P) that hold the next sample in the box, and the first one in that of the last."""
+        return maps if box is None else mix(maps.roll(-1, 0), maps, box)
 
 
 def draw_boxes(
@@ -54,7 +84,7 @@ def draw_boxes(
             f"{fraction}, {probability} and {aspect}"
         )
     size = torch.tensor(patch_size, dtype=torch.float32, device=generator.device)
-    cut = [axis for axis, length in enumerate(patch_size) if length >= SHORTEST_CUT] or [*range(len(patch_size))]
+    cut = axes_cut(patch_size)
     share = low + (high - low) * _uniform(generator, batch, 1)
     relative = torch.ones(batch, len(patch_size), device=generator.device)
     relative[:, cut] = _edges(share, _proportions(generator, batch, len(cut), aspect))
@@ -62,6 +92,11 @@ def draw_boxes(
     start = (_uniform(generator, batch, len(patch_size)) * (size - edges + 1)).floor().clamp(max=size - edges)
     wanted = _uniform(generator, batch, 1) < probability
     return _boxes(start, start + edges * wanted, patch_size, device)
+
+
+def axes_cut(patch_size: Sequence[int]) -> list[int]:
+    """The axes along which a box is shorter than the patch."""
+    return [axis for axis, length in enumerate(patch_size) if length >= SHORTEST_CUT] or [*range(len(patch_size))]
 
 
 def draw_clipped_boxes(

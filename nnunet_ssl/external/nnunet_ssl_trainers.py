@@ -10,6 +10,10 @@ import re
 NAMES = (
     "nnUNetTrainerSupervised",
     "nnUNetTrainerMeanTeacher",
+    "nnUNetTrainerFixMatch",
+    "nnUNetTrainerFixMatch_paper",
+    "nnUNetTrainerUniMatch",
+    "nnUNetTrainerUniMatch_paper",
     "nnUNetTrainerSKCDF",
     "nnUNetTrainerSKCDF_paper",
     "nnUNetTrainerPLGCL",

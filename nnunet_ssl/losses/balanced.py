@@ -6,11 +6,11 @@ published experiments: the two losses are summed, not averaged; dropped voxels k
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from nnunet_ssl.losses.class_sums import sum_by_class
 
 
 def dice_ce(logits: Tensor, target: Tensor, smooth: float = 1.0, valid: Tensor | None = None) -> Tensor:
@@ -152,16 +152,8 @@ def _dice_ce(
 
     everywhere = [0, *range(2, logits.ndim)]
     predicted = (logits.softmax(1) * kept).sum(everywhere)
-    overlap = _sum_by_class((-error).exp() * kept, label, classes)  # exp(-ce) is the softmax of the voxel's own class
-    present = _sum_by_class(kept, label, classes)
+    overlap = sum_by_class((-error).exp() * kept, label, classes)  # exp(-ce) is the softmax of the voxel's own class
+    present = sum_by_class(kept, label, classes)
     dropped = (number - kept.sum()) / classes if dice_offset else 0.0
     dice = (2.0 * overlap + smooth) / (predicted + present + dropped + smooth + 1e-8)
     return cross_entropy + 1.0 - dice[1:].mean()
-
-
-def _sum_by_class(values: Tensor, label: Tensor, classes: int) -> Tensor:
-    """(K,) sums of values (B, 1, *S) over the voxels of each class, without a one-hot of the batch."""
-    # one bin per class and column, then the sum of the columns: adding millions of values to one float loses digits
-    columns = math.prod(values.shape[3:])
-    bins = values.new_zeros(classes, columns)
-    return bins.scatter_add(0, label.reshape(-1, columns), values.reshape(-1, columns)).sum(1)

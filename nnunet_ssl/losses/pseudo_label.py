@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nnunet_ssl.losses.class_sums import sum_by_class
 from nnunet_ssl.losses.precision import at_least_float32
 
+PSEUDO_LOSSES = ("ce+dice", "ce", "dice")  # of hard labels: cross-entropy, Dice of the kept voxels, or their sum
 LARGEST_SORT = 2**20  # voxels from which a percentile is computed; larger maps are thinned out
 VOXELS, CLASS = SCOPES = ("voxels", "class")
 """Of what a percentile is taken: of all voxels together, or of those predicted as each class."""
@@ -207,11 +209,10 @@ def pseudo_dice(logits: Tensor, label: Tensor, keep: Tensor, smooth: float = 1e-
     """
     probability = at_least_float32(logits).softmax(1)
     kept = keep.to(probability.dtype)
-    truth = F.one_hot(torch.where(keep.bool(), label, 0)[:, 0].long(), logits.shape[1]).movedim(-1, 1)
-    probability, truth = probability * kept, truth * kept
-    voxels = [0, *range(2, logits.ndim)]
-    overlap = (probability * truth).sum(voxels)
-    size = torch.square(probability).sum(voxels) + truth.sum(voxels)
+    target = torch.where(keep.bool(), label, 0).long()
+    overlap = sum_by_class(probability.gather(1, target) * kept, target, logits.shape[1])
+    predicted = (torch.square(probability) * kept).sum([0, *range(2, logits.ndim)])
+    size = predicted + sum_by_class(kept, target, logits.shape[1])
     return (1.0 - (2.0 * overlap + smooth) / (size + smooth)).mean()  # 0 / 0 is smooth / smooth: no special case
 
 

@@ -10,6 +10,10 @@ CONTROL = "nnUNetTrainerSupervised"  # the labelled cases alone, with which ever
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
+    "nnUNetTrainerFixMatch": "nnunet_ssl.trainers.fixmatch.trainer",
+    "nnUNetTrainerFixMatch_paper": "nnunet_ssl.trainers.fixmatch.paper",
+    "nnUNetTrainerUniMatch": "nnunet_ssl.trainers.unimatch.trainer",
+    "nnUNetTrainerUniMatch_paper": "nnunet_ssl.trainers.unimatch.paper",
     "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf.trainer",
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf.paper",
     "nnUNetTrainerPLGCL": "nnunet_ssl.trainers.plgcl.trainer",

@@ -15,6 +15,7 @@ from nnunet_ssl.data.quiet import describe_failure
 from nnunet_ssl.errors import INSTALL, complain
 from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.system.whole_files import whole_file
+from nnunet_ssl.training.distributed import number_of_ranks, rank
 
 CHECKPOINT_VERSION = 1
 
@@ -125,3 +126,27 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def own_generator(device: torch.device) -> torch.Generator:
+    """A generator from which one method alone draws: seeded with torch's own seed, and another one on each rank."""
+    return torch.Generator(device).manual_seed(torch.initial_seed() % 2**62 + rank())
+
+
+def generator_state(generator: torch.Generator) -> dict[str, Any]:
+    """For ``auxiliary_state``."""
+    return {"generator": generator.get_state(), "generator_device": generator.device.type}
+
+
+def restore_generator(generator: torch.Generator, state: dict[str, Any], epoch: int) -> None:
+    """Continue from :func:`generator_state`, which is that of rank 0: other ranks begin anew, away from the start.
+
+    Args:
+        generator: as :func:`own_generator` made it.
+        state: its state on the same kind of device; otherwise nothing changes.
+        epoch: the one that begins.
+    """
+    if rank() > 0:
+        generator.manual_seed(generator.initial_seed() + epoch * number_of_ranks())
+    elif state["generator_device"] == generator.device.type:
+        generator.set_state(state["generator"].cpu())

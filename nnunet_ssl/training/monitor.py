@@ -65,13 +65,14 @@ class Monitor:
 
         Args:
             label: (B, 1, *P) pseudo-labels, or regions (B, R, *P).
-            keep: (B, 1, *P) bool.
+            keep: (B, 1, *P) bool, or of each region (B, R, *P).
             valid: (B, 1, *P) bool, no padding.
         """
         assert self._targets is not None
         if self._targets.has_regions:
-            for region, inside in enumerate(label.split(1, 1), 1):
-                _, (_, share, shown) = shares_kept(inside, keep, valid, 2)
+            both = zip(label.split(1, 1), keep.expand_as(label).split(1, 1), strict=True)
+            for region, (inside, kept) in enumerate(both, 1):
+                _, (_, share, shown) = shares_kept(inside, kept, valid, 2)
                 self.add(f"{KEPT}{region}", share, shown)
             return
         for k, share, shown in shares_kept(label, keep, valid, self._targets.channels):

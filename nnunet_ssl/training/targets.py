@@ -8,7 +8,9 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
+from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy, pseudo_dice
 from nnunet_ssl.losses.regions import as_two_classes, for_each_region
+from nnunet_ssl.training.distributed import ddp_weight
 
 CONFIDENT = 0.95  # USB's threshold for pseudo-labels (FixMatch, NeurIPS 2020, Table 2)
 
@@ -96,6 +98,46 @@ class Targets:
         if self.has_regions:
             return torch.maximum(probabilities, 1 - probabilities).amin(1, keepdim=True)
         return probabilities.amax(1, keepdim=True)
+
+    @torch.no_grad()
+    def pseudo_label(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(:meth:`decide`, its probability): (B, 1, *S) each, or of every region on its own (B, R, *S)."""
+        return self.decided(self.probabilities(logits))
+
+    @torch.no_grad()
+    def decided(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`pseudo_label` of probabilities (B, K, *S) or (B, R, *S)."""
+        if self.has_regions:
+            return probabilities > 0.5, torch.maximum(probabilities, 1 - probabilities)
+        confidence, label = probabilities.max(1, keepdim=True)
+        return label, confidence
+
+    def pseudo_supervision(self, loss: str, logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
+        """Supervision by hard labels of the kept voxels; of regions, the mean over them as problems of two classes.
+
+        Args:
+            loss: one of ``PSEUDO_LOSSES``.
+            logits: receives the gradient.
+            label: as :meth:`pseudo_label` gives it, or annotated labels as :meth:`labels` does.
+            keep: bool, (B, 1, *S), or of each region (B, R, *S).
+            valid: (B, 1, *S) bool, no padding.
+
+        Returns:
+            scalar; its cross-entropy is this rank's part of the mean over the valid voxels of all ranks, which every
+            rank must ask for; its Dice is of this rank's batch.
+        """
+        problems = [(logits, label, keep)]
+        if self.has_regions:
+            regions = zip(*(maps.split(1, 1) for maps in (logits, label, keep.expand_as(logits))), strict=True)
+            problems = [(as_two_classes(z), y, k) for z, y, k in regions]
+        parts = []
+        kinds = loss.split("+")
+        if "ce" in kinds:
+            share = ddp_weight(valid.sum())
+            parts += [pseudo_cross_entropy(*problem, valid) * share for problem in problems]
+        if "dice" in kinds:
+            parts += [pseudo_dice(*problem) for problem in problems]
+        return torch.stack(parts).sum() / len(problems)
 
     @torch.no_grad()
     def decided_masks(self, logits: Tensor) -> Tensor:

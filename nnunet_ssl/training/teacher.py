@@ -43,6 +43,8 @@ class Teacher:
         decay: by the number of optimiser steps taken.
         heads: further modules of which an averaged copy is kept, by the name under which they are trained.
         training_mode: it runs as in training, with dropout and the statistics of the batch.
+        name: of the copy among the auxiliary modules; another one for a second teacher, which the method joins, sets to
+            its mode and updates.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Teacher:
         decay: Schedule,
         heads: Mapping[str, nn.Module] | None = None,
         training_mode: bool = False,
+        name: str = TEACHER,
     ) -> None:
         heads = heads or {}
-        self.decay, self.training_mode = decay, training_mode
-        self._built: dict[str, nn.Module] = {TEACHER: network}
+        self.decay, self.training_mode, self.name = decay, training_mode, name
+        self._built: dict[str, nn.Module] = {name: network}
         self._built |= {self.copy_of(name): copy.deepcopy(m).requires_grad_(False) for name, m in heads.items()}
         self._heads = tuple(heads)
         self._trainer: Any = None
@@ -74,7 +77,7 @@ class Teacher:
 
     def __call__(self, *images: Tensor) -> Any:
         """What the teacher's network returns, without gradient, in nnU-Net's mixed precision."""
-        return self.run(TEACHER, *images)
+        return self.run(self.name, *images)
 
     def head(self, name: str, *inputs: Tensor) -> Any:
         """What the averaged copy of the head ``name`` returns, without gradient."""
@@ -91,9 +94,11 @@ class Teacher:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow the trained weights, ``step`` optimiser steps after the start of training."""
+        """Follow the trained weights, ``step`` optimiser steps after the start of training; with a decay of 1, rest."""
         decay, auxiliary = self.decay(step), self._trainer.auxiliary
-        sources = {TEACHER: self._trainer.network} | {self.copy_of(name): auxiliary[name] for name in self._heads}
+        if decay == 1:
+            return
+        sources = {self.name: self._trainer.network} | {self.copy_of(name): auxiliary[name] for name in self._heads}
         for name, source in sources.items():
             averaged, trained = unwrap(auxiliary[name]), unwrap(source)
             update_ema(averaged, trained, decay)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunet_ssl.data.mixing import draw_boxes, draw_clipped_boxes, mix
+from nnunet_ssl.data.mixing import CutMix, draw_boxes, draw_clipped_boxes, mix
 
 UNIMATCH = (0.02, 0.4)
 
@@ -124,3 +124,23 @@ def test_mixing_images_labels_and_masks():
 def test_wrong_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="fraction must lie"):
         boxes(2, (16, 16), **wrong)
+
+
+def test_cutmix_pastes_the_next_patch_of_the_batch():
+    mixing = CutMix(1.0, (0.3, 0.6), 2.0, generator())
+    patches = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 16, 16)
+    box = mixing.draw(patches)
+    assert box.shape == (3, 1, 16, 16) and box.dtype == torch.bool
+    mixed = mixing.paste(patches, box)
+    for i, partner in enumerate((1, 2, 0)):
+        assert (mixed[i][:, box[i, 0]] == partner).all() and (mixed[i][:, ~box[i, 0]] == i).all()
+    assert not torch.equal(mixing.draw(patches), box)
+
+
+def test_cutmix_without_a_partner_or_a_box_draws_nothing():
+    patches, own = torch.zeros(3, 2, 16, 16), generator()
+    state = own.get_state()
+    assert CutMix(0.0, (0.3, 0.6), 2.0, own).draw(patches) is None
+    assert CutMix(1.0, (0.3, 0.6), 2.0, own).draw(patches[:1]) is None
+    assert torch.equal(own.get_state(), state)
+    assert CutMix.paste(patches, None) is patches

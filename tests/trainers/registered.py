@@ -67,11 +67,17 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerMeanTeacher", "ignore label, two channels"): {"student_view": "strong"},
     ("nnUNetTrainerMeanTeacher", "regions"): {"student_view": "strong", "monitor_withheld_labels": True},
     ("nnUNetTrainerMeanTeacher", "no deep supervision"): {"monitor_withheld_labels": True},
+    ("nnUNetTrainerUniMatch", "anisotropic"): {"deep_pseudo": True, "monitor_withheld_labels": True},
+    ("nnUNetTrainerFixMatch", "regions"): {"deep_pseudo": True, "monitor_withheld_labels": True},
+    ("nnUNetTrainerUniMatch", "no deep supervision"): {"feature_dropout": None, "strong_views": 3},
 }  # fmt: skip
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
 RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerMeanTeacher", "3d_fullres"): {"student_view": "strong", "ema_decay": 0.7},
     ("nnUNetTrainerMeanTeacher", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
+    ("nnUNetTrainerFixMatch", "2d"): {"predict_with": "student", "ema_decay": 0.7},
+    ("nnUNetTrainerUniMatch", "3d_fullres"): {"predict_with": "student", "ema_decay": 0.7},
+    ("nnUNetTrainerUniMatch", "2d"): {"ema_decay": 0.7},
     ("nnUNetTrainerSKCDF", "3d_fullres"): {"channel_dropout": 0.3},
     ("nnUNetTrainerSKCDF", "2d"): {"context_samples": 1, "inference_decoder": "labeled"},
     ("nnUNetTrainerPLGCL", "3d_fullres"): {"ema_decay": 0.8, "max_classes": 2},
@@ -87,6 +93,10 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
 PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerSupervised",
     "nnUNetTrainerMeanTeacher",
+    "nnUNetTrainerFixMatch",
+    "nnUNetTrainerFixMatch_paper",
+    "nnUNetTrainerUniMatch",
+    "nnUNetTrainerUniMatch_paper",
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerLDC",
@@ -96,6 +106,8 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
 
 # By the beginning of a name; presets have the settings of their method and those of their own entry.
 SMALL: dict[str, dict[str, Any]] = {
+    "nnUNetTrainerFixMatch": {"threshold": 0.4},  # after a few steps nothing is confident
+    "nnUNetTrainerUniMatch": {"threshold": 0.4},
     "nnUNetTrainerPLGCL": {"min_keys": 2, "memory_size": 64, "embedding_size": 16, "warmup_epochs": 1},
     "nnUNetTrainerDKUXNet": {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4},
     "nnUNetTrainerDKUXNet_paper": {"queries": 24},

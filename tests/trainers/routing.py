@@ -32,6 +32,8 @@ def _skcdf_side(side: str) -> dict[str, tuple[str, ...]]:
 
 WHOLE = Routes({"network": ("network.",)}, {"supervised": "network labeled"})
 MEAN_TEACHER = Routes(WHOLE.parts, {**WHOLE.terms, "consistency": "network unlabeled"}, ("teacher",))
+FIXMATCH = Routes(WHOLE.parts, {**WHOLE.terms, "strong": "network unlabeled"}, ("teacher",))
+UNIMATCH = Routes(WHOLE.parts, {**FIXMATCH.terms, "features": "network unlabeled"}, ("teacher",))
 SKCDF = Routes(
     {
         "encoder": ("network.encoder.",),
@@ -120,6 +122,10 @@ ROUTES = {
     "nnUNetTrainerUXNet": WHOLE,
     "nnUNetTrainerCMAformerSupervised": WHOLE,
     "nnUNetTrainerMeanTeacher": MEAN_TEACHER,
+    "nnUNetTrainerFixMatch": FIXMATCH,
+    "nnUNetTrainerFixMatch_paper": Routes(FIXMATCH.parts, FIXMATCH.terms),
+    "nnUNetTrainerUniMatch": UNIMATCH,
+    "nnUNetTrainerUniMatch_paper": Routes(UNIMATCH.parts, UNIMATCH.terms),
     "nnUNetTrainerSKCDF": SKCDF,
     "nnUNetTrainerSKCDF_paper": SKCDF,
     "nnUNetTrainerPLGCL": PLGCL,

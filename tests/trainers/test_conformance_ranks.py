@@ -33,6 +33,9 @@ EQUAL: dict[str, tuple[str, ...]] = {
     "nnUNetTrainerUXNet": ("supervised",),
     "nnUNetTrainerCMAformerSupervised": ("supervised",),
     "nnUNetTrainerMeanTeacher": ("supervised", "consistency"),
+    "nnUNetTrainerFixMatch": ("supervised",),
+    "nnUNetTrainerFixMatch_paper": ("supervised", "strong"),
+    "nnUNetTrainerUniMatch": ("supervised",),
     "nnUNetTrainerPLGCL": ("supervised", "consistency"),
     "nnUNetTrainerPLGCL_paper": ("supervised", "consistency"),
     "nnUNetTrainerDualNetworks": ("supervised_student", "supervised_teacher", "consistency", "uncertainty"),
@@ -45,8 +48,8 @@ EQUAL: dict[str, tuple[str, ...]] = {
 }
 """Terms whose gradients are those of one process with both batches.
 
-Not those whose Dice is summed over the batch of a rank, or for which each rank draws: SKCDF's, the contrasts. PLGCL's
-contrast and LDC's multipliers have tests of their own.
+Not those whose Dice is summed over the batch of a rank, or for which each rank draws: SKCDF's, those with boxes, the
+contrasts. PLGCL's contrast and LDC's multipliers have tests of their own.
 """
 WEIGHTS = {
     "nnUNetTrainerMeanTeacher": {"noise_std": 0.0, "consistency_weight": 100.0},

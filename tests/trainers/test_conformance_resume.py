@@ -76,7 +76,7 @@ def check_checkpoint(name: str, straight: Run, final: dict[str, Any]) -> None:
     if "teacher" in ROUTES[name].frozen:
         teacher = unwrap(inside.networks(straight.trainer)["teacher"]).state_dict()
         same = not differences(dict(final["network_weights"]), dict(teacher))
-        assert same == (chosen.get("predict_with") == "teacher")
+        assert same == (extra["settings"]["hyperparameters"]["predict_with"] == "teacher")
     if len(ROUTES[name].terms) > 1:
         assert set(ROUTES[name].frozen) <= set(extra["auxiliary"])
         table = pd.read_csv(straight.folder / "semi_supervised.csv")

@@ -26,11 +26,14 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("DKUXNet", {"kmax_levels": [0]}, ""),
     ("DKUXNet", {"query_width": 40}, "query_width 40"),
     ("DKUXNet", {"contrast": "map", "temperature": 0.0}, ""),
+    ("UniMatch", {"cutmix_smallest": 0.6, "cutmix_largest": 0.5}, "cutmix_smallest 0.6 is larger than"),
+    ("FixMatch", {"pseudo_loss": "mse", "teacher": "cps", "strong_views": 0}, ""),
     ("LDC", {"value_margin": 0.6}, "value_margin = 0.6 must lie between 0.0 and 0.4"),
 ]  # fmt: skip
 NO_UNET = {"network_class_name": "elsewhere.Primus", "arch_kwargs": {"embed_dim": 8}, "_kw_requires_import": []}
 PLANS: list[tuple[str, dict[str, Any], str]] = [
     ("PLGCL", NO_UNET, "PLGCL does not support .*Primus"),
+    ("UniMatch", NO_UNET, "UniMatch does not support elsewhere.Primus.*feature_dropout=null"),
     ("DualNetworks", {"network_class_name": "a.UMamba"}, "PlainConvUNet or ResidualEncoderUNet in the plans, not a UM"),
     ("DKUXNet", {"arch_kwargs": {}}, "DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"),
     ("MeanTeacher", {"network_class_name": "nnunet_ssl.architectures.dkuxnet.DKUXNet"},

@@ -99,3 +99,48 @@ def test_regions_as_problems_of_two_classes():
     torch.testing.assert_close(pairs.softmax(1)[:, 1], regions.flatten(0, 1).sigmoid())
     assert torch.equal(REGIONS.as_labels(label)[:, 0], label.flatten(0, 1))
     assert torch.equal(REGIONS.as_maps(label[:, :1])[2], label[1, :1])
+
+
+# ---- pseudo-labels as supervision
+
+
+def test_a_pseudo_label_has_the_probability_of_its_decision():
+    z = torch.tensor([[0.2, 0.6], [0.7, 0.1], [0.1, 0.3]], dtype=torch.float64).log().view(1, 3, 1, 2)
+    label, confidence = CLASSES.pseudo_label(z.requires_grad_())
+    assert label.tolist() == [[[[1, 0]]]] and not confidence.requires_grad
+    assert confidence.flatten().tolist() == pytest.approx([0.7, 0.6])
+    z = torch.tensor([[2.0, -1.0], [0.5, 3.0]]).view(1, 2, 1, 2)
+    label, confidence = REGIONS.pseudo_label(z)
+    assert label[0, :, 0].tolist() == [[True, False], [True, True]]
+    assert confidence.flatten().tolist() == pytest.approx(torch.tensor([2.0, 1.0, 0.5, 3.0]).sigmoid().tolist())
+    assert not CLASSES.pseudo_label(torch.zeros(1, 3, 1, 2))[1].ge(0.95).any()  # uniform: nothing is confident
+
+
+def test_supervision_by_pseudo_labels_is_cross_entropy_dice_or_their_sum():
+    z = torch.tensor([[0.2, 0.6], [0.8, 0.4]], dtype=torch.float64).log().view(1, 2, 1, 2).requires_grad_()
+    two = Targets(LabelManager({"background": 0, "ball": 1}, None))
+    label, keep = torch.tensor([1, 0]).view(1, 1, 1, 2), torch.tensor([True, False]).view(1, 1, 1, 2)
+    valid = torch.ones_like(keep)
+    expected = {"ce": 0.11157178, "dice": 0.51207008, "ce+dice": 0.62364186}
+    for loss, value in expected.items():
+        assert two.pseudo_supervision(loss, z, label, keep, valid).item() == pytest.approx(value, abs=1e-8)
+    nothing = two.pseudo_supervision("ce+dice", z, label, keep & False, valid)
+    assert nothing.item() == 0.0 and not torch.autograd.grad(nothing, z)[0].any()
+
+
+def test_regions_are_supervised_each_on_its_own():
+    torch.manual_seed(0)
+    z, label = torch.randn(2, 2, 3, 4, requires_grad=True), torch.rand(2, 2, 3, 4) < 0.5
+    keep, valid = torch.rand(2, 2, 3, 4) < 0.7, torch.ones(2, 1, 3, 4, dtype=torch.bool)
+    loss = REGIONS.pseudo_supervision("ce+dice", z, label, keep, valid)
+    two = Targets(LabelManager({"background": 0, "ball": 1}, None))
+    each = [
+        two.pseudo_supervision(
+            "ce+dice", torch.cat([torch.zeros_like(z[:, r : r + 1]), z[:, r : r + 1]], 1),
+            label[:, r : r + 1].long(), keep[:, r : r + 1], valid,
+        )
+        for r in (0, 1)
+    ]  # fmt: skip
+    assert loss.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert torch.equal(gradient != 0, keep)

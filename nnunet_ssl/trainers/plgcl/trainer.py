@@ -22,13 +22,13 @@ from nnunet_ssl.trainers.plgcl.confidence_maps import class_pairs
 from nnunet_ssl.trainers.plgcl.encoder_check import check_encoder
 from nnunet_ssl.trainers.plgcl.key_views import key_views
 from nnunet_ssl.trainers.plgcl.morphological_view import MorphologicalView
-from nnunet_ssl.trainers.plgcl.own_generator import generator_state, own_generator, restore_generator
 from nnunet_ssl.trainers.plgcl.patch_monitor import observe_candidates, observe_memory
 from nnunet_ssl.trainers.plgcl.patch_sampler import Patches, PatchSampler
 from nnunet_ssl.trainers.plgcl.rescale_intensity import fixed_ranges
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import masked_mean_over_ranks, voxel_mean
 from nnunet_ssl.training.monitor import COUNT

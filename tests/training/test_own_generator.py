@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from nnunet_ssl.trainers.plgcl import own_generator as module
-from nnunet_ssl.trainers.plgcl.own_generator import generator_state, own_generator, restore_generator
+from nnunet_ssl.training import checkpoint as module
+from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 
 CPU = torch.device("cpu")
 

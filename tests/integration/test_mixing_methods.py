@@ -1,0 +1,54 @@
+"""FixMatch and UniMatch through the real commands, on a tiny dataset: training, continuing, predicting."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.integration.commands import Project, inputs, interrupt_after_first_epoch
+from tests.tiny import DATASET
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
+TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "save_every=1",
+            "optimizer=adamw", "initial_lr=0.003", "mirror_axes=[]")  # fmt: skip
+TERMS = {
+    "nnUNetTrainerFixMatch": ("3d_fullres", ("strong",), ("threshold=0.4",)),
+    "nnUNetTrainerUniMatch": ("2d", ("strong", "features"), ("threshold=0.4",)),
+}
+"""Configuration, unlabelled terms, and settings without which nothing would be learnt in six steps."""
+
+
+@pytest.fixture
+def project(make_dataset) -> Project:
+    return Project(make_dataset().parents[1], DATASET)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_trains_continues_and_predicts(project: Project, tmp_path: Path, name: str):
+    configuration, terms, settings = TERMS[name]
+    source = inputs(project, tmp_path / "in")
+
+    def training(*more: str) -> tuple[object, ...]:
+        return ("nnUNetv2_train", 901, configuration, 0, "-tr", name, "-p", "run", "-device", "cpu", *more)
+
+    def prediction(out: str) -> tuple[object, ...]:
+        return ("nnUNetv2_predict", "-d", 901, "-c", configuration, "-f", 0, "-tr", name, "-p", "run", "-i", source,
+                "-o", tmp_path / out, "-device", "cpu", "-npp", 0, "-nps", 0)  # fmt: skip
+
+    plans = ("nnunet_ssl", "plans", "-d", 901, "--name", "run", "--training", *TRAINING, "--hyperparameters",
+             *(f"{name}:{s}" for s in settings))  # fmt: skip
+    project.run_each(plans, training(), prediction("first"), nnUNet_n_proc_DA="0")
+    fold = project.results(name, "run", configuration) / "fold_0"
+    table = pd.read_csv(fold / "semi_supervised.csv")
+    assert len(table) == 2 and table[[f"loss_{t}" for t in ("supervised", *terms)]].gt(0).all(axis=None)
+    teacher = torch.load(fold / "checkpoint_final.pth", weights_only=False)["nnunet_ssl"]["auxiliary"]
+    assert "teacher" in teacher
+
+    interrupt_after_first_epoch(fold)
+    project.run_each(training("--c"), prediction("second"), nnUNet_n_proc_DA="0")
+    assert (fold / "validation" / "summary.json").is_file()
+    assert (fold / "checkpoint_final.pth").is_file() and len(list((tmp_path / "second").glob("*.nii.gz"))) == 2
