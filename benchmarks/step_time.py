@@ -114,7 +114,7 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
         batch = two_streams(trainer, size)
         trainer.streams.strong_view = trainer.make_strong_view(anisotropic=False)
         trainer.current_epoch = trainer.num_epochs // 2  # past a warm-up, with every term at work
-        trainer.guard.look = lambda *_: None  # random labels would hold some terms back
+        trainer.guard.look = lambda *_: None  # type: ignore[method-assign]  # random labels would hold some terms back
     else:
         batch = random_batch(trainer, 2 * size)
     trainer.network.train()

@@ -25,7 +25,7 @@ def pooled_features(encoder: nn.Module, images: Tensor, stage: int) -> Tensor:
     features = images if stem is None else stem(images)
     for block in encoder.stages[:stage]:  # type: ignore[index]
         features = block(features)
-    last = encoder.stages[stage]  # type: ignore[index]
+    last: nn.Module = encoder.stages[stage]  # type: ignore[index,assignment]
     with input_of_last(normalizations(last)) as seen:
         features = last(features)
     return (seen[-1] if seen else features).flatten(2).float().mean(2)

@@ -14,6 +14,7 @@ from nnunet_ssl.training.settings import other_default
 
 @dataclass(frozen=True)
 class FixMatchPaperHyperparameters(FixMatchHyperparameters):
+    guard: bool = other_default(FixMatchHyperparameters, "guard", False, source="off, as published")
     teacher: str = other_default(FixMatchHyperparameters, "teacher", "none", source="none, FixMatch")
     rampup_fraction: float = other_default(FixMatchHyperparameters, "rampup_fraction", 0.0, source="0, FixMatch")
     cutmix_probability: float = other_default(FixMatchHyperparameters, "cutmix_probability", 0.0, source="0, FixMatch")

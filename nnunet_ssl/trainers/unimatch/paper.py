@@ -10,7 +10,8 @@ from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrig
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 
-from nnunet_ssl.data.views import BlurOnDevice, OnDevice, StrongView
+from nnunet_ssl.data.intensity import BlurOnDevice, OnDevice
+from nnunet_ssl.data.strong_view import StrongView
 from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
 from nnunet_ssl.trainers.unimatch.trainer import nnUNetTrainerUniMatch
 from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe
@@ -32,6 +33,7 @@ HALVED: Recipe = replace(  # L / 2 at 0.01 and 1e-4 takes the same steps as L at
 
 @dataclass(frozen=True)
 class UniMatchPaperHyperparameters(UniMatchHyperparameters):
+    guard: bool = other_default(UniMatchHyperparameters, "guard", False, source="off, as published")
     teacher: str = other_default(UniMatchHyperparameters, "teacher", "none", source="none, released code")
     rampup_fraction: float = other_default(UniMatchHyperparameters, "rampup_fraction", 0.0, source="0, released code")
     cutmix_probability: float = other_default(
@@ -44,6 +46,8 @@ class UniMatchPaperHyperparameters(UniMatchHyperparameters):
 
 class JitterAndBlur(StrongView):
     """Brightness and contrast of ColorJitter(0.5, 0.5) and blur; of one channel, hue and saturation change nothing."""
+
+    faint = (ImageOnlyTransform,)  # as published, some views change nothing
 
     def steps(self, ignore_axes: tuple[int, ...] | None) -> list[tuple[float, ImageOnlyTransform]]:
         brightness = MultiplicativeBrightnessTransform(BGContrast((0.5, 1.5)), False)
