@@ -96,7 +96,7 @@ def watched(
     return weights(trainer.network), torch.get_rng_state(), pulls
 
 
-@pytest.mark.parametrize("prepare", [plain, in_half_precision, compiled])
+@pytest.mark.parametrize("prepare", [plain, in_half_precision, pytest.param(compiled, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [nnUNetTrainerMeanTeacher, nnUNetTrainerDualNetworks])
 def test_watching_changes_no_weight_and_no_random_number(make_dataset, monkeypatch, kind, prepare):
     dataset, compile_it = make_dataset(), torch.compile
@@ -172,9 +172,10 @@ def test_a_class_that_is_shut_out_is_named_in_the_log(make_dataset, no_figures):
     kept = table.filter(regex="^kept_[1-9]")
     assert kept.shape[1] == 2 and (kept.fillna(0) < 0.05).all(axis=None)
     text = Path(trainer.log_file).read_text()
-    for name in ("1", "2"):
-        wanted = (kept[f"kept_{name}"].fillna(0) == 0).all() and (table[f"share_labeled_{name}"] > 0).all()
-        assert text.count(f"No pseudo-label of class {name} has entered the loss for 2 epochs") == int(wanted)
+    named = [(kept[f"kept_{k}"] == 0) | (kept[f"kept_{k}"].isna() & (table[f"share_labeled_{k}"] > 0)) for k in (1, 2)]
+    assert any(epochs.all() for epochs in named)
+    for k, epochs in enumerate(named, 1):
+        assert text.count(f"No pseudo-label of class {k} has entered the loss for 2 epochs") == int(epochs.all())
 
 
 # ---- what filters let through
