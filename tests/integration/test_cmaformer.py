@@ -33,7 +33,7 @@ TERMS = ["loss_constrained", "loss_constrained_unlabeled", "loss_squared_error",
 
 @pytest.fixture(scope="module")
 def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Plans without mirroring, which would multiply the validation, and with weights that nothing holds back at first."""
+    """Plans without mirroring, which would multiply the validation, and weights that nothing holds back at first."""
     project = hippocampus(tmp_path_factory.mktemp("cma") / "project")
     project.run(
         "nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--name", PLANS,
