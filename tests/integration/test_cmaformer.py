@@ -33,12 +33,13 @@ TERMS = ["loss_constrained", "loss_constrained_unlabeled", "loss_squared_error",
 
 @pytest.fixture(scope="module")
 def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Plans without mirroring, which would multiply the validation."""
+    """Plans without mirroring, which would multiply the validation, and weights that nothing holds back at first."""
     project = hippocampus(tmp_path_factory.mktemp("cma") / "project")
     project.run(
         "nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--name", PLANS,
         "--training", *TRAINING, "mirror_axes=[]",
         "--hyperparameters", f"{CMA}:norm_budget=0.9", f"{CMA}:transformer_layers=1",
+        f"{CMA}:guard=false", f"{LDC}:guard=false",
     )  # fmt: skip
     return project
 
@@ -152,10 +153,11 @@ def test_anisotropic_data_with_three_classes(acdc: Callable[[Path], Project], tm
     project = acdc(tmp_path / "project")
     trainer, source, plans = f"{CMA}_1epochs", inputs(project, tmp_path / "in"), "nnUNetPlans_n2"
     log = project.run_each(
-        ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]"),
+        ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]",
+         "--hyperparameters", f"{CMA}:guard=false"),
         ("nnUNetv2_train", *options("3d_fullres", trainer, 27, plans)),
         ("nnUNetv2_predict", *prediction("3d_fullres", source, tmp_path / "out", trainer, 27, plans)),
-    )
+    )  # fmt: skip
     assert "Weights of the classes in the Dice: [0.3333, 0.3333, 0.3333]" in log
     results = project.results(trainer, plans, "3d_fullres") / "fold_0"
     table = check_training(results, 1)

@@ -52,8 +52,8 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerLDC", "regions"): {"value_margin": 1e-3, "penalty": 0.1},
     ("nnUNetTrainerLDC", "no deep supervision"): {"reset_each_epoch": True},
     ("nnUNetTrainerCMAformer", "2d"): {"contrast_weight": 0.0, "gate": "none", "transformer_layers": 0},
-    ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv"},
-    ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid"},
+    ("nnUNetTrainerCMAformer", "anisotropic"): {"gate": "qkv", "guard": False},
+    ("nnUNetTrainerCMAformer", "ignore label, two channels"): {"gate": "sigmoid", "guard": False},
     ("nnUNetTrainerCMAformer", "no deep supervision"): {"unlabeled_batch_size": 1},
     **{("nnUNetTrainerPLGCL", kind): options for kind, options in PLGCL_OPTIONS.items()},
     ("nnUNetTrainerDualNetworks", "anisotropic"): {

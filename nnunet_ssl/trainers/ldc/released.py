@@ -46,6 +46,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class LDCReleasedHyperparameters(LDCHyperparameters):
+    guard: bool = other_default(LDCHyperparameters, "guard", False, source="off, as published")
     constrained_weight: float = other_default(
         LDCHyperparameters, "constrained_weight", 0.5, source="1/2, released code"
     )

@@ -21,8 +21,9 @@ from nnunet_ssl.trainers.ldc.dual_ascent import LABELED, UNLABELED, DualAscent
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
 from nnunet_ssl.training.ramps import Ramp
 
-SIZE, STEPS, WARMUP = 32, 500, 0.05
+SIZE, STEPS, WARMUP, CONTRAST = 40, 600, 0.05, 0.8
 SHARES = (0.043, 0.007)  # of the image that the two classes fill
+MARGINS = (9, 3)  # of their centres from the border
 TARGETS: Any = SimpleNamespace(foreground=[(1,), (2,)], has_regions=False)
 
 
@@ -30,15 +31,12 @@ def images(number: int) -> tuple[Tensor, Tensor]:
     """Noise (N, 1, H, W) with a bright large and a dark small disc, and its labels."""
     g = torch.Generator().manual_seed(1)
     rows, columns = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
-    label = torch.zeros(number, 1, SIZE, SIZE, dtype=torch.long)
+    image, label = torch.randn(number, 1, SIZE, SIZE, generator=g), torch.zeros(number, 1, SIZE, SIZE, dtype=torch.long)
     for one in label:
-        for k, share in enumerate(SHARES, 1):
-            radius = SIZE * math.sqrt(share / math.pi)
-            margin = math.ceil(radius) + 2
+        for k, (share, margin) in enumerate(zip(SHARES, MARGINS, strict=True), 1):
             y, x = torch.randint(margin, SIZE - margin, (2,), generator=g)
-            one[0][(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = k
-    noise = torch.randn(label.shape, generator=g)
-    return noise + 0.8 * (label == 1) - 0.8 * (label == 2), label
+            one[0][(rows - y) ** 2 + (columns - x) ** 2 < SIZE**2 * share / math.pi] = k
+    return image + CONTRAST * (label == 1) - CONTRAST * (label == 2), label
 
 
 def network() -> nn.Sequential:
@@ -55,7 +53,8 @@ def trained(ascent: str) -> tuple[Tensor, Tensor]:
     image, label = images(5)
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
-    dual = DualAscent(net, optimizer, TARGETS, LDCHyperparameters(ascent=ascent), torch.device("cpu"))
+    settings = LDCHyperparameters(ascent=ascent, norm_budget=0.0)
+    dual = DualAscent(net, optimizer, TARGETS, settings, torch.device("cpu"))
     g, ramp, seen = torch.Generator().manual_seed(3), Ramp(0.3, WARMUP, from_start=True), []
     for step in range(STEPS):
         logits = net(image + 0.3 * torch.randn(image.shape, generator=g))
@@ -64,6 +63,7 @@ def trained(ascent: str) -> tuple[Tensor, Tensor]:
         loss = dice_cross_entropy_consistency(logits, label) + 0.2 * brier_score(logits, label) + constraint
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 12.0)
         optimizer.step()
         predicted, expected = dual.values[LABELED][:4].view(2, 2)
         dual.values[UNLABELED] = dual.values[LABELED]
