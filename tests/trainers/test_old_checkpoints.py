@@ -27,6 +27,11 @@ SMALLER = {"queries": 4, "group_sizes": [2, 1, 1], "layers_per_level": 1, "kmax_
 """For DKUXNet, so that the files stay small."""
 REFUSED = {"nnUNetTrainerPLGCL": "head", "nnUNetTrainerPLGCL_paper": "head"}
 """Trainers of which an earlier version's training cannot be continued, and the module that has other weights now."""
+OF_THEN: dict[str, dict[str, Any]] = {
+    "nnUNetTrainerSKCDF_paper": {"pseudo_label_dropout": False},
+    "nnUNetTrainerDKUXNet": {"contrast": "sample", "contrast_channels": "foreground"},
+}
+"""Former defaults with which these were trained: where they are named, a training goes on as it began."""
 
 
 def logits(name: str, checkpoint: dict[str, Any]) -> torch.Tensor:
@@ -44,7 +49,7 @@ def logits(name: str, checkpoint: dict[str, Any]) -> torch.Tensor:
 
 def make(dataset: Path, name: str, seed: int) -> Any:
     smaller = SMALLER if name.startswith("nnUNetTrainerDKUXNet") else {}
-    settings = smaller | unguarded(name)
+    settings = smaller | unguarded(name) | OF_THEN.get(name, {})
     return make_registered(dataset, name, "2d", split="n2", training=TRAINING, hyperparameters=settings, seed=seed)
 
 
