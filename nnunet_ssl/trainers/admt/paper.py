@@ -13,6 +13,7 @@ from nnunet_ssl.training.settings import other_default
 
 @dataclass(frozen=True)
 class ADMTPaperHyperparameters(ADMTHyperparameters):
+    guard: bool = other_default(ADMTHyperparameters, "guard", False, source="off, as published")
     threshold: float = other_default(ADMTHyperparameters, "threshold", 0.95, source="0.95, released code (ACDC)")
     unsupervised_weight: float = other_default(
         ADMTHyperparameters, "unsupervised_weight", 4.0, source="2 beside half the supervised loss, released code"

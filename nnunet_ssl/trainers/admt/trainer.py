@@ -60,7 +60,7 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
         maps = (CutMix.paste(m, box) for m in (label, keep, valid))
         loss = self.targets.pseudo_supervision(hp.pseudo_loss, student, *maps)
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
-        terms.add("pseudo_label", loss, hp.unsupervised_weight * self.ramp(hp.rampup_fraction))
+        terms.add("pseudo_label", loss, self.held(hp.unsupervised_weight * self.ramp(hp.rampup_fraction)))
         return terms
 
     @torch.no_grad()

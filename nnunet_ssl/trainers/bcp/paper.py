@@ -13,6 +13,7 @@ from nnunet_ssl.training.settings import other_default
 
 @dataclass(frozen=True)
 class BCPPaperHyperparameters(BCPHyperparameters):
+    guard: bool = other_default(BCPHyperparameters, "guard", False, source="off, as published")
     box_per: str = other_default(BCPHyperparameters, "box_per", "batch", source="batch, released code")
     pretrain_fraction: float = other_default(
         BCPHyperparameters, "pretrain_fraction", 0.25, source="10 000 of 40 000 steps, released code (ACDC)"

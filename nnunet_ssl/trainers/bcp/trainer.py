@@ -61,7 +61,7 @@ class nnUNetTrainerBCP(nnUNetTrainerSemiSupervised):
             teacher = self.teacher(repeated(unlabeled.weak, len(images)))
             pseudo = self.largest(self.targets.decide(teacher))
             loss = self.deep_supervised(self.of_region, student, pseudo, valid, None)
-            terms.add("pseudo_label", loss, hp.unlabeled_weight)
+            terms.add("pseudo_label", loss, self.held(hp.unlabeled_weight))
             self.observe_pseudo_labels(*(maps[: len(unlabeled)] for maps in (finest(student), teacher, valid)))
         return terms
 
