@@ -29,9 +29,12 @@ REFUSED = {
 """What a trainer refuses at construction, and what its message says."""
 EARLY: dict[str, tuple[str, ...]] = {
     "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
-    "No pseudo-label of class": ("DualNetworks",),  # of a class that no voxel below the percentile has
+    # of a class that no voxel below the percentile has, or that is not predicted yet
+    "No pseudo-label of class": (
+        "DualNetworks", "FixMatch", "FixMatch_paper", "UniMatch", "UniMatch_paper", "ADMT", "ADMT_paper",
+    ),
     "embeddings that are all alike": ("PLGCL", "PLGCL_paper"),
-}
+}  # fmt: skip
 """What a trainer may warn of after two steps, where it is still right."""
 PLGCL_OPTIONS: dict[str, dict[str, Any]] = {
     "2d": {"similarity": "cosine", "anchor": "max", "covariance": "diag"},
@@ -115,9 +118,9 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
 
 # By the beginning of a name; presets have the settings of their method and those of their own entry.
 SMALL: dict[str, dict[str, Any]] = {
-    "nnUNetTrainerFixMatch": {"threshold": 0.4},  # after a few steps nothing is confident
-    "nnUNetTrainerUniMatch": {"threshold": 0.4},
-    "nnUNetTrainerADMT": {"threshold": 0.4, "period_steps": 1},  # each teacher has its turn
+    "nnUNetTrainerFixMatch": {"threshold": 0.34},  # of three classes: after a few steps nothing is confident
+    "nnUNetTrainerUniMatch": {"threshold": 0.34},
+    "nnUNetTrainerADMT": {"threshold": 0.34, "period_steps": 1},  # each teacher has its turn
     "nnUNetTrainerPLGCL": {"min_keys": 2, "memory_size": 64, "embedding_size": 16, "warmup_epochs": 1},
     "nnUNetTrainerDKUXNet": {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4},
     "nnUNetTrainerDKUXNet_paper": {"queries": 24},
