@@ -118,8 +118,8 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
 
 # By the beginning of a name; presets have the settings of their method and those of their own entry.
 SMALL: dict[str, dict[str, Any]] = {
-    "nnUNetTrainerFixMatch": {"threshold": 0.34},  # of three classes: after a few steps nothing is confident
-    "nnUNetTrainerUniMatch": {"threshold": 0.34},
+    "nnUNetTrainerFixMatch": {"threshold": 0.4},  # after a few steps nothing is confident
+    "nnUNetTrainerUniMatch": {"threshold": 0.4},
     "nnUNetTrainerADMT": {"threshold": 0.34, "period_steps": 1},  # each teacher has its turn
     "nnUNetTrainerPLGCL": {"min_keys": 2, "memory_size": 64, "embedding_size": 16, "warmup_epochs": 1},
     "nnUNetTrainerDKUXNet": {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4},
