@@ -1,4 +1,4 @@
-"""FixMatch and UniMatch through the real commands, on a tiny dataset: training, continuing, predicting."""
+"""FixMatch, UniMatch, BCP and AD-MT through the real commands, on a tiny dataset: training, continuing, predicting."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ TRAINING = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_pe
 TERMS = {
     "nnUNetTrainerFixMatch": ("3d_fullres", ("strong",), ("threshold=0.4",)),
     "nnUNetTrainerUniMatch": ("2d", ("strong", "features"), ("threshold=0.4",)),
+    "nnUNetTrainerBCP": ("3d_fullres", ("pseudo_label",), ("pretrain_fraction=0",)),
+    "nnUNetTrainerADMT": ("2d", ("pseudo_label",), ("threshold=0.4", "period_steps=1")),
 }
 """Configuration, unlabelled terms, and settings without which nothing would be learnt in six steps."""
 

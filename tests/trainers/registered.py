@@ -29,9 +29,12 @@ REFUSED = {
 """What a trainer refuses at construction, and what its message says."""
 EARLY: dict[str, tuple[str, ...]] = {
     "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
-    "No pseudo-label of class": ("DualNetworks",),  # of a class that no voxel below the percentile has
+    # of a class that no voxel below the percentile has, or that is not predicted yet
+    "No pseudo-label of class": (
+        "DualNetworks", "FixMatch", "FixMatch_paper", "UniMatch", "UniMatch_paper", "ADMT", "ADMT_paper",
+    ),
     "embeddings that are all alike": ("PLGCL", "PLGCL_paper"),
-}
+}  # fmt: skip
 """What a trainer may warn of after two steps, where it is still right."""
 PLGCL_OPTIONS: dict[str, dict[str, Any]] = {
     "2d": {"similarity": "cosine", "anchor": "max", "covariance": "diag"},
@@ -70,6 +73,9 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerUniMatch", "anisotropic"): {"deep_pseudo": True, "monitor_withheld_labels": True},
     ("nnUNetTrainerFixMatch", "regions"): {"deep_pseudo": True, "monitor_withheld_labels": True},
     ("nnUNetTrainerUniMatch", "no deep supervision"): {"feature_dropout": None, "strong_views": 3},
+    ("nnUNetTrainerBCP", "anisotropic"): {"monitor_withheld_labels": True, "student_view": "strong"},
+    ("nnUNetTrainerBCP", "no deep supervision"): {"sup_unmixed": True},
+    ("nnUNetTrainerADMT", "regions"): {"monitor_withheld_labels": True, "entropy_unit": "nats"},
 }  # fmt: skip
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
 RUNS: dict[tuple[str, str], dict[str, Any]] = {
@@ -78,6 +84,8 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerFixMatch", "2d"): {"predict_with": "student", "ema_decay": 0.7},
     ("nnUNetTrainerUniMatch", "3d_fullres"): {"predict_with": "student", "ema_decay": 0.7},
     ("nnUNetTrainerUniMatch", "2d"): {"ema_decay": 0.7},
+    ("nnUNetTrainerBCP", "2d"): {"predict_with": "teacher", "pretrain_fraction": 0.4, "sup_unmixed": True},
+    ("nnUNetTrainerADMT", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
     ("nnUNetTrainerSKCDF", "3d_fullres"): {"channel_dropout": 0.3},
     ("nnUNetTrainerSKCDF", "2d"): {"context_samples": 1, "inference_decoder": "labeled"},
     ("nnUNetTrainerPLGCL", "3d_fullres"): {"ema_decay": 0.8, "max_classes": 2},
@@ -97,6 +105,10 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerFixMatch_paper",
     "nnUNetTrainerUniMatch",
     "nnUNetTrainerUniMatch_paper",
+    "nnUNetTrainerBCP",
+    "nnUNetTrainerBCP_paper",
+    "nnUNetTrainerADMT",
+    "nnUNetTrainerADMT_paper",
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerLDC",
@@ -108,6 +120,7 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
 SMALL: dict[str, dict[str, Any]] = {
     "nnUNetTrainerFixMatch": {"threshold": 0.4},  # after a few steps nothing is confident
     "nnUNetTrainerUniMatch": {"threshold": 0.4},
+    "nnUNetTrainerADMT": {"threshold": 0.34, "period_steps": 1},  # each teacher has its turn
     "nnUNetTrainerPLGCL": {"min_keys": 2, "memory_size": 64, "embedding_size": 16, "warmup_epochs": 1},
     "nnUNetTrainerDKUXNet": {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4},
     "nnUNetTrainerDKUXNet_paper": {"queries": 24},

@@ -34,6 +34,12 @@ WHOLE = Routes({"network": ("network.",)}, {"supervised": "network labeled"})
 MEAN_TEACHER = Routes(WHOLE.parts, {**WHOLE.terms, "consistency": "network unlabeled"}, ("teacher",))
 FIXMATCH = Routes(WHOLE.parts, {**WHOLE.terms, "strong": "network unlabeled"}, ("teacher",))
 UNIMATCH = Routes(WHOLE.parts, {**FIXMATCH.terms, "features": "network unlabeled"}, ("teacher",))
+BCP = Routes(
+    WHOLE.parts,
+    {"supervised": "network labeled unlabeled", "pseudo_label": "network labeled unlabeled"},  # of mixtures
+    ("teacher",),
+)
+ADMT = Routes(WHOLE.parts, {**WHOLE.terms, "pseudo_label": "network unlabeled"}, ("teacher", "second_teacher"))
 SKCDF = Routes(
     {
         "encoder": ("network.encoder.",),
@@ -126,6 +132,10 @@ ROUTES = {
     "nnUNetTrainerFixMatch_paper": Routes(FIXMATCH.parts, FIXMATCH.terms),
     "nnUNetTrainerUniMatch": UNIMATCH,
     "nnUNetTrainerUniMatch_paper": Routes(UNIMATCH.parts, UNIMATCH.terms),
+    "nnUNetTrainerBCP": BCP,
+    "nnUNetTrainerBCP_paper": BCP,
+    "nnUNetTrainerADMT": ADMT,
+    "nnUNetTrainerADMT_paper": ADMT,
     "nnUNetTrainerSKCDF": SKCDF,
     "nnUNetTrainerSKCDF_paper": SKCDF,
     "nnUNetTrainerPLGCL": PLGCL,

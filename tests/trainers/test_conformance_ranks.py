@@ -36,6 +36,7 @@ EQUAL: dict[str, tuple[str, ...]] = {
     "nnUNetTrainerFixMatch": ("supervised",),
     "nnUNetTrainerFixMatch_paper": ("supervised", "strong"),
     "nnUNetTrainerUniMatch": ("supervised",),
+    "nnUNetTrainerADMT": ("supervised",),
     "nnUNetTrainerPLGCL": ("supervised", "consistency"),
     "nnUNetTrainerPLGCL_paper": ("supervised", "consistency"),
     "nnUNetTrainerDualNetworks": ("supervised_student", "supervised_teacher", "consistency", "uncertainty"),

@@ -30,6 +30,8 @@ OPTIMISATION: list[tuple[str, dict[str, Any] | None, type, dict[str, Any]]] = [
     ("DualNetworks_released", {**SHORT, "weight_decay": 0.02}, AdamW, {"weight_decay": 0.02}),
     ("UniMatch_paper", None, SGD, {"lr": 0.005, "weight_decay": 2e-4, "momentum": 0.9, "nesterov": False}),
     ("FixMatch_paper", None, SGD, {"lr": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False}),
+    ("BCP_paper", None, SGD, {"lr": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False}),
+    ("ADMT_paper", None, SGD, {"lr": 0.005, "weight_decay": 2e-4, "momentum": 0.9, "nesterov": False}),
     ("UXNet", {"optimizer": "sgd"}, SGD, {"lr": 0.01, "weight_decay": 3e-5}),
     ("UXNet", {"optimizer": "adamw"}, AdamW, {"lr": 1e-4, "weight_decay": 0.01}),
     ("UXNet", {"initial_lr": 0.002, "weight_decay": 0.1}, AdamW, {"lr": 0.002, "weight_decay": 0.1}),
@@ -69,6 +71,8 @@ def test_the_optimisation_is_the_published_one_unless_the_settings_say_otherwise
         ("DualNetworks_released", 24, {0: 0.01, 9: 0.01, 10: 0.001, 19: 0.001, 20: 0.0001, 23: 0.0001}),
         ("UniMatch_paper", 124, {62: 0.005 * 0.5**0.9}),
         ("FixMatch_paper", 124, {62: 0.01 * 0.5**0.9}),
+        ("BCP_paper", 160, {0: 0.01, 159: 0.01}),
+        ("ADMT_paper", 120, {60: 0.005 * 0.5**0.9}),
         ("DKUXNet", 1000, {500: 1e-4 * 0.5**0.9}),
         ("DKUXNet_paper", 160, {1: 1e-4, 159: 1e-4}),
     ],
@@ -88,8 +92,9 @@ def test_length_and_rates_along_the_training(ready_dataset, name, epochs, rates)
 
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 @pytest.mark.parametrize(
-    "name", ["SKCDF_paper", "DualNetworks_released", "DKUXNet_paper", "UniMatch_paper", "FixMatch_paper"]
-)
+    "name", ["SKCDF_paper", "DualNetworks_released", "DKUXNet_paper", "UniMatch_paper", "FixMatch_paper", "BCP_paper",
+     "ADMT_paper"],
+)  # fmt: skip
 def test_as_published_nothing_is_clipped_scaled_mirrored_or_sought(ready_dataset, name):
     trainer = made(ready_dataset(), name, training=None, device="cuda")
     assert trainer.grad_scaler is None and isinstance(trainer.mixed_precision(), nullcontext)
@@ -103,7 +108,8 @@ def test_as_published_nothing_is_clipped_scaled_mirrored_or_sought(ready_dataset
     ("name", "configuration", "size"),
     [("SKCDF_paper", "3d_fullres", 2), ("PLGCL_paper", "3d_fullres", 2), ("PLGCL_paper", "2d", 8),
      ("DualNetworks_released", "3d_fullres", 2), ("DKUXNet_paper", "2d", 1), ("UniMatch_paper", "2d", 12),
-     ("UniMatch_paper", "3d_fullres", 2), ("FixMatch_paper", "2d", 12)],
+     ("UniMatch_paper", "3d_fullres", 2), ("FixMatch_paper", "2d", 12), ("BCP_paper", "2d", 12),
+     ("ADMT_paper", "2d", 12)],
 )  # fmt: skip
 def test_patches_per_step_as_published(ready_dataset, name, configuration, size):
     trainer = made(ready_dataset(), name, configuration, training=None)

@@ -28,6 +28,8 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("DKUXNet", {"contrast": "map", "temperature": 0.0}, ""),
     ("UniMatch", {"cutmix_smallest": 0.6, "cutmix_largest": 0.5}, "cutmix_smallest 0.6 is larger than"),
     ("FixMatch", {"pseudo_loss": "mse", "teacher": "cps", "strong_views": 0}, ""),
+    ("BCP", {"box_edge": 0.0, "largest_component": "yes", "pretrain_fraction": 1.0, "box_per": "step"}, ""),
+    ("ADMT", {"threshold": 1.2, "period_steps": 0, "entropy_unit": "trits", "pseudo_loss": "mse"}, ""),
     ("LDC", {"value_margin": 0.6}, "value_margin = 0.6 must lie between 0.0 and 0.4"),
 ]  # fmt: skip
 NO_UNET = {"network_class_name": "elsewhere.Primus", "arch_kwargs": {"embed_dim": 8}, "_kw_requires_import": []}

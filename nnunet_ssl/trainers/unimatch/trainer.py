@@ -47,8 +47,7 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
         weight = hp.unsupervised_weight * self.ramp(hp.rampup_fraction, hp.warmup_fraction)
         if weight == 0:
             return Terms(supervised=self.supervised_loss(self.forward(self.network, images), labeled.target))
-        weight = self.held(weight)
-        weak = self.label(unlabeled.weak)
+        weight, weak = self.held(weight), self.label(unlabeled.weak)
         boxes = [self.cutmix.draw(unlabeled.weak) for _ in range(hp.strong_views)]
         inputs = [self.cutmix.paste(unlabeled.draw_strong(), box) for box in boxes]
         features = self.feature_dropout
