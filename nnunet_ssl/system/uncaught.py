@@ -10,6 +10,7 @@ from types import TracebackType
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.system.failures import find_failure
 
+PACKAGE = __name__.split(".")[0]
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
 
@@ -51,4 +52,4 @@ def _raised_here(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("nnunet_ssl.")
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).split(".")[0] == PACKAGE

@@ -27,6 +27,8 @@ REFUSED = {
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
 """What a trainer refuses at construction, and what its message says."""
+BEGINS_WITH_LABELED_ALONE = ("DKUXNet", "DKUXNet_paper", "LDC", "LDC_released", "CMAformer", "CMAformer_paper")
+"""Parts of these see the labelled patches alone as long as the weight of the others is 0: a second batch size."""
 EARLY: dict[str, tuple[str, ...]] = {
     "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
     # of a class that no voxel below the percentile has, or that is not predicted yet
@@ -92,7 +94,7 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerPLGCL", "2d"): {"predict_with": "teacher", "ema_decay": 0.8, "max_classes": 2},
     ("nnUNetTrainerDualNetworks", "3d_fullres"): {"channel_dropout": 0.3},
     ("nnUNetTrainerDualNetworks", "2d"): {"sequential": True, "predict_with": "teacher"},
-    ("nnUNetTrainerDKUXNet", "2d"): {"norms": "batch"},
+    ("nnUNetTrainerDKUXNet", "2d"): {"norms": "batch", "guard": False},  # which could take the contrast out of a step
     ("nnUNetTrainerLDC", "3d_fullres"): {"norm_budget": 0.5},  # so small that the multiplier of the norm moves
     ("nnUNetTrainerLDC", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
     ("nnUNetTrainerCMAformer", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
