@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -92,8 +94,25 @@ def _sum_over_ranks(values: Tensor) -> Tensor:
     return _differentiable_sum(values)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # which has no collective with a gradient
 def _differentiable_sum(values: Tensor) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
+    total: Tensor = _DifferentiableSum.apply(values)
+    return total
 
-    return all_reduce(values)
+
+class _DifferentiableSum(torch.autograd.Function):
+    """All ranks must run it forwards and backwards in the same order, as those of :class:`MaskedBatchNorm` do."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(values: Tensor) -> Tensor:
+    total = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

@@ -23,7 +23,7 @@ OPTIONS = {
     "memory_size": 25,
     "embedding_size": 8,
     "neighbours": 4,  # so few that the windows do not overlap, with the images of one rank or of both
-    "contrast_weight": 20.0,
+    "contrast_weight": 1.0,
     "covariance_schedule": "constant",
 }
 CASES = [
@@ -131,6 +131,7 @@ def test_two_ranks_equal_one_process(make_dataset, tmp_path, monkeypatch):
                 assert torch.equal(a["memory"][name], b["memory"][name])
                 torch.testing.assert_close(a["memory"][name], value, atol=1e-5, rtol=1e-4)
             assert a["memory"]["pushed"].gt(0).all()
+            largest = max(x.abs().max().item() for x in expected["gradients"] if x is not None)
             for index, parameter in enumerate(parameters):
                 first, second, one = (x["gradients"][index] for x in (a, b, expected))
                 if epoch == 0 and index >= number:
@@ -138,5 +139,5 @@ def test_two_ranks_equal_one_process(make_dataset, tmp_path, monkeypatch):
                     continue
                 assert torch.equal(first, second) and first.isfinite().all()
                 if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
-                    torch.testing.assert_close(first, one, atol=1e-5, rtol=1e-3)
+                    torch.testing.assert_close(first, one, atol=1e-5 * max(1.0, largest), rtol=1e-3)
         assert any(x.abs().max() > 1e-3 for x in mine[1]["gradients"][number:])
