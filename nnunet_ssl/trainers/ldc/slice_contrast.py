@@ -62,7 +62,12 @@ def slice_contrast(
     return boundary_contrast(targets, vectors, settings.temperature, keep, negatives) * ddp_weight(number)
 
 
-def unused(projection: Projection, student: Tensor) -> Tensor:
-    """0, connected to every weight of a projection that this step does not need, since DDP waits for all of them."""
-    one = student[:1] if student.ndim == 4 else student[:1, :, 0]
-    return 0.0 * projection(one).sum()
+def unused(projection: Projection, student: Tensor, slices: int) -> Tensor:
+    """0, connected to every weight of a projection that this step does not need, since DDP waits for all of them.
+
+    Of as many slices as in other steps, so that a compiled projection is traced once.
+    """
+    index = None
+    if student.ndim == 5:
+        index = student.new_zeros((len(student), min(slices, student.shape[2])), dtype=torch.int64)
+    return 0.0 * projection(take_slices(student, index).flatten(0, 1)).sum()

@@ -113,8 +113,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
             outputs, other = self.forward_joint(labeled.strong, unlabeled.strong)
         student = finest(other)
         distance = self.forward(self.auxiliary["distance_head"], self.student_tap.take())
-        seen, teacher_distance = self._teacher(labeled.weak, unlabeled.weak, hp.contrast_weight * ramp > 0)
-        teacher = seen[-len(unlabeled.valid) :]
+        teacher, features = self._teacher(unlabeled.weak)
         pseudo, certain = self.pseudo_labels(teacher, unlabeled.valid)
         label, annotated = self.targets.labels(labeled.target), self.targets.annotated(labeled.target)
         self._observe(student, teacher, unlabeled.valid)
@@ -130,22 +129,22 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         terms.add("squared_error", error, hp.supervised_weight)
         terms.add("distance", regression, hp.supervised_weight)
         terms.add("norm", *self.dual.norm_term())
-        if teacher_distance is not None:
+        if hp.contrast_weight * ramp > 0:
             known = labeled.valid if mask is None else mask & labeled.valid
-            contrast = self.contrast((teacher_distance, distance), seen, (known, unlabeled.valid))  # Eq. 4
+            both = zip(self._teacher(labeled.weak), (teacher, features), strict=True)
+            seen, features = (torch.cat(parts) for parts in both)
+            maps = self.teacher.head("distance_head", features), distance
+            contrast = self.contrast(maps, seen, (known, unlabeled.valid))  # Eq. 4
             terms.add("contrast", contrast, hp.contrast_weight * ramp)
         elif "projection" in self.auxiliary:
-            terms.add("contrast", unused(self.auxiliary["projection"], distance), 0.0)
+            terms.add("contrast", unused(self.auxiliary["projection"], distance, hp.slices), 0.0)
         return terms
 
-    @torch.no_grad()
-    def _teacher(self, labeled: Tensor, unlabeled: Tensor, contrasted: bool) -> tuple[Tensor, Tensor | None]:
-        """The teacher's logits of the unlabelled patches; where slices are contrasted, of all, and its distances."""
-        if not contrasted:
-            return self.teacher(unlabeled), None
+    def _teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's logits of one stream, and the features from which its distance head reads."""
         with self.teacher_tap.open():
-            logits = self.teacher(torch.cat((labeled, unlabeled)))
-        return logits, self.teacher.head("distance_head", self.teacher_tap.take())
+            logits = self.teacher(images)
+        return logits, self.teacher_tap.take()
 
     def pseudo_labels(self, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """(hard labels, where they count) of the teacher's logits: classes (B, 1, *P), or regions (B, R, *P)."""
