@@ -87,11 +87,11 @@ class StrongView:
         """(probability, transform) in their order; another view overrides this."""
         brightness = MultiplicativeBrightnessTransform(BGContrast((0.6, 1.5)), False)
         contrast = ContrastTransform(BGContrast((0.5, 1.6)), preserve_range=True, synchronize_channels=False)
-        low_resolution = SimulateLowResolutionTransform((0.4, 0.8), False, True, ignore_axes)
+        low_resolution = SimulateLowResolutionTransform((0.4, 0.7), False, True, ignore_axes)
         inverted_gamma, gamma = (GammaTransform(gamma_away_from_one, p, False, 1, 1) for p in (1, 0))
         return [
             (0.3, RelativeNoise((0.03, 0.15))),
-            (0.3, BlurOnDevice(GaussianBlurTransform((0.5, 1.5), False, False, 1))),
+            (0.3, BlurOnDevice(GaussianBlurTransform((0.7, 1.5), False, False, 1))),
             (0.3, OnDevice(brightness)),
             (0.3, OnDevice(contrast)),
             (0.25, OnDevice(low_resolution)),

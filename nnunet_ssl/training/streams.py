@@ -46,8 +46,7 @@ class SemiSupervisedHyperparameters(WatchedHyperparameters):
     )
     guard: bool = setting(
         True,
-        "hold the unlabelled weight back in the first 2 % of training, at least 250 steps, and while the foreground of "
-        "the pseudo-labels is far below that of the labels",
+        "hold the unlabelled weight back at the start, and while pseudo-labels lack the labels' foreground",
         source="recommended, of every trainer",
     )
     monitor_withheld_labels: bool = setting(

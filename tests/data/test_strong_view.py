@@ -110,9 +110,10 @@ def test_at_least_one_visible_transform_is_drawn():
     found = drawn([(0.5, Hidden(1.0)), (0.3, Add(2.0)), (0.1, Add(4.0))], (Hidden,))
     assert found[:, 1:].any(1).all() and not found[:, 0].all()
     none = 0.7 * 0.9
-    forced = 0.75 * none + 0.1 * 0.25 * none  # the more probable one is mostly nearer
+    first, second = 1 / 0.3 - 1, 1 / 0.1 - 1  # not drawn, random / probability is uniform in (1, 1 + this)
+    forced = none * (1 - first / 2 / second)
     assert found[:, 0].float().mean() == pytest.approx(0.5, abs=0.03)
-    assert found[:, 1].float().mean() == pytest.approx(0.3 + forced, abs=0.05)
+    assert found[:, 1].float().mean() == pytest.approx(0.3 + forced, abs=0.03)
     assert (found[:, 1] & found[:, 2]).float().mean() == pytest.approx(0.03, abs=0.015)  # no second one is forced
 
 

@@ -60,7 +60,8 @@ def test_a_preset_lists_what_differs_and_the_default_of_its_parent(name):
     title, _, *rows = (line.split(" | ") for line in table_of(name).splitlines())
     assert f"`{parent.__name__}`" in title
     for row in rows:
-        was = str(getattr(before, row[0].removeprefix("| ").strip("`"))).lower().replace("none", "null")
+        value = getattr(before, row[0].removeprefix("| ").strip("`"))
+        was = "null" if value is None else str(value).lower()
         assert row[title.index(f"`{parent.__name__}`")].lower() == was
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from torch import nn
 
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.system import run_lock
@@ -20,7 +21,8 @@ from nnunet_ssl.trainers.plgcl import settings
 from nnunet_ssl.trainers.plgcl.patch_grid import PatchGrid, plan_grid
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
-from nnunet_ssl.training.checkpoint import CHECKPOINT_VERSION, check_version
+from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
+from nnunet_ssl.training.checkpoint import CHECKPOINT_VERSION, check_version, load_part
 from tests.remedies.obey import commands_in, obey, raw
 from tests.remedies.rows import OBEY, Here, Row, check, message_of
 from tests.running import CASES, FOLD, make_trainer, write_split
@@ -95,6 +97,10 @@ def labels_withheld(here: Here) -> None:
     commands = [line for line in commands_in(message) if not line.startswith("nnunet_ssl preprocess")]
     assert len(commands) == 2
     obey("\n".join(commands), here.patch)
+
+
+def boxes(smallest: float, largest: float) -> None:
+    UniMatchHyperparameters(cutmix_smallest=smallest, cutmix_largest=largest).cutmix(torch.Generator())
 
 
 def plans(here: Here, block: dict[str, Any] | None) -> None:
@@ -217,6 +223,20 @@ ROWS = {
         "Update the package: pip install",
         lambda here: None,
         then=message_of(lambda here: check_version(CHECKPOINT_VERSION)),
+    ),
+    "a module of another version": Row(
+        "training.checkpoint:load_part 1",
+        message_of(lambda here: load_part(nn.Linear(2, 2), {"head": nn.Linear(3, 2).state_dict()}, "head")),
+        "Continue it with the version and settings that began it",
+        lambda here: None,
+        then=message_of(lambda here: load_part(nn.Linear(2, 2), {"head": nn.Linear(2, 2).state_dict()}, "head")),
+    ),
+    "boxes in falling order": Row(
+        "trainers.unimatch.settings:UniMatchHyperparameters.cutmix 1",
+        message_of(lambda here: boxes(0.5, 0.2)),
+        "Choose shares of the patch in rising order",
+        lambda here: None,
+        then=message_of(lambda here: boxes(0.2, 0.5)),
     ),
     "trained elsewhere": Row(
         "system.run_lock:_refusal 1",

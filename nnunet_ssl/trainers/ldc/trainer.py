@@ -133,8 +133,8 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
             known = labeled.valid if mask is None else mask & labeled.valid
             both = zip(self._teacher(labeled.weak), (teacher, features), strict=True)
             seen, features = (torch.cat(parts) for parts in both)
-            maps = self.teacher.head("distance_head", features), distance
-            contrast = self.contrast(maps, seen, (known, unlabeled.valid))  # Eq. 4
+            drawn = self.teacher.head("distance_head", features), distance
+            contrast = self.contrast(drawn, seen, (known, unlabeled.valid))  # Eq. 4
             terms.add("contrast", contrast, hp.contrast_weight * ramp)
         elif "projection" in self.auxiliary:
             terms.add("contrast", unused(self.auxiliary["projection"], distance, hp.slices), 0.0)

@@ -96,6 +96,9 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
     def set_up(self) -> None:
         super().set_up()
         self.counts_patches = self.hyperparameters.class_counts == "patches"
+
+    def initialize(self) -> None:
+        super().initialize()
         self.class_counts = torch.zeros(self.targets.channels, dtype=torch.int64, device=self.device)
 
     def keep_probability(self, label: Tensor | None = None) -> Tensor:

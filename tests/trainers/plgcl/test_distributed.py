@@ -129,7 +129,7 @@ def test_two_ranks_equal_one_process(make_dataset, tmp_path, monkeypatch):
         for epoch, (a, b, expected) in enumerate(zip(mine, theirs, reference, strict=True)):
             for name, value in expected["memory"].items():
                 assert torch.equal(a["memory"][name], b["memory"][name])
-                torch.testing.assert_close(a["memory"][name], value, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(a["memory"][name], value, atol=5e-5, rtol=1e-4)
             assert a["memory"]["pushed"].gt(0).all()
             largest = max(x.abs().max().item() for x in expected["gradients"] if x is not None)
             for index, parameter in enumerate(parameters):
@@ -139,5 +139,5 @@ def test_two_ranks_equal_one_process(make_dataset, tmp_path, monkeypatch):
                     continue
                 assert torch.equal(first, second) and first.isfinite().all()
                 if id(parameter) not in coarsest:  # weight 1e-6 under DDP, 0 without
-                    torch.testing.assert_close(first, one, atol=1e-5 * max(1.0, largest), rtol=1e-3)
+                    torch.testing.assert_close(first, one, atol=3e-5 * max(1.0, largest), rtol=1e-3)
         assert any(x.abs().max() > 1e-3 for x in mine[1]["gradients"][number:])

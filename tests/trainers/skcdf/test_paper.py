@@ -21,8 +21,9 @@ def started(dataset: Path, **options) -> nnUNetTrainerSKCDF_paper:
 
 
 def test_two_validation_steps_unless_the_settings_say_otherwise(make_dataset):
+    dataset = make_dataset()
     for training, steps in ((None, 2), ({"num_val_iterations_per_epoch": 7}, 7)):
-        trainer = make_trainer(make_dataset(), nnUNetTrainerSKCDF_paper, training=training)
+        trainer = make_trainer(dataset, nnUNetTrainerSKCDF_paper, training=training)
         assert trainer.num_val_iterations_per_epoch == steps
     trainer.initialize()
     assert trainer.network.guided_dropout and not trainer.counts_patches
