@@ -59,7 +59,7 @@ class StrongView:
 
     Behind a convolution and an instance norm, as nnU-Net's networks have them, an image of one channel is the same with
     another brightness or contrast; so each view has at least one change that such a network sees: blur, low
-    resolution, gamma, a local brightness or another histogram. Ranges and probabilities are recommended.
+    resolution, a local brightness or another histogram. Ranges and probabilities are recommended.
 
     Args:
         ignore_axes: spatial axes that low resolution leaves alone (the slice axis of anisotropic plans).
@@ -70,8 +70,11 @@ class StrongView:
         drawn: the photometric transforms with their probabilities.
     """
 
-    faint: tuple[type, ...] = (MultiplicativeBrightnessTransform, ContrastTransform, RelativeNoise)
-    """Transforms that alone do not count as a change: affine ones, and noise, which a trained network overlooks."""
+    faint: tuple[type, ...] = (MultiplicativeBrightnessTransform, ContrastTransform, RelativeNoise, GammaTransform)
+    """Transforms that alone do not count as a change: affine ones, and noise and gamma, which networks often overlook.
+
+    Of a briefly trained small network's softmax noise changed 62 % and gamma 19 and 38 % by less than .002.
+    """
 
     def __init__(
         self,
