@@ -7,7 +7,6 @@ from scipy import ndimage
 
 from nnunet_ssl.trainers.bcp.components import classes_in_one_piece, largest_components, without_waiting
 
-
 WAYS = (largest_components, without_waiting)  # on a CPU, elsewhere
 
 
