@@ -16,7 +16,13 @@ TRAINING = {"num_epochs": 1, "num_iterations_per_epoch": 10, "seed": 1}
 
 
 def started(dataset, **options: Any) -> Any:
-    options = {"threshold": 0.4, "rampup_fraction": 0.0, "period_steps": 3, "copy_fraction": 0.2} | options
+    options = {
+        "threshold": 0.4,
+        "rampup_fraction": 0.0,
+        "period_steps": 3,
+        "copy_fraction": 0.2,
+        "guard": False,
+    } | options
     trainer = make_registered(
         dataset, "nnUNetTrainerADMT", "2d", split="n2", training=TRAINING, hyperparameters=options
     )

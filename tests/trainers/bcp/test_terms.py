@@ -19,7 +19,7 @@ TRAINING = {"num_epochs": 4, "num_iterations_per_epoch": 1, "seed": 1}
 
 
 def started(dataset, configuration: str = "2d", epoch: int = 2, training: Any = TRAINING, **options: Any) -> Any:
-    options = {"pretrain_fraction": 0.5, "largest_component": "off"} | options
+    options = {"pretrain_fraction": 0.5, "largest_component": "off", "guard": False} | options
     trainer = make_registered(
         dataset, "nnUNetTrainerBCP", configuration, split="n2", training=training, hyperparameters=options
     )

@@ -20,7 +20,7 @@ TRAINING = {"num_epochs": 1, "num_iterations_per_epoch": 1, "seed": 1}
 
 def started(dataset, name: str = UNIMATCH, configuration: str = "2d", **hyperparameters: Any) -> Any:
     """At the end of its ramp, with strong views that are the weak one."""
-    options = {"threshold": 0.4, "rampup_fraction": 0.0} | hyperparameters
+    options = {"threshold": 0.4, "rampup_fraction": 0.0, "guard": False} | hyperparameters
     trainer = make_registered(dataset, name, configuration, split="n2", training=TRAINING, hyperparameters=options)
     trainer.on_train_start()
     trainer.on_train_epoch_start()
@@ -76,7 +76,7 @@ def test_one_view_alone_has_the_whole_weight(ready_dataset, monkeypatch):
 
 def test_the_weight_rises_after_the_warm_up(ready_dataset):
     training = TRAINING | {"num_iterations_per_epoch": 4}
-    options = {"warmup_fraction": 0.25, "rampup_fraction": 0.5, "unsupervised_weight": 2.0}
+    options = {"warmup_fraction": 0.25, "rampup_fraction": 0.5, "unsupervised_weight": 2.0, "guard": False}
     trainer = make_registered(ready_dataset(), FIXMATCH, "2d", split="n2", training=training, hyperparameters=options)
     found = [step.get("weight_strong") for step in steps(trainer, 4)]
     assert found[0] is None  # nothing is labelled in the warm-up
