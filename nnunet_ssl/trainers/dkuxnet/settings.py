@@ -66,7 +66,7 @@ class DKUXNetSupervisedHyperparameters(WatchedHyperparameters):
     )
     mask_stride: int = setting(1, "2: responses at half the resolution, upsampled; less memory", choices=(1, 2))
     recompute: bool = setting(
-        True, "half of the memory for a tenth more time: parts of the network run again in the backward pass"
+        True, "half of the memory for a sixth more time: parts of the network run again in the backward pass"
     )
     query_loss_weight: float = setting(
         1.0,
