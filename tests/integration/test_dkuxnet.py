@@ -75,7 +75,21 @@ def test_trains_continues_validates_and_predicts(hippocampus: Callable[[Path], P
     given, flat = options("3d_fullres", DKUX), f"{DKUX}_1epochs"
     source = inputs(project, tmp_path / "in")
     log = project.run_each(
-        ("nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--name", PLANS, "--training", *TRAINING, "mirror_axes=[]"),
+        (
+            "nnunet_ssl",
+            "plans",
+            "-d",
+            4,
+            "--split",
+            "n6",
+            "--name",
+            PLANS,
+            "--training",
+            *TRAINING,
+            "mirror_axes=[]",
+            "--hyperparameters",
+            f"{DKUX}:guard=false",
+        ),
         ("nnUNetv2_train", *given),
         ("nnUNetv2_train", *options("2d", flat)),
         prediction("2d", flat, source, tmp_path / "out_2d"),

@@ -34,7 +34,7 @@ def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.Tem
     project.run("nnUNetv2_plan_experiment", "-d", 4, "-pl", "nnUNetPlannerResEncM")
     shrink(project.preprocessed / f"{RESIDUAL}.json", PATCHES)
     names = [("-p", plans, "--split", "n6", "--name", f"{plans}_skcdf") for plans in (PLAIN, RESIDUAL)]
-    settings = ("--training", *TRAINING, "mirror_axes=[]")
+    settings = ("--training", *TRAINING, "mirror_axes=[]", "--hyperparameters", f"{SKCDF}:class_counts=cases")
     project.run_each(*(("nnunet_ssl", "plans", "-d", 4, *name, *settings) for name in names))
     return project
 
@@ -124,7 +124,19 @@ def test_2d_and_residual_encoder_plans(project: Project, tmp_path: Path):
 def test_anisotropic_data_with_three_classes_and_no_mirroring(acdc: Callable[[Path], Project], tmp_path: Path):
     project = acdc(tmp_path / "project")
     log = project.run_each(
-        ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]"),
+        (
+            "nnunet_ssl",
+            "plans",
+            "-d",
+            27,
+            "--split",
+            "n2",
+            "--training",
+            *TRAINING,
+            "mirror_axes=[]",
+            "--hyperparameters",
+            f"{SKCDF}:class_counts=cases",
+        ),
         ("nnUNetv2_train", *options("3d_fullres", "nnUNetPlans_n2", f"{SKCDF}_1epochs", 27)),
     )
     counts = log.split("Voxels per class in the labelled cases: [")[1].split("]")[0].split(", ")

@@ -27,8 +27,8 @@ REFUSED = {
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
 """What a trainer refuses at construction, and what its message says."""
-BEGINS_WITH_LABELED_ALONE = ("DKUXNet", "DKUXNet_paper", "LDC", "LDC_released", "CMAformer", "CMAformer_paper")
-"""Parts of these see the labelled patches alone as long as the weight of the others is 0: a second batch size."""
+BEGINS_WITH_LABELED_ALONE = ("DKUXNet", "DKUXNet_paper")
+"""These see the labelled patches alone as long as the weight of the others is 0: a second batch size."""
 EARLY: dict[str, tuple[str, ...]] = {
     "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
     # of a class that no voxel below the percentile has, or that is not predicted yet
