@@ -46,7 +46,7 @@ def entry(kind: str, folder: Path) -> str:
         ("our package", "is a package"),
         ("our clone", "holds packages that Python finds anyway ("),
         ("site-packages", "holds packages that Python finds anyway ("),
-        ("copied trainers", "holds a copy of nnUNetTrainerCMAformer, "),
+        ("copied trainers", "holds a copy of nnUNetTrainerADMT, "),
         ("setup.py", "holds setup.py"),
         ("a module", ""),
         ("a package of others", ""),
