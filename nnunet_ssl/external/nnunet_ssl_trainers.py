@@ -18,6 +18,7 @@ NAMES = (
     "nnUNetTrainerBCP_paper",
     "nnUNetTrainerADMT",
     "nnUNetTrainerADMT_paper",
+    "nnUNetTrainerCPS",
     "nnUNetTrainerSKCDF",
     "nnUNetTrainerSKCDF_paper",
     "nnUNetTrainerPLGCL",

@@ -18,6 +18,7 @@ TRAINERS = {
     "nnUNetTrainerBCP_paper": "nnunet_ssl.trainers.bcp.paper",
     "nnUNetTrainerADMT": "nnunet_ssl.trainers.admt.trainer",
     "nnUNetTrainerADMT_paper": "nnunet_ssl.trainers.admt.paper",
+    "nnUNetTrainerCPS": "nnunet_ssl.trainers.cps.trainer",
     "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf.trainer",
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf.paper",
     "nnUNetTrainerPLGCL": "nnunet_ssl.trainers.plgcl.trainer",

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from nnunet_ssl.data.mixing import CutMix
-from nnunet_ssl.errors import complain
 from nnunet_ssl.losses.pseudo_label import PSEUDO_LOSSES
+from nnunet_ssl.trainers.cutmix_settings import CutMixHyperparameters
 from nnunet_ssl.training.settings import setting
-from nnunet_ssl.training.streams import SemiSupervisedHyperparameters
 
 
 @dataclass(frozen=True)
-class UniMatchHyperparameters(SemiSupervisedHyperparameters):
+class UniMatchHyperparameters(CutMixHyperparameters):
     teacher: str = setting(
         "ema",
         "who labels: the moving average of the network, or the network itself (none)",
@@ -45,22 +41,6 @@ class UniMatchHyperparameters(SemiSupervisedHyperparameters):
     strong_views: int = setting(
         2, "strong views of each unlabelled patch", source="2, released code; 1: FixMatch", low=1, high=8
     )
-    cutmix_probability: float = setting(
-        1.0,
-        "of a strong view to get a box from another unlabelled patch of the step; 0: no mixing",
-        source="0.5, released code; recommended",
-        low=0.0,
-        high=1.0,
-    )
-    cutmix_smallest: float = setting(
-        0.3, "share of the patch in the smallest box", source="0.02, released code; recommended", low=0.001, high=1.0
-    )
-    cutmix_largest: float = setting(
-        0.6, "share of the patch in the largest box", source="0.4, released code; recommended", low=0.001, high=1.0
-    )
-    cutmix_aspect: float = setting(
-        3.33, "largest ratio of a box's edges, relative to the patch", source="1 / 0.3, released code", low=1.0
-    )
     feature_dropout: float | None = setting(
         0.5,
         "share of the channels dropped between encoder and decoder in the term `features`; null: no such term",
@@ -81,17 +61,3 @@ class UniMatchHyperparameters(SemiSupervisedHyperparameters):
         source="the network, released code; recommended",
         choices=("teacher", "student"),
     )
-
-    def cutmix(self, generator: torch.Generator) -> CutMix:
-        """What mixes strong views.
-
-        Raises:
-            SemiSupervisedError: the smallest box is larger than the largest one.
-        """
-        if self.cutmix_smallest > self.cutmix_largest:
-            raise complain(
-                f"cutmix_smallest {self.cutmix_smallest} is larger than cutmix_largest {self.cutmix_largest}.",
-                remedy="Choose shares of the patch in rising order.",
-            )
-        share = (self.cutmix_smallest, self.cutmix_largest)
-        return CutMix(self.cutmix_probability, share, self.cutmix_aspect, generator)

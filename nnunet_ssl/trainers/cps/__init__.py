@@ -1,0 +1,6 @@
+"""Cross pseudo supervision: two networks that label for each other."""
+
+from nnunet_ssl.trainers.cps.settings import CPSHyperparameters
+from nnunet_ssl.trainers.cps.trainer import nnUNetTrainerCPS
+
+__all__ = ["CPSHyperparameters", "nnUNetTrainerCPS"]

@@ -1,0 +1,116 @@
+"""How much each class counts where two networks teach each other.
+
+Source: CReST (Wei et al., CVPR 2021), SimiS (Chen et al., 2022) and CLD (Lin et al., MICCAI 2022) as the code published
+with DHC (Wang & Li, MICCAI 2023) applies them to cross pseudo supervision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunet_ssl.data.class_counts import count_labels
+from nnunet_ssl.losses.class_weights import cld_keep_rates, crest_weights, simis_weights
+from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.distributed import sum_over_ranks
+
+MOMENTUM = 0.99  # of frequencies, DHC's code as run
+CONFIDENCE_MOMENTUM = 0.999  # of CLD's confidences, as run
+COLLECTED = 8  # steps over which CLD collects confidences before it enters them
+
+
+class Balance:
+    """Weights of the classes, or shares of their voxels that stay, of one network.
+
+    Args:
+        rule: none, crest, simis or cld.
+        trainer: whose labelled cases are counted.
+    """
+
+    def __init__(self, rule: str, trainer: nnUNetTrainerSemiSupervised) -> None:
+        self.rule, self.trainer = rule, trainer
+        self.state: dict[str, Tensor] = {}
+
+    def weights(self) -> Tensor | None:
+        """(K,) of the cross-entropy, from the frequencies of the classes; ``None``: all alike."""
+        if self.rule not in ("crest", "simis"):
+            return None
+        return self._started()["weights"]
+
+    @torch.no_grad()
+    def keep(self, decided: Tensor, valid: Tensor) -> Tensor:
+        """Voxels (B, 1, *P) bool that stay: of a class about which the network is sure, fewer (CLD).
+
+        Args:
+            decided: (B, 1, *P) the network's own most probable class.
+            valid: (B, 1, *P) bool.
+        """
+        if self.rule != "cld":
+            return valid
+        rates = cld_keep_rates(self._started()["confidence"])
+        return valid & (torch.rand(decided.shape, device=decided.device) < rates[decided])
+
+    @torch.no_grad()
+    def observe(self, decided: Tensor, valid: Tensor, probabilities: Tensor, label: Tensor) -> None:
+        """Enter one step.
+
+        Args:
+            decided, valid: (B_U, 1, *P) what the network decides on unlabelled patches, and where they are no padding.
+            probabilities: (B_L, K, *P) on labelled patches.
+            label: (B_L, 1, *P) int64, -1 where it does not count.
+        """
+        if self.rule in ("crest", "simis"):
+            classes = probabilities.shape[1]
+            counts = torch.bincount(torch.where(valid, decided, classes).flatten(), minlength=classes + 1)[:classes]
+            rule = crest_weights if self.rule == "crest" else simis_weights
+            self._started()["weights"].lerp_(rule(sum_over_ranks(counts.float())), 1 - MOMENTUM)
+        elif self.rule == "cld":
+            self._collect(probabilities, label)
+
+    def _collect(self, probabilities: Tensor, label: Tensor) -> None:
+        state, classes = self._started(), probabilities.shape[1]
+        index = torch.where(label < 0, classes, label).flatten()
+        true = probabilities.gather(1, label.clamp(min=0)).flatten()
+        sums = torch.zeros(2, classes + 1, device=true.device)
+        sums[0].index_add_(0, index, true.float())
+        sums[1].index_add_(0, index, torch.ones_like(true, dtype=torch.float32))
+        state["collected"] += sum_over_ranks(sums[:, :classes])
+        state["steps"] += 1
+        full = state["steps"] >= COLLECTED
+        summed, seen = state["collected"]
+        mean = summed / seen.clamp(min=1)
+        first = state["confidence"] < 0
+        entered = torch.where(first, mean, state["confidence"].lerp(mean, 1 - CONFIDENCE_MOMENTUM))
+        state["confidence"].copy_(torch.where(full & (seen > 0), entered, state["confidence"]))
+        state["collected"] *= ~full
+        state["steps"] *= ~full
+
+    def _started(self) -> dict[str, Tensor]:
+        """The state; counted when first asked for, since the trainer must know its fold by then."""
+        if not self.state:
+            device, classes = self.trainer.device, self.trainer.targets.channels
+            if self.rule == "cld":  # -1: not seen yet, which keeps everything
+                self.state = {
+                    "confidence": torch.full((classes,), -1.0, device=device),
+                    "collected": torch.zeros(2, classes, device=device),
+                    "steps": torch.zeros((), device=device),
+                }
+            else:
+                counts = torch.tensor(self._labelled(classes), device=device)
+                rule = crest_weights if self.rule == "crest" else simis_weights
+                weights = rule(counts)
+                if self.rule == "simis":
+                    weights = MOMENTUM * classes + (1 - MOMENTUM) * weights
+                self.state = {"weights": weights}
+        return self.state
+
+    def _labelled(self, classes: int) -> Sequence[float]:
+        counts = count_labels(self.trainer.preprocessed_dataset_folder, self.trainer.do_split()[0])
+        return [float(counts.get(value, 0)) for value in range(classes)]
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from the ``state`` of a checkpoint."""
+        self.state = {name: value.to(self.trainer.device) for name, value in state.items()}

@@ -1,0 +1,119 @@
+"""Cross pseudo supervision: two networks label unlabelled patches for each other.
+
+Source: Chen et al., "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision" (CVPR 2021); the forms of
+SSL4MIS and of the code published with DHC, see docs/methods/cps.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
+
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy
+from nnunet_ssl.trainers.cps.balance import Balance
+from nnunet_ssl.trainers.cps.settings import CPSHyperparameters
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.card import MethodCard
+from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
+from nnunet_ssl.training.deep_supervision import finest, split_outputs
+from nnunet_ssl.training.network import unwrap
+
+SECOND = "second"
+
+
+class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
+    """L = L_sup^1 + L_sup^2 + w r(progress) { CE(z_1, argmax z_2) + CE(z_2, argmax z_1) } on the unlabelled patches.
+
+    Two networks of the same plans with weights of their own. With CutMix both learn on mixed patches what the other one
+    says of the unmixed ones. No weights are averaged.
+    """
+
+    Hyperparameters: ClassVar[type] = CPSHyperparameters
+    hyperparameters: CPSHyperparameters
+    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak")
+    card: ClassVar[MethodCard] = MethodCard(
+        paper="Chen et al., CPS, CVPR 2021",
+        predicts="first network (option: second)",
+        dimensions="2D, 3D",
+        extra_memory="a second network",
+        extra_time="about 2",
+    )
+
+    def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
+        hp, valid = self.hyperparameters, unlabeled.valid
+        networks = (self.network, self.auxiliary[SECOND])
+        weight = self.held(hp.cross_weight * self.ramp(hp.rampup_fraction))
+        box = self.cutmix.draw(unlabeled.weak)
+        images = torch.cat([labeled.image, self.cutmix.paste(unlabeled.weak, box)])
+        both = [split_outputs(self.forward(network, images), len(labeled)) for network in networks]
+        terms = Terms()
+        for name, (outputs, _) in zip(("first", "second"), both, strict=True):
+            terms[f"supervised_{name}"] = self.supervised_loss(outputs, labeled.target)
+        other = [finest(outputs) for _, outputs in both]
+        unmixed = other if box is None else [self.predict(network, unlabeled.weak) for network in networks]
+        self.observe_pseudo_labels(*unmixed, valid)
+        labels = [self.cutmix.paste(self.targets.decide(logits), box) for logits in unmixed]
+        valid = self.cutmix.paste(valid, box)
+        on_labeled = [finest(outputs) for outputs, _ in both]
+        if hp.cross_on == "all":
+            labels = [torch.cat([self.targets.decide(z), y]) for z, y in zip(on_labeled, labels, strict=True)]
+            other = [torch.cat(pair) for pair in zip(on_labeled, other, strict=True)]
+            valid = torch.cat([valid.new_ones(len(labeled), *valid.shape[1:]), valid])
+        learnt = zip(("first", "second"), other, reversed(labels), self.balances, strict=True)
+        for name, logits, label, balance in learnt:
+            terms.add(f"cross_{name}", self.cross(logits, label, valid, balance), weight)
+        if hp.balance != "none":
+            target = finest(labeled.target)
+            truth = torch.where(self.targets.counted(target), target, -1).long()
+            for logits, seen, balance in zip(unmixed, on_labeled, self.balances, strict=True):
+                balance.observe(self.targets.decide(logits), unlabeled.valid, self.targets.probabilities(seen), truth)
+        return terms
+
+    def cross(self, logits: Tensor, label: Tensor, valid: Tensor, balance: Balance) -> Tensor:
+        """Cross-entropy towards the other network's labels, with the weights of the classes."""
+        weights = balance.weights()
+        if weights is not None:
+            return pseudo_cross_entropy(logits, label, valid, valid, weights)
+        keep = balance.keep(self.targets.decide(logits), valid)
+        return self.targets.pseudo_supervision("ce", logits, label, keep.expand_as(label), valid)
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K, *P) without gradient."""
+        return finest(self.forward(unwrap(network), images))
+
+    # ---- construction
+
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        hp: CPSHyperparameters = cls.settings_of(plans).hyperparameters
+        hp.cutmix(torch.Generator())  # checks
+        balance = hp.balance
+        if balance != "none" and PlansManager(plans).get_label_manager(dataset_json).has_regions:
+            raise NotImplementedError(
+                f'{cls.__name__}: balance = "{balance}" weighs classes that exclude each other and does not support '
+                'region-based training. Use balance = "none".'
+            )
+
+    def build_auxiliary(self) -> dict[str, nn.Module]:
+        self.cutmix = self.hyperparameters.cutmix(own_generator(torch.device("cpu")))
+        self.balances = [Balance(self.hyperparameters.balance, self) for _ in range(2)]
+        return {SECOND: self.second_network()}
+
+    def predictor(self) -> nn.Module:
+        return self.auxiliary[SECOND] if self.hyperparameters.predict_with == SECOND else self.network
+
+    # ---- checkpoint
+
+    def auxiliary_state(self) -> dict[str, Any]:
+        return generator_state(self.cutmix.generator) | {"balance": [balance.state for balance in self.balances]}
+
+    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
+        restore_generator(self.cutmix.generator, state, self.current_epoch)
+        for balance, known in zip(self.balances, state["balance"], strict=True):
+            balance.load(known)
