@@ -19,6 +19,7 @@ NAMES = (
     "nnUNetTrainerADMT",
     "nnUNetTrainerADMT_paper",
     "nnUNetTrainerCPS",
+    "nnUNetTrainerCPS_released",
     "nnUNetTrainerSKCDF",
     "nnUNetTrainerSKCDF_paper",
     "nnUNetTrainerPLGCL",

@@ -19,6 +19,7 @@ TRAINERS = {
     "nnUNetTrainerADMT": "nnunet_ssl.trainers.admt.trainer",
     "nnUNetTrainerADMT_paper": "nnunet_ssl.trainers.admt.paper",
     "nnUNetTrainerCPS": "nnunet_ssl.trainers.cps.trainer",
+    "nnUNetTrainerCPS_released": "nnunet_ssl.trainers.cps.released",
     "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf.trainer",
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf.paper",
     "nnUNetTrainerPLGCL": "nnunet_ssl.trainers.plgcl.trainer",

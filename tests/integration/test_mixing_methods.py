@@ -1,4 +1,4 @@
-"""FixMatch, UniMatch, BCP and AD-MT through the real commands, on a tiny dataset: training, continuing, predicting."""
+"""FixMatch, UniMatch, BCP, AD-MT and CPS through the real commands on a tiny dataset, interrupted and continued."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ TERMS = {
     "nnUNetTrainerUniMatch": ("2d", ("strong", "features"), ("threshold=0.4",)),
     "nnUNetTrainerBCP": ("3d_fullres", ("pseudo_label",), ("pretrain_fraction=0",)),
     "nnUNetTrainerADMT": ("2d", ("pseudo_label",), ("threshold=0.4", "period_steps=1")),
+    "nnUNetTrainerCPS": ("2d", ("cross_first", "cross_second"), ("balance=crest",)),
 }
 """Configuration, unlabelled terms, and settings without which nothing would be learnt in six steps."""
 
@@ -46,9 +47,10 @@ def test_trains_continues_and_predicts(project: Project, tmp_path: Path, name: s
     project.run_each(plans, training(), prediction("first"), nnUNet_n_proc_DA="0")
     fold = project.results(name, "run", configuration) / "fold_0"
     table = pd.read_csv(fold / "semi_supervised.csv")
-    assert len(table) == 2 and table[[f"loss_{t}" for t in ("supervised", *terms)]].gt(0).all(axis=None)
-    teacher = torch.load(fold / "checkpoint_final.pth", weights_only=False)["nnunet_ssl"]["auxiliary"]
-    assert "teacher" in teacher
+    supervised = "supervised_first" if "CPS" in name else "supervised"
+    assert len(table) == 2 and table[[f"loss_{t}" for t in (supervised, *terms)]].gt(0).all(axis=None)
+    auxiliary = torch.load(fold / "checkpoint_final.pth", weights_only=False)["nnunet_ssl"]["auxiliary"]
+    assert ("second" if "CPS" in name else "teacher") in auxiliary
 
     interrupt_after_first_epoch(fold)
     project.run_each(training("--c"), prediction("second"), nnUNet_n_proc_DA="0")

@@ -77,6 +77,10 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerUniMatch", "no deep supervision"): {"feature_dropout": None, "strong_views": 3},
     ("nnUNetTrainerBCP", "anisotropic"): {"monitor_withheld_labels": True, "student_view": "strong"},
     ("nnUNetTrainerBCP", "no deep supervision"): {"sup_unmixed": True},
+    ("nnUNetTrainerCPS", "2d"): {"balance": "crest"},
+    ("nnUNetTrainerCPS", "3d"): {"balance": "cld", "cross_on": "all"},
+    ("nnUNetTrainerCPS", "anisotropic"): {"balance": "simis", "monitor_withheld_labels": True},
+    ("nnUNetTrainerCPS", "no deep supervision"): {"cross_on": "all", "unlabeled_batch_size": 1},
     ("nnUNetTrainerADMT", "regions"): {"monitor_withheld_labels": True, "entropy_unit": "nats"},
 }  # fmt: skip
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
@@ -88,6 +92,8 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerUniMatch", "2d"): {"ema_decay": 0.7},
     ("nnUNetTrainerBCP", "2d"): {"predict_with": "teacher", "pretrain_fraction": 0.4, "sup_unmixed": True},
     ("nnUNetTrainerADMT", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
+    ("nnUNetTrainerCPS", "3d_fullres"): {"balance": "cld"},
+    ("nnUNetTrainerCPS", "2d"): {"predict_with": "second", "balance": "simis"},
     ("nnUNetTrainerSKCDF", "3d_fullres"): {"channel_dropout": 0.3},
     ("nnUNetTrainerSKCDF", "2d"): {"context_samples": 1, "inference_decoder": "labeled"},
     ("nnUNetTrainerPLGCL", "3d_fullres"): {"ema_decay": 0.8, "max_classes": 2},
@@ -111,6 +117,8 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerBCP_paper",
     "nnUNetTrainerADMT",
     "nnUNetTrainerADMT_paper",
+    "nnUNetTrainerCPS",
+    "nnUNetTrainerCPS_released",
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerLDC",

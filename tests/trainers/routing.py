@@ -123,6 +123,15 @@ LDC_RELEASED = Routes(
     {part: LDC_PARTS[part] for part in ("network", "output")},
     {"constrained": "network output labeled", "contrast": "network output labeled"},
 )
+CPS = Routes(
+    {"network": ("network.",), "second": ("second.",)},
+    {
+        "supervised_first": "network labeled",
+        "supervised_second": "second labeled",
+        "cross_first": "network unlabeled",
+        "cross_second": "second unlabeled",
+    },
+)
 ROUTES = {
     "nnUNetTrainerSupervised": WHOLE,
     "nnUNetTrainerUXNet": WHOLE,
@@ -136,6 +145,8 @@ ROUTES = {
     "nnUNetTrainerBCP_paper": BCP,
     "nnUNetTrainerADMT": ADMT,
     "nnUNetTrainerADMT_paper": ADMT,
+    "nnUNetTrainerCPS": CPS,
+    "nnUNetTrainerCPS_released": CPS,
     "nnUNetTrainerSKCDF": SKCDF,
     "nnUNetTrainerSKCDF_paper": SKCDF,
     "nnUNetTrainerPLGCL": PLGCL,

@@ -37,6 +37,8 @@ EQUAL: dict[str, tuple[str, ...]] = {
     "nnUNetTrainerFixMatch_paper": ("supervised", "strong"),
     "nnUNetTrainerUniMatch": ("supervised",),
     "nnUNetTrainerADMT": ("supervised",),
+    "nnUNetTrainerCPS": ("supervised_first", "supervised_second"),
+    "nnUNetTrainerCPS_released": ("supervised_first", "supervised_second", "cross_first", "cross_second"),
     "nnUNetTrainerPLGCL": ("supervised", "consistency"),
     "nnUNetTrainerPLGCL_paper": ("supervised", "consistency"),
     "nnUNetTrainerDualNetworks": ("supervised_student", "supervised_teacher", "consistency", "uncertainty"),

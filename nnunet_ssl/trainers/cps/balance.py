@@ -40,6 +40,11 @@ class Balance:
             return None
         return self._started()["weights"]
 
+    def shares(self) -> Tensor:
+        """(K,) what the voxels of each class count: :meth:`weights`, or the share that :meth:`keep` lets stay."""
+        weights = self.weights()
+        return cld_keep_rates(self._started()["confidence"]) if weights is None else weights
+
     @torch.no_grad()
     def keep(self, decided: Tensor, valid: Tensor) -> Tensor:
         """Voxels (B, 1, *P) bool that stay: of a class about which the network is sure, fewer (CLD).
@@ -50,8 +55,7 @@ class Balance:
         """
         if self.rule != "cld":
             return valid
-        rates = cld_keep_rates(self._started()["confidence"])
-        return valid & (torch.rand(decided.shape, device=decided.device) < rates[decided])
+        return valid & (torch.rand(decided.shape, device=decided.device) < self.shares()[decided])
 
     @torch.no_grad()
     def observe(self, decided: Tensor, valid: Tensor, probabilities: Tensor, label: Tensor) -> None:

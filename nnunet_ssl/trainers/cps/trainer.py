@@ -35,6 +35,7 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
     Hyperparameters: ClassVar[type] = CPSHyperparameters
     hyperparameters: CPSHyperparameters
     views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak")
+    labeled_view: ClassVar[str] = "image"
     card: ClassVar[MethodCard] = MethodCard(
         paper="Chen et al., CPS, CVPR 2021",
         predicts="first network (option: second)",
@@ -48,7 +49,7 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
         networks = (self.network, self.auxiliary[SECOND])
         weight = self.held(hp.cross_weight * self.ramp(hp.rampup_fraction))
         box = self.cutmix.draw(unlabeled.weak)
-        images = torch.cat([labeled.image, self.cutmix.paste(unlabeled.weak, box)])
+        images = torch.cat([getattr(labeled, self.labeled_view), self.cutmix.paste(unlabeled.weak, box)])
         both = [split_outputs(self.forward(network, images), len(labeled)) for network in networks]
         terms = Terms()
         for name, (outputs, _) in zip(("first", "second"), both, strict=True):
@@ -67,11 +68,18 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
         for name, logits, label, balance in learnt:
             terms.add(f"cross_{name}", self.cross(logits, label, valid, balance), weight)
         if hp.balance != "none":
-            target = finest(labeled.target)
-            truth = torch.where(self.targets.counted(target), target, -1).long()
-            for logits, seen, balance in zip(unmixed, on_labeled, self.balances, strict=True):
-                balance.observe(self.targets.decide(logits), unlabeled.valid, self.targets.probabilities(seen), truth)
+            self._enter(labeled.target, unlabeled.valid, unmixed, on_labeled)
         return terms
+
+    def _enter(self, target: Any, valid: Tensor, unmixed: list[Tensor], on_labeled: list[Tensor]) -> None:
+        """What both networks say of this step changes the weights of the classes in the next one."""
+        label = finest(target)
+        truth = torch.where(self.targets.counted(label), label, -1).long()
+        for name, logits, seen, balance in zip(("first", "second"), unmixed, on_labeled, self.balances, strict=True):
+            balance.observe(self.targets.decide(logits), valid, self.targets.probabilities(seen), truth)
+            if self.observing:
+                for k, share in enumerate(balance.shares()):
+                    self.monitor.add(f"class_weight_{name}_{k}", share)
 
     def cross(self, logits: Tensor, label: Tensor, valid: Tensor, balance: Balance) -> Tensor:
         """Cross-entropy towards the other network's labels, with the weights of the classes."""
