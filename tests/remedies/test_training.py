@@ -232,7 +232,7 @@ ROWS = {
         then=message_of(lambda here: load_part(nn.Linear(2, 2), {"head": nn.Linear(2, 2).state_dict()}, "head")),
     ),
     "boxes in falling order": Row(
-        "trainers.unimatch.settings:UniMatchHyperparameters.cutmix 1",
+        "trainers.cutmix_settings:CutMixHyperparameters.cutmix 1",
         message_of(lambda here: boxes(0.5, 0.2)),
         "Choose shares of the patch in rising order",
         lambda here: None,
