@@ -56,7 +56,7 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
             terms[f"supervised_{name}"] = self.supervised_loss(outputs, labeled.target)
         other = [finest(outputs) for _, outputs in both]
         unmixed = other if box is None else [self.predict(network, unlabeled.weak) for network in networks]
-        self.observe_pseudo_labels(*unmixed, valid)
+        self.observe_pseudo_labels(unmixed[0], unmixed[1], valid)
         labels = [self.cutmix.paste(self.targets.decide(logits), box) for logits in unmixed]
         valid = self.cutmix.paste(valid, box)
         on_labeled = [finest(outputs) for outputs, _ in both]
