@@ -19,7 +19,6 @@ from dynamic_network_architectures.building_blocks.helper import (
     get_matching_convtransp,
     maybe_convert_scalar_to_list,
 )
-from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -304,6 +303,8 @@ def arguments_from_plans(
 
 def residual_block(levels: Levels, level: int, before: int, after: int) -> nn.Module:
     """Two convolutions with the plans' kernel and instance norm around a shortcut, which is 1x1 where widths differ."""
+    from monai.networks.blocks.dynunet_block import UnetResBlock  # here: importing MONAI takes most of a second
+
     return UnetResBlock(levels.dimensions, before, after, tuple(levels.kernels[level]), 1, "instance")
 
 

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 import json
 import os
 import threading
+from functools import lru_cache
 from typing import Any
 
 
@@ -22,6 +23,7 @@ def look_up(names: list[str]) -> dict[str, Any]:
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     except (Exception, SystemExit) as error:  # a broken installation fails in any way, and for every name alike
         return dict.fromkeys(names, _text(error))
+    ask_once_per_module()
     found: dict[str, Any] = {}
     for name in names:
         try:
@@ -29,6 +31,17 @@ def look_up(names: list[str]) -> dict[str, Any]:
         except (Exception, SystemExit) as error:  # anything may happen in other people's modules
             found[name] = _text(error)
     return found
+
+
+def ask_once_per_module() -> None:
+    """For every name nnU-Net asks of each imported module whether it comes from a directory: thousands of questions
+    whose answers do not change, a quarter of the time that all look-ups take.
+    """
+    from nnunetv2.utilities import find_class_by_name as search
+
+    question = getattr(search, "_module_originates_from_path", None)
+    if question is not None:
+        search._module_originates_from_path = lru_cache(maxsize=None)(question)
 
 
 def _text(error: BaseException) -> str:

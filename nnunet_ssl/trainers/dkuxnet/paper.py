@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from monai.losses import DiceCELoss
 from torch import nn
 
 from nnunet_ssl.trainers.dkuxnet.settings import DKUXNetHyperparameters
@@ -73,4 +72,6 @@ class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
         """MONAI's, as released; nnU-Net's own with regions or an ignore label, which that does not know."""
         if self.label_manager.has_regions or self.label_manager.has_ignore_label:
             return super()._build_loss()
+        from monai.losses import DiceCELoss  # here: importing MONAI takes most of a second
+
         return DiceCELoss(to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)
