@@ -86,6 +86,7 @@ def test_boxes_move_labels_with_the_images(ready_dataset, monkeypatch):
     labeled, unlabeled = batch_of(trainer)
     box = torch.zeros_like(unlabeled.valid)
     box[..., :4] = True
+    unlabeled.valid[0, :, :3] = False
     monkeypatch.setattr(type(trainer.cutmix), "draw", lambda *_: box)
     seen: list[Any] = []
     monkeypatch.setattr(trainer, "cross", lambda *args: seen.append(args) or torch.zeros(()))
@@ -197,6 +198,16 @@ def test_weights_and_boxes_continue_from_the_checkpoint(ready_dataset, tmp_path)
     assert torch.equal(trainer.cutmix.generator.get_state(), other.cutmix.generator.get_state())
     for name, value in trainer.auxiliary["second"].state_dict().items():
         assert torch.equal(value, other.auxiliary["second"].state_dict()[name])
+
+
+@pytest.mark.parametrize("chosen", ["first", "second"])
+def test_the_chosen_network_is_exported(ready_dataset, tmp_path, chosen):
+    trainer = started(ready_dataset(), predict_with=chosen)
+    wanted = trainer.network if chosen == "first" else trainer.auxiliary["second"]
+    expected = {name: value.clone() for name, value in wanted.state_dict().items()}
+    trainer.save_checkpoint(str(tmp_path / "c.pth"))
+    found = torch.load(tmp_path / "c.pth", weights_only=False)["network_weights"]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_balanced_regions_are_refused(ready_dataset):
