@@ -33,9 +33,6 @@ class DualNetworksReleasedHyperparameters(DualNetworksHyperparameters):
     detach_uncertainty: bool | None = other_default(
         DualNetworksHyperparameters, "detach_uncertainty", False, source="with gradient, released code"
     )
-    percentile_scope: str = other_default(
-        DualNetworksHyperparameters, "percentile_scope", "voxels", source="voxels, Sec. 2"
-    )
     disagreement_weight: float = other_default(
         DualNetworksHyperparameters, "disagreement_weight", 0.5, source="0.5, released code"
     )

@@ -63,9 +63,9 @@ class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
         high=100.0,
     )
     percentile_scope: str = setting(
-        "class",
+        "voxels",
         "of what the percentile is taken: of all voxels, or of those predicted as each class, so that none is shut out",
-        source="voxels, Sec. 2; recommended",
+        source="voxels, Sec. 2",
         choices=SCOPES,
     )
     pseudo_label_rule: str = setting(

@@ -39,7 +39,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
 
     Hyperparameters: ClassVar[type] = DualNetworksHyperparameters
     hyperparameters: DualNetworksHyperparameters
-    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.image")
+    views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak")
     card: ClassVar[MethodCard] = MethodCard(
         paper="Lu et al., Dual Networks, arXiv:2505.17690",
         predicts="mean of both networks (options: student, teacher)",
@@ -96,7 +96,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, count = self.hyperparameters, len(labeled)
-        out: DualOutput = self.forward(self.network, labeled.image, unlabeled.image)
+        out: DualOutput = self.forward(self.network, labeled.image, unlabeled.weak)
         student, teacher = (finest(logits).float() for logits in (out.student, out.teacher))
         self.observe_pseudo_labels(student[count:], teacher[count:], unlabeled.valid)
 

@@ -57,7 +57,7 @@ def batch_of(trainer: nnUNetTrainerDualNetworks) -> tuple[LabeledBatch, Unlabele
 def random_output(labeled: LabeledBatch, unlabeled: UnlabeledBatch, channels: int = 3) -> DualOutput:
     """Logits and features that are leaves with a gradient, at two resolutions."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.cat((labeled.image, unlabeled.image))
+    images = torch.cat((labeled.image, unlabeled.weak))
 
     def leaf(width: int = channels, factor: int = 1) -> Tensor:
         size = [s // factor for s in images.shape[2:]]
@@ -153,7 +153,7 @@ def test_regions_are_problems_of_two_classes(make_dataset):
 
 
 def test_values_of_undecided_networks(make_dataset):
-    trainer = started(make_dataset(), hyperparameters=CONSTANT)
+    trainer = started(make_dataset(), hyperparameters={**CONSTANT, "percentile_scope": "class"})
     net = trainer.network
     for head in (*net.student.decoder.seg_layers, *net.teacher.decoder.seg_layers):
         for parameter in head.parameters():
@@ -206,7 +206,7 @@ def test_who_labels_whom(make_dataset):
         out = random_output(labeled, unlabeled)
         found[rule] = terms_of(trainer, labeled, unlabeled, out)
     z = [out.student[0][2:], out.teacher[0][2:]]
-    mine = [decide(x, scope="class") for x in z]
+    mine = [decide(x) for x in z]
     for rule, sources in (("own", mine), ("cross", mine[::-1])):
         for name, logits, source in zip(("student", "teacher"), z, sources, strict=True):
             expected = masked_cross_entropy(logits, source.label, source.reliable)
