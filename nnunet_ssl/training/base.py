@@ -18,7 +18,7 @@ from nnunet_ssl.data.views import keep_background
 from nnunet_ssl.training import curves
 from nnunet_ssl.training.checkpoint import load_part
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
-from nnunet_ssl.training.deep_supervision import deep_supervised, split_outputs
+from nnunet_ssl.training.deep_supervision import deep_supervised, finest, split_outputs
 from nnunet_ssl.training.distributed import take_from_first_rank
 from nnunet_ssl.training.monitor import OBSERVE_EVERY, Monitor
 from nnunet_ssl.training.network import (
@@ -150,6 +150,14 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         """
         outputs = self.forward(self.network, torch.cat([labeled, unlabeled]))
         return split_outputs(outputs, len(labeled))
+
+    @torch.no_grad()
+    def label_with(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K, *P) of a trained network at full resolution, without gradient.
+
+        Past its wrappers: compiled, the network would be traced a second time without gradient.
+        """
+        return finest(self.forward(unwrap(network), images))
 
     def supervised_loss(self, outputs: Any, target: Any) -> Tensor:
         """nnU-Net's own loss with deep supervision, as nnU-Net evaluates it."""

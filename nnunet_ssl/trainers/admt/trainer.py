@@ -20,7 +20,6 @@ from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest
-from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 SECOND = "second_teacher"
@@ -73,7 +72,7 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
         if self.observing:
             disputed = conflict.any(1, keepdim=True) & unlabeled.valid
             self.monitor.add("conflict", disputed.sum() / unlabeled.valid.sum().clamp(min=1))
-        own = targets.pseudo_label(finest(self.forward(unwrap(self.network), unlabeled.weak)))
+        own = targets.pseudo_label(self.label_with(self.network, unlabeled.weak))
         return settle_conflicts(*targets.decided(both), conflict, *own)
 
     def draw_box(self, patches: Tensor) -> Tensor | None:

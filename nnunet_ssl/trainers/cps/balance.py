@@ -53,8 +53,6 @@ class Balance:
             decided: (B, 1, *P) the network's own most probable class.
             valid: (B, 1, *P) bool.
         """
-        if self.rule != "cld":
-            return valid
         return valid & (torch.rand(decided.shape, device=decided.device) < self.shares()[decided])
 
     @torch.no_grad()

@@ -20,7 +20,6 @@ from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
-from nnunet_ssl.training.network import unwrap
 
 SECOND = "second"
 
@@ -55,9 +54,10 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
         for name, (outputs, _) in zip(("first", "second"), both, strict=True):
             terms[f"supervised_{name}"] = self.supervised_loss(outputs, labeled.target)
         other = [finest(outputs) for _, outputs in both]
-        unmixed = other if box is None else [self.predict(network, unlabeled.weak) for network in networks]
+        unmixed = other if box is None else [self.label_with(network, unlabeled.weak) for network in networks]
         self.observe_pseudo_labels(unmixed[0], unmixed[1], valid)
-        labels = [self.cutmix.paste(self.targets.decide(logits), box) for logits in unmixed]
+        decided = [self.targets.decide(logits) for logits in unmixed]
+        labels = [self.cutmix.paste(label, box) for label in decided]
         valid = self.cutmix.paste(valid, box)
         on_labeled = [finest(outputs) for outputs, _ in both]
         if hp.cross_on == "all":
@@ -68,15 +68,15 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
         for name, logits, label, balance in learnt:
             terms.add(f"cross_{name}", self.cross(logits, label, valid, balance), weight)
         if hp.balance != "none":
-            self._enter(labeled.target, unlabeled.valid, unmixed, on_labeled)
+            self._enter(labeled.target, unlabeled.valid, decided, on_labeled)
         return terms
 
-    def _enter(self, target: Any, valid: Tensor, unmixed: list[Tensor], on_labeled: list[Tensor]) -> None:
+    def _enter(self, target: Any, valid: Tensor, decided: list[Tensor], on_labeled: list[Tensor]) -> None:
         """What both networks say of this step changes the weights of the classes in the next one."""
         label = finest(target)
         truth = torch.where(self.targets.counted(label), label, -1).long()
-        for name, logits, seen, balance in zip(("first", "second"), unmixed, on_labeled, self.balances, strict=True):
-            balance.observe(self.targets.decide(logits), valid, self.targets.probabilities(seen), truth)
+        for name, own, seen, balance in zip(("first", "second"), decided, on_labeled, self.balances, strict=True):
+            balance.observe(own, valid, self.targets.probabilities(seen), truth)
             if self.observing:
                 for k, share in enumerate(balance.shares()):
                     self.monitor.add(f"class_weight_{name}_{k}", share)
@@ -86,13 +86,8 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
         weights = balance.weights()
         if weights is not None:
             return pseudo_cross_entropy(logits, label, valid, valid, weights)
-        keep = balance.keep(self.targets.decide(logits), valid)
+        keep = balance.keep(self.targets.decide(logits), valid) if balance.rule == "cld" else valid
         return self.targets.pseudo_supervision("ce", logits, label, keep.expand_as(label), valid)
-
-    @torch.no_grad()
-    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits (B, K, *P) without gradient."""
-        return finest(self.forward(unwrap(network), images))
 
     # ---- construction
 

@@ -20,7 +20,6 @@ from nnunet_ssl.training.base import Terms
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import number_of_ranks, sum_over_ranks
-from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe
 from nnunet_ssl.training.settings import other_default
 from nnunet_ssl.training.watch import WEIGHT
@@ -124,8 +123,7 @@ class nnUNetTrainerLDC_released(nnUNetTrainerLDC):
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, target = self.hyperparameters, finest(labeled.target)
         logits = finest(self.forward(self.network, labeled.image)).float()
-        with torch.no_grad():  # compiled, the network would be traced a second time without gradient
-            other = finest(self.forward(unwrap(self.network), unlabeled.image)).float()
+        other = self.label_with(self.network, unlabeled.image).float()
         self.observe_pseudo_labels(other, other, unlabeled.valid)
 
         truth = self.targets.target_masks(target)

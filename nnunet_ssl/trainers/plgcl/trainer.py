@@ -89,7 +89,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         """
         sampler, guess, hp = self.sampler, None, self.hyperparameters
         if hp.confidence_source == "student":
-            teacher = finest(self.forward(unwrap(self.network), unlabeled.weak))
+            teacher = self.label_with(self.network, unlabeled.weak)
         if self.label_manager.has_ignore_label:
             guess = sampler.confidence(self.teacher(labeled.weak))
         confidence = sampler.joint_confidence(labeled.target, teacher, guess)

@@ -79,10 +79,7 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
 
     def label(self, images: Tensor) -> Tensor:
         """Logits (B_U, K, *P) of the weak view, without gradient, by the teacher or by the network itself."""
-        if self.teacher is not None:
-            return self.teacher(images)
-        with torch.no_grad():
-            return finest(self.forward(unwrap(self.network), images))
+        return self.label_with(self.network, images) if self.teacher is None else self.teacher(images)
 
     # ---- construction
 
