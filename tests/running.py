@@ -60,7 +60,8 @@ def make_trainer(
 ) -> Any:
     """A trainer with the settings block in its plans; ``training=None`` and no other setting: no block at all.
 
-    What networks label after a few steps holds no weight back, unless the test asks for that with the setting guard.
+    What networks label after a few steps holds no weight back, unless the test asks for that with the setting guard. The
+    pull of each term is measured once per epoch: with epochs of three steps, twice would be most of the time.
     """
     plans = copy.deepcopy(load_json(str(dataset / f"{plans_name}.json")))
     block: dict[str, Any] = {}
@@ -72,7 +73,7 @@ def make_trainer(
         block["hyperparameters"] = {trainer.__name__: hyperparameters}
     if block:
         if has_guard(trainer):
-            block["hyperparameters"] = {trainer.__name__: {"guard": False, **(hyperparameters or {})}}
+            block["hyperparameters"] = {trainer.__name__: {"guard": False, "pull_looks": 1, **(hyperparameters or {})}}
         plans["nnunet_ssl"] = block
     plans["continue_training"] = False
     seed_everything(seed)

@@ -39,7 +39,7 @@ def project(hippocampus: Callable[[Path], Project], tmp_path_factory: pytest.Tem
         "nnunet_ssl", "plans", "-d", 4, "--split", "n6", "--name", PLANS,
         "--training", *TRAINING, "mirror_axes=[]",
         "--hyperparameters", f"{CMA}:norm_budget=0.9", f"{CMA}:transformer_layers=1",
-        f"{CMA}:guard=false", f"{LDC}:guard=false",
+        f"{CMA}:guard=false", f"{LDC}:guard=false", f"{CMA}:pull_looks=1",
     )  # fmt: skip
     return project
 
@@ -155,7 +155,7 @@ def test_anisotropic_data_with_three_classes(acdc: Callable[[Path], Project], tm
     trainer, source, plans = f"{CMA}_1epochs", inputs(project, tmp_path / "in"), "nnUNetPlans_n2"
     log = project.run_each(
         ("nnunet_ssl", "plans", "-d", 27, "--split", "n2", "--training", *TRAINING, "mirror_axes=[]",
-         "--hyperparameters", f"{CMA}:guard=false"),
+         "--hyperparameters", f"{CMA}:guard=false", f"{CMA}:pull_looks=0"),
         ("nnUNetv2_train", *options("3d_fullres", trainer, 27, plans)),
         ("nnUNetv2_predict", *prediction("3d_fullres", source, tmp_path / "out", trainer, 27, plans)),
     )  # fmt: skip

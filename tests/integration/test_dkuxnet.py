@@ -89,6 +89,7 @@ def test_trains_continues_validates_and_predicts(hippocampus: Callable[[Path], P
             "mirror_axes=[]",
             "--hyperparameters",
             f"{DKUX}:guard=false",
+            f"{DKUX}:pull_looks=1",
         ),
         ("nnUNetv2_train", *given),
         ("nnUNetv2_train", *options("2d", flat)),
