@@ -102,6 +102,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         """Parameters whose gradients are clipped together, to a norm of 12: those of each network."""
         return [list(network.parameters()) for network in (self.network, *self.auxiliary.values())]
 
+    @property
+    def pulled(self) -> list[nn.Parameter]:
+        """Parameters on which the pull of each term is measured; where terms train a second network, its too."""
+        return list(self.network.parameters())
+
     # ---- tools for a method
 
     @property
@@ -262,8 +267,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     # ---- one step
 
     def mixed_precision(self) -> AbstractContextManager[Any]:
-        use = self.device.type == "cuda" and self.recipe_in_force.mixed_precision
-        return torch.autocast("cuda") if use else nullcontext()
+        """Of nnU-Net on CUDA; on a CPU where the settings ask for it."""
+        wanted = self.recipe_in_force.mixed_precision
+        if wanted and self.device.type == "cpu" and self.cpu_bfloat16:
+            return torch.autocast("cpu", torch.bfloat16)
+        return torch.autocast("cuda") if wanted and self.device.type == "cuda" else nullcontext()
 
     def split_batch(self, batch: dict[str, Any]) -> tuple[LabeledBatch, UnlabeledBatch]:
         """What the loaders give for one step, on the training device; withheld labels go to the monitor alone."""
@@ -276,7 +284,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         terms = self.losses(labeled, unlabeled)
         if self.step in steps_to_look_at(self.hyperparameters.pull_looks, self.num_iterations_per_epoch):
             scale = self.grad_scaler.get_scale() if self.grad_scaler else 1.0
-            self.monitor.pull(pull_of_terms(terms, list(self.network.parameters()), scale))
+            self.monitor.pull(pull_of_terms(terms, self.pulled, scale))
         total = torch.stack(list(terms.values())).sum()
         clipped = self.clipping_groups if self.recipe_in_force.clipped else list
         optimize(total, self.optimizer, self.grad_scaler, clipped)

@@ -59,6 +59,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     has_deep_supervision: ClassVar[bool] = True  # the network has outputs at several resolutions
     mirror_axes: list[int] | None = None
     seed: int | None = None
+    cpu_bfloat16: bool = False
 
     def __init__(
         self,

@@ -91,6 +91,11 @@ class TrainingSettings:
         low=0,
         high=2**31,
     )
+    cpu_bfloat16: bool | None = setting(
+        None,
+        "on a CPU, networks of semi-supervised trainers compute in bfloat16, for processors that have it (AVX512-BF16, "
+        "AMX); nnU-Net's own step, the losses and predictions stay in float32 (nnU-Net: off)",
+    )
 
 
 @dataclass(frozen=True)

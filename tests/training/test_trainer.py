@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ from nnunet_ssl.planning.plans_copy import write_plans_copy
 from nnunet_ssl.planning.small_network import SmallNetwork
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
+from nnunet_ssl.trainers.unimatch import nnUNetTrainerUniMatch_paper
+from nnunet_ssl.training.deep_supervision import finest
 from tests.running import CASES, FOLD, SHORT, make_trainer, same_weights, weights, write_split
 from tests.tiny import DATASET
+from tests.trainers.stepping import steps
 
 
 def log_of(trainer) -> str:
@@ -321,3 +325,22 @@ def test_a_splits_file_edited_by_hand_is_refused(make_dataset):
     (dataset / "splits_ssl.json").write_text(content)
     with pytest.raises(SemiSupervisedError, match="edited by hand"):
         make_trainer(dataset, nnUNetTrainerSupervised, split="n2").do_split()
+
+
+def test_bfloat16_on_a_cpu_where_the_settings_ask_for_it(ready_dataset):
+    """The networks alone: weights, terms and what is predicted stay in float32; presets in float32 stay as published."""
+    dataset, found = ready_dataset(), {}
+    for wanted in (None, True):
+        options = {"split": "n2", "training": {**SHORT, "cpu_bfloat16": wanted}}
+        trainer = make_trainer(dataset, nnUNetTrainerMeanTeacher, "2d", **options)
+        (found[wanted],) = steps(trainer, 1)
+        labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+        expected = torch.bfloat16 if wanted else torch.float32
+        assert finest(trainer.forward(trainer.network, labeled.image)).dtype == expected
+        assert trainer.teacher(unlabeled.weak)[0].dtype == expected
+        assert {term.dtype for term in trainer.losses(labeled, unlabeled).values()} == {torch.float32}
+        assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
+    assert found[True] != found[None]
+    assert found[True]["total"] == pytest.approx(found[None]["total"], rel=0.02)
+    preset = make_trainer(dataset, nnUNetTrainerUniMatch_paper, "2d", **options)
+    assert isinstance(preset.mixed_precision(), nullcontext)

@@ -89,6 +89,10 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
         keep = balance.keep(self.targets.decide(logits), valid) if balance.rule == "cld" else valid
         return self.targets.pseudo_supervision("ce", logits, label, keep.expand_as(label), valid)
 
+    @property
+    def pulled(self) -> list[nn.Parameter]:
+        return [*super().pulled, *self.auxiliary[SECOND].parameters()]
+
     # ---- construction
 
     @classmethod

@@ -214,3 +214,12 @@ def test_balanced_regions_are_refused(ready_dataset):
     regions = {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)}
     with pytest.raises(NotImplementedError, match='balance = "crest" weighs classes that exclude each other'):
         make_registered(ready_dataset(**regions), "nnUNetTrainerCPS", "2d", hyperparameters={"balance": "crest"})
+
+
+def test_the_pull_of_terms_that_train_the_second_network_is_seen(ready_dataset):
+    """Of both networks' gradient: measured on the first alone, these terms would be called inert."""
+    trainer = started(ready_dataset(), pull_looks=2)
+    trainer.train_step(next(trainer.dataloader_train))
+    pulls = {name: float(value) for name, value in trainer.monitor.epoch_means().items() if name.startswith("pull_")}
+    assert set(pulls) == {f"pull_{kind}_{of}" for kind in ("supervised", "cross") for of in ("first", "second")}
+    assert all(0.01 < value < 1.5 for value in pulls.values())
