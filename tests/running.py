@@ -60,8 +60,8 @@ def make_trainer(
 ) -> Any:
     """A trainer with the settings block in its plans; ``training=None`` and no other setting: no block at all.
 
-    What networks label after a few steps holds no weight back, unless the test asks for that with the setting guard. The
-    pull of each term is measured once per epoch: with epochs of three steps, twice would be most of the time.
+    What networks label after a few steps holds no weight back, unless the test asks for that with the setting guard.
+    The pull of each term is measured once per epoch: with epochs of three steps, twice would be most of the time.
     """
     plans = copy.deepcopy(load_json(str(dataset / f"{plans_name}.json")))
     block: dict[str, Any] = {}

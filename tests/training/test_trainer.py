@@ -328,7 +328,7 @@ def test_a_splits_file_edited_by_hand_is_refused(make_dataset):
 
 
 def test_bfloat16_on_a_cpu_where_the_settings_ask_for_it(ready_dataset):
-    """The networks alone: weights, terms and what is predicted stay in float32; presets in float32 stay as published."""
+    """The networks alone: weights and terms stay in float32, and presets in float32 stay as published."""
     dataset, found = ready_dataset(), {}
     for wanted in (None, True):
         options = {"split": "n2", "training": {**SHORT, "cpu_bfloat16": wanted}}
