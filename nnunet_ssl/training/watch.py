@@ -14,6 +14,8 @@ INERT = 1e-3  # of the whole gradient
 EPOCHS_OF_AN_INERT_TERM = 5
 EPOCHS_OF_A_CLASS_SHUT_OUT = 2
 HELD_BACK = 0.01  # of the unlabelled weight
+RUNAWAY = 2.0  # times the labels' foreground
+EPOCHS_TO_LEARN = 2  # before pseudo-labels with too much foreground are no longer those of an untrained network
 COLLAPSED = 0.005  # relative distance of a contrast from its value for embeddings that are all alike
 
 
@@ -35,16 +37,17 @@ def pull_of_terms(
         scale: by which mixed precision multiplies before the backward pass.
 
     Returns:
-        scalars by name, 0 for a term that does not reach the network; nothing where the sum has no finite gradient or
-        none at all, such as a step that mixed precision skips: NaN.
+        scalars by name, 0 for a term that does not reach these parameters; none for a term without a graph, such as
+        the norm of the weights in LDC, whose gradient is added by hand. Where the sum has no finite gradient or none at
+        all, as in a step that mixed precision skips: NaN.
     """
     trained = [p for p in parameters if p.requires_grad]
     total = [torch.zeros_like(p) for p in trained]
     norms: dict[str, Tensor] = {}
     for name, term in terms.items():
-        norms[name] = term.new_zeros(())
         if not term.requires_grad:
             continue
+        norms[name] = term.new_zeros(())
         found = torch.autograd.grad(term * scale, trained, retain_graph=True, allow_unused=True)
         reached = [(t, g) for t, g in zip(total, found, strict=True) if g is not None]
         if reached:
@@ -103,6 +106,7 @@ class Concerns:
                 self._collapsed(name.removesuffix("_collapse"), values)
         self._held_back(history, progress)
         self._background_alone(history, progress)
+        self._runaway(history, progress)
 
     def _exactly_zero(self, term: str, values: Sequence[float], history: Mapping[str, Sequence[float]]) -> None:
         if values[-1] == 0 and _last(history, WEIGHT + term, 1.0) > 0:
@@ -159,6 +163,20 @@ class Concerns:
                 f"The pseudo-labels have collapsed to background: {foreground:.2g} of the unlabelled voxels are "
                 f"foreground, against {labeled:.2g} of the labelled ones. Lengthen the warm-up, or lower the weight of "
                 "the unlabelled terms.",
+            )
+
+    def _runaway(self, history: Mapping[str, Sequence[float]], progress: float) -> None:
+        shares = [*zip(history.get("foreground", []), history.get("labeled_foreground", []), strict=False)]
+        recent = shares[EPOCHS_TO_LEARN:][-EPOCHS_OF_A_CLASS_SHUT_OUT:]
+        far = [pseudo > RUNAWAY * labeled > 0 for pseudo, labeled in recent]
+        if progress > 0.2 and len(recent) == EPOCHS_OF_A_CLASS_SHUT_OUT and all(far):
+            pseudo, labeled = recent[-1]
+            self._once(
+                "runaway",
+                f"The pseudo-labels show {pseudo / labeled:.1f} times the foreground of the labels: {pseudo:.2g} of the "
+                f"unlabelled voxels against {labeled:.2g} of the labelled ones. If the images do not, the network "
+                "learns its own false positives: lower the weight of the unlabelled terms, or keep only pseudo-labels "
+                "that it is sure of.",
             )
 
     def _once(self, kind: str, message: str) -> None:

@@ -31,7 +31,7 @@ def test_pull_is_the_share_of_the_whole_gradient():
     terms = {"a": 3 * first.sum(), "b": 4 * second[0], "nothing": torch.zeros(()), "elsewhere": two_weights()[0].sum()}
     pull = pull_of_terms(terms, [first, second])
     assert {name: value.item() for name, value in pull.items()} == pytest.approx(
-        {"a": 0.6, "b": 0.8, "nothing": 0.0, "elsewhere": 0.0}
+        {"a": 0.6, "b": 0.8, "elsewhere": 0.0}
     )
     assert first.grad is None and second.grad is None
     sum(terms.values()).backward()  # the graph is still there
@@ -245,3 +245,14 @@ def test_collapsed_contrast_and_zero_terms_and_background():
     assert not warnings_of({"loss_consistency": [0.0], "weight_consistency": [0.0]})
     poor = {"foreground": [0.001], "labeled_foreground": [0.2]}
     assert "collapsed to background" in warnings_of(poor)[0] and not warnings_of(poor, progress=0.1)
+
+
+def test_pseudo_labels_that_run_away_to_foreground():
+    """An untrained network sees foreground everywhere, so that the first epochs do not count."""
+    growing = {"foreground": [0.5, 0.5, 0.19, 0.4], "labeled_foreground": [0.09] * 4}
+    (message,) = warnings_of(growing)
+    assert message.startswith("The pseudo-labels show 4.4 times the foreground of the labels: 0.4 of the unlabelled")
+    assert not warnings_of(growing, progress=0.1)
+    assert not warnings_of({name: values[:3] for name, values in growing.items()})
+    assert not warnings_of(growing | {"foreground": [0.5, 0.5, 0.12, 0.4]})
+    assert not warnings_of(growing | {"labeled_foreground": [NAN] * 4})
