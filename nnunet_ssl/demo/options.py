@@ -34,7 +34,7 @@ class Options:
 
     output: Path
     dataset_id: int = 999
-    trainer: str = "nnUNetTrainerSKCDF"
+    trainer: str = "nnUNetTrainerFixMatch"
     device: str = "cpu"
     epochs: int = EPOCHS
     seed: int = 0

@@ -128,7 +128,7 @@ def test_the_commands_are_nnunets_own(options: Options) -> None:
     ]
     assert len({s.name for s in steps}) == len(steps)
     control, semi = (s.command for s in steps if s.command[0] == "nnUNetv2_train")
-    swapped = ["nnUNetTrainerSKCDF" if word == "nnUNetTrainerSupervised" else word for word in control]
+    swapped = ["nnUNetTrainerFixMatch" if word == "nnUNetTrainerSupervised" else word for word in control]
     assert swapped == list(semi)  # nothing but the trainer differs
 
 
@@ -255,7 +255,7 @@ def test_a_finished_demo_runs_nothing_again_and_shows_the_result(
     printed = capsys.readouterr().out
     assert printed.count("already done") == 9
     assert "semi-supervised" in printed.splitlines()[0].lower()
-    assert "$ nnUNetv2_train 999 3d_fullres all -tr nnUNetTrainerSKCDF -p nnUNetPlans_demo -device cpu" in printed
+    assert "$ nnUNetv2_train 999 3d_fullres all -tr nnUNetTrainerFixMatch -p nnUNetPlans_demo -device cpu" in printed
     assert "higher; it is higher in 2 of 2 test cases" in printed
     numbers = json.loads((finished.output / "results.json").read_text())
     control, semi = (numbers[t] for t in finished.trainers)
