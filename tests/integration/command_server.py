@@ -51,13 +51,15 @@ def serve() -> None:
     import nnunetv2.inference.predict_from_raw_data
     import nnunetv2.run.run_training  # noqa: F401
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     import nnunet_ssl.training.base  # noqa: F401
     from nnunet_ssl.training import curves
 
-    # the two figures of an epoch, which take longer than a tiny one; commands in processes of their own draw them
+    # two figures and debug.json take longer than a tiny epoch; commands in processes of their own write them
     MetaLogger.plot_progress_png, curves.draw_png = lambda self, folder: None, lambda table, folder: None
+    nnUNetTrainer._save_debug_information = lambda self: None
     recursive_find_trainer_class_by_name("nnUNetTrainer_1epoch")  # imports all of nnU-Net's
     gc.freeze()  # or the collector of each child would copy the memory of all that is imported
     # lines of the file, not of a buffer that a fork would share

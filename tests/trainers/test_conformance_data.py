@@ -22,7 +22,7 @@ from tests.trainers.routing import ROUTES
 from tests.trainers.stepping import steps
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-TWO = {**SHORT, "num_epochs": 2, "num_iterations_per_epoch": 1}
+TWO = {**SHORT, "num_epochs": 2, "num_iterations_per_epoch": 1, "save_every": 50}
 TRAINING = {"num_epochs": 3, "num_iterations_per_epoch": 1, "seed": 1}
 
 

@@ -16,6 +16,10 @@ class CMAformerPaperHyperparameters(CMAformerHyperparameters):
     guard: bool = other_default(CMAformerHyperparameters, "guard", False, source="off, as published")
     dice_form: str = other_default(CMAformerHyperparameters, "dice_form", "voxel", source="voxel, Eq. 2")
     ascent: str = other_default(CMAformerHyperparameters, "ascent", "plain", source="plain, Eq. 3")
+    unlabeled_weight: float = other_default(
+        CMAformerHyperparameters, "unlabeled_weight", 1.0, source="as its labelled part"
+    )
+    multiplier_limit: float = other_default(CMAformerHyperparameters, "multiplier_limit", 0.5, source="out of the way")
     gate: str = other_default(CMAformerHyperparameters, "gate", "qkv", source="qkv, Sec. III-A")
     lite: bool | None = other_default(CMAformerHyperparameters, "lite", False, source="off, Fig. 1")
 

@@ -35,7 +35,7 @@ class LDCHyperparameters(SemiSupervisedHyperparameters):
         low=0.0,
     )
     unlabeled_weight: float = setting(
-        1.0,
+        0.1,
         "of its unlabelled part, times gamma, at the end of the ramp",
         symbol=r"\gamma_U",
         source="recommended",
@@ -87,7 +87,7 @@ class LDCHyperparameters(SemiSupervisedHyperparameters):
         choices=ASCENTS,
     )
     multiplier_limit: float = setting(
-        0.5, "largest absolute volume multiplier", symbol=r"\lambda_{max}", source="recommended", low=0.0
+        0.05, "largest absolute volume multiplier", symbol=r"\lambda_{max}", source="recommended", low=0.0
     )
     penalty: float = setting(0.0, "rho of the augmented Lagrangian", symbol=r"\rho", source="recommended", low=0.0)
     reset_each_epoch: bool = setting(False, "multipliers start at 0 in every epoch", source="on in the released code")
