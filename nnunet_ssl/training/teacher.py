@@ -26,6 +26,15 @@ def warmed_up(limit: float) -> Schedule:
     return lambda step: min(1 - 1 / (step + 1), limit)
 
 
+def recent(limit: float) -> Schedule:
+    """min((1 + t) / (10 + t), limit): an average over about the last tenth of training so far, then a moving one.
+
+    For a limit near 1, which :func:`warmed_up` would reach late: until then its average is of all networks, the first
+    ones included. Source: TensorFlow's ExponentialMovingAverage with ``num_updates``.
+    """
+    return lambda step: min((1 + step) / (10 + step), limit)
+
+
 def delayed(decay: float, start: int) -> Schedule:
     """A copy of the network until step ``start``, from then on a moving average."""
     return lambda step: decay if step >= start else 0.0

@@ -7,13 +7,16 @@ import torch
 from torch import nn
 
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
-from nnunet_ssl.training.teacher import Teacher, constant, delayed, warmed_up
+from nnunet_ssl.training.teacher import Teacher, constant, delayed, recent, warmed_up
 from tests.running import SHORT, make_trainer, same_weights, weights
 
 
 def test_schedules_by_hand():
     assert [constant(0.9)(t) for t in (0, 7)] == [0.9, 0.9]
     assert [warmed_up(0.99)(t) for t in (0, 1, 3, 98, 99, 500)] == pytest.approx([0, 0.5, 0.75, 98 / 99, 0.99, 0.99])
+    assert [recent(0.999)(t) for t in (0, 90, 1000, 8989, 8990, 10**5)] == pytest.approx(
+        [0.1, 0.91, 1001 / 1010, 8990 / 8999, 0.999, 0.999]
+    )
     assert [delayed(0.99, 3)(t) for t in (0, 2, 3, 9)] == [0, 0, 0.99, 0.99]
 
 

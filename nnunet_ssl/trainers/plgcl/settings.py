@@ -122,7 +122,7 @@ class PLGCLHyperparameters(SemiSupervisedHyperparameters):
         0.999, "alpha, decay of the teacher", symbol=r"\alpha", source="0.999, Sec. 4.2", low=0.0, high=1.0
     )
     ema_rampup: bool = setting(
-        True, "decay min(1 - 1 / (t + 1), alpha) instead of alpha", source="constant, Eqs. 9-10; recommended"
+        True, "decay min((1 + t) / (10 + t), alpha) instead of alpha", source="constant, Eqs. 9-10; recommended"
     )
     consistency_target: str = setting(
         "soft",

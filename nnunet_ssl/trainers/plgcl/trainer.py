@@ -34,7 +34,7 @@ from nnunet_ssl.training.distributed import masked_mean_over_ranks, voxel_mean
 from nnunet_ssl.training.monitor import COUNT
 from nnunet_ssl.training.network import unwrap
 from nnunet_ssl.training.ramps import linear_rampup
-from nnunet_ssl.training.teacher import Teacher, constant, warmed_up
+from nnunet_ssl.training.teacher import Teacher, constant, recent
 from nnunet_ssl.training.watch import WEIGHT
 
 
@@ -186,7 +186,7 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         )  # fmt: skip
         self.pairs = class_pairs(self.label_manager).to(self.device)
         head = ProjectionHead(channels, hp.embedding_size)
-        decay = warmed_up(hp.ema_decay) if hp.ema_rampup else constant(hp.ema_decay)  # Eqs. 9-10
+        decay = recent(hp.ema_decay) if hp.ema_rampup else constant(hp.ema_decay)  # Eqs. 9-10
         self.teacher = Teacher(self.network_copy(), decay, {"head": head})
         memory = ClassMemory(len(self.pairs), hp.memory_size, hp.embedding_size)
         return {"head": head, **self.teacher.modules(), "memory": memory}

@@ -245,12 +245,13 @@ def test_teacher_and_its_head_move_by_a_thousandth_per_step(make_dataset):
         assert all(torch.allclose(v, torch.full_like(v, 0.001), atol=1e-9) for v in state.values())
 
 
-def test_decay_starts_as_a_plain_mean(make_dataset):
+def test_decay_follows_recent_networks_from_the_start(make_dataset):
     trainer = started(make_dataset(), hyperparameters={})
-    for parameter in trainer.network.parameters():
-        parameter.data.fill_(2.0)
-    trainer.teacher.update(trainer.iteration)
-    assert same_weights(weights(trainer.network), weights(trainer.auxiliary["teacher"]))
+    for module, value in ((trainer.network, 2.0), (trainer.auxiliary["teacher"], 1.0)):
+        for parameter in module.parameters():
+            parameter.data.fill_(value)
+    trainer.teacher.update(trainer.iteration)  # 1 / 10 of what it was
+    assert all(torch.allclose(p, torch.full_like(p, 1.9)) for p in trainer.auxiliary["teacher"].parameters())
 
 
 # ---- reductions
