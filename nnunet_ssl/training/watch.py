@@ -173,8 +173,8 @@ class Concerns:
             pseudo, labeled = recent[-1]
             self._once(
                 "runaway",
-                f"The pseudo-labels show {pseudo / labeled:.1f} times the foreground of the labels: {pseudo:.2g} of the "
-                f"unlabelled voxels against {labeled:.2g} of the labelled ones. If the images do not, the network "
+                f"The pseudo-labels show {pseudo / labeled:.1f} times the foreground of the labels: {pseudo:.2g} of "
+                f"the unlabelled voxels against {labeled:.2g} of the labelled ones. If the images do not, the network "
                 "learns its own false positives: lower the weight of the unlabelled terms, or keep only pseudo-labels "
                 "that it is sure of.",
             )

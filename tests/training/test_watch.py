@@ -30,9 +30,7 @@ def test_pull_is_the_share_of_the_whole_gradient():
     first, second = two_weights()
     terms = {"a": 3 * first.sum(), "b": 4 * second[0], "nothing": torch.zeros(()), "elsewhere": two_weights()[0].sum()}
     pull = pull_of_terms(terms, [first, second])
-    assert {name: value.item() for name, value in pull.items()} == pytest.approx(
-        {"a": 0.6, "b": 0.8, "elsewhere": 0.0}
-    )
+    assert {name: value.item() for name, value in pull.items()} == pytest.approx({"a": 0.6, "b": 0.8, "elsewhere": 0.0})
     assert first.grad is None and second.grad is None
     sum(terms.values()).backward()  # the graph is still there
     assert first.grad.item() == 3.0 and second.grad.tolist() == [4.0, 0.0]
