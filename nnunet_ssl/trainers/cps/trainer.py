@@ -31,7 +31,7 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
     """
 
     Hyperparameters: ClassVar[type] = CPSHyperparameters
-    hyperparameters: CPSHyperparameters
+    hyperparameters: CrossHyperparameters
     views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak")
     labeled_view: ClassVar[str] = "image"
     card: ClassVar[MethodCard] = MethodCard(
@@ -103,7 +103,8 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
 
     def build_balances(self) -> list[Balance]:
         """The weights of the classes of each network."""
-        return [Balance(self.hyperparameters.balance, self) for _ in range(2)]
+        hp: Any = self.hyperparameters
+        return [Balance(hp.balance, self) for _ in range(2)]
 
     def predictor(self) -> nn.Module:
         return self.auxiliary[SECOND] if self.hyperparameters.predict_with == SECOND else self.network

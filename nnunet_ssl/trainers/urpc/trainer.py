@@ -61,7 +61,7 @@ class nnUNetTrainerURPC(nnUNetTrainerSemiSupervised):
         terms.add("consistency", loss, weight)
         return terms
 
-    def supervise(self, outputs: list[Tensor], target: list[Tensor]) -> Tensor:
+    def supervise(self, outputs: list[Tensor], target: Any) -> Tensor:
         """nnU-Net's loss with deep supervision, or the mean over all outputs of its loss at full resolution."""
         if not self.hyperparameters.full_resolution_supervision:
             return self.supervised_loss(outputs, target)
