@@ -10,6 +10,8 @@ import re
 NAMES = (
     "nnUNetTrainerSupervised",
     "nnUNetTrainerMeanTeacher",
+    "nnUNetTrainerUAMT",
+    "nnUNetTrainerURPC",
     "nnUNetTrainerFixMatch",
     "nnUNetTrainerFixMatch_paper",
     "nnUNetTrainerUniMatch",
@@ -20,6 +22,7 @@ NAMES = (
     "nnUNetTrainerADMT_paper",
     "nnUNetTrainerCPS",
     "nnUNetTrainerCPS_released",
+    "nnUNetTrainerDHC",
     "nnUNetTrainerSKCDF",
     "nnUNetTrainerSKCDF_paper",
     "nnUNetTrainerPLGCL",

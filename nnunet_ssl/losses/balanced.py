@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_ssl.losses.class_sums import sum_by_class
+from nnunet_ssl.losses.precision import at_least_float32
 
 
 def dice_ce(logits: Tensor, target: Tensor, smooth: float = 1.0, valid: Tensor | None = None) -> Tensor:
@@ -33,6 +34,27 @@ def dice_ce(logits: Tensor, target: Tensor, smooth: float = 1.0, valid: Tensor |
         Scalar, float32 (float64 for float64 logits).
     """
     return _dice_ce(logits, target, valid, None, smooth)
+
+
+def weighted_dice(
+    logits: Tensor, target: Tensor, class_weight: Tensor, valid: Tensor | None = None, smooth: float = 1.0
+) -> Tensor:
+    """mean_{c >= 1} W_c (1 - dc_c), with the Dice dc_c of :func:`dice_ce`.
+
+    Source: the code of DHC (Wang & Li, MICCAI 2023), which subtracts W_c dc_c: a constant less, the same gradient.
+
+    Args:
+        logits, target, valid, smooth: as in :func:`dice_ce`.
+        class_weight: W, (K,), not negative.
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits).
+    """
+    probability = at_least_float32(logits).softmax(1)
+    label = _classes(target, valid)
+    counted = torch.ones_like(label, dtype=probability.dtype) if valid is None else valid.to(probability.dtype)
+    dice = _dice(probability, probability.gather(1, label), label, counted, smooth)
+    return (class_weight.detach()[1:] * (1.0 - dice[1:])).mean()
 
 
 def balanced_dice_ce(
@@ -140,7 +162,7 @@ def _dice_ce(
     for name, tensor in (("target", target), ("valid", valid), ("keep_mask", keep)):
         if tensor is not None and tensor.shape != expected:
             raise ValueError(f"{name} must have the shape {expected}, got {tuple(tensor.shape)}")
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     classes = logits.shape[1]
     label = _classes(target, valid)
     counted = torch.ones_like(label, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
@@ -150,10 +172,16 @@ def _dice_ce(
     number = counted.sum()
     cross_entropy = (error * kept).sum() / number.clamp(min=1.0)
 
-    everywhere = [0, *range(2, logits.ndim)]
-    predicted = (logits.softmax(1) * kept).sum(everywhere)
-    overlap = sum_by_class((-error).exp() * kept, label, classes)  # exp(-ce) is the softmax of the voxel's own class
-    present = sum_by_class(kept, label, classes)
     dropped = (number - kept.sum()) / classes if dice_offset else 0.0
-    dice = (2.0 * overlap + smooth) / (predicted + present + dropped + smooth + 1e-8)
-    return cross_entropy + 1.0 - dice[1:].mean()
+    own = (-error).exp()  # the softmax of the voxel's own class
+    return cross_entropy + 1.0 - _dice(logits.softmax(1), own, label, kept, smooth, dropped)[1:].mean()
+
+
+def _dice(
+    probability: Tensor, own: Tensor, label: Tensor, kept: Tensor, smooth: float, dropped: Tensor | float = 0.0
+) -> Tensor:
+    """dc_c (K,) of :func:`dice_ce`; ``dropped`` dilutes it, ``own`` is the probability of each voxel's label."""
+    predicted = (probability * kept).sum([0, *range(2, probability.ndim)])
+    overlap = sum_by_class(own * kept, label, probability.shape[1])
+    present = sum_by_class(kept, label, probability.shape[1])
+    return (2.0 * overlap + smooth) / (predicted + present + dropped + smooth + 1e-8)

@@ -104,7 +104,7 @@ class DifficultyWeights:
     ) -> None:
         self.keep = 1 - 1 / accumulate
         self.exponent = exponent
-        self.previous = torch.full((classes,), torch.nan if skip_first else TINY, device=device)
+        self.previous = torch.full((classes,), -1.0 if skip_first else TINY, device=device)  # -1: not seen yet
         self.learned, self.unlearned = torch.zeros(2, classes, device=device)
         self.badness = torch.ones(classes, device=device)
 
@@ -118,7 +118,7 @@ class DifficultyWeights:
         """
         dice = dice.to(self.badness)
         known = torch.ones_like(dice, dtype=torch.bool) if present is None else present
-        first = self.previous.isnan()  # of this class
+        first = self.previous < 0  # of this class
         before = torch.where(first, dice, self.previous).clamp(min=TINY)
         change = dice - before
         gain = change * (dice.clamp(min=TINY) / before).log()

@@ -16,6 +16,14 @@ from nnunet_ssl.losses.precision import at_least_float32
 from nnunet_ssl.losses.regions import as_two_classes, for_each_region
 
 
+def at_full_resolution(list_of_logits: Sequence[Tensor]) -> list[Tensor]:
+    """Logits (B, K, *S_s) interpolated linearly to the size of the first ones, float32 (float64 as it is)."""
+    size = list_of_logits[0].shape[2:]
+    linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    scales = [at_least_float32(z) for z in list_of_logits]
+    return [z if z.shape[2:] == size else F.interpolate(z, size, mode=linear, align_corners=False) for z in scales]
+
+
 def pyramid_consistency(
     list_of_logits: Sequence[Tensor],
     mask: Tensor | None = None,
@@ -38,10 +46,7 @@ def pyramid_consistency(
     Returns:
         Scalar, float32 (float64 for float64 logits); 0 for a single scale.
     """
-    size = list_of_logits[0].shape[2:]
-    linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-    scales = [at_least_float32(z) for z in list_of_logits]
-    scales = [z if z.shape[2:] == size else F.interpolate(z, size, mode=linear, align_corners=False) for z in scales]
+    scales = at_full_resolution(list_of_logits)
     if regions:
         number = scales[0].shape[1]
         scales = [as_two_classes(z) for z in scales]

@@ -33,22 +33,23 @@ def predictive_entropy(mean_probability: Tensor, regions: bool = False) -> Tenso
     return of_channel.sum(1, keepdim=True)
 
 
-def certainty_threshold(ramp: float, classes: int) -> float:
-    """(0.75 + 0.25 ramp) ln K: entropies below it are certain.
+def certainty_threshold(ramp: float, classes: int, start: float = 0.75) -> float:
+    """(start + (1 - start) ramp) ln K: entropies below it are certain.
 
     The released code has ln 2 for any number of classes, which of four lets only voxels above 0.81 pass.
 
     Args:
         ramp: 0 at the start of training and 1 at its end, see ``sigmoid_rampup``.
         classes: K; 2 for regions, and for the released form.
+        start: 0.75 in the released code.
     """
-    return (0.75 + 0.25 * ramp) * math.log(classes)
+    return (start + (1 - start) * ramp) * math.log(classes)
 
 
 def certain_mse(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    certain: Tensor,
+    mask: Tensor,
     *,
     regions: bool = False,
     divisor: float | None = None,
@@ -58,7 +59,7 @@ def certain_mse(
     Args:
         student_logits: (B, K, *S); receives the gradient, exactly zero where not certain.
         teacher_logits: (B, K, *S); detached.
-        certain: (B, 1, *S) bool, and no padding.
+        mask: (B, 1, *S) bool, certain and no padding.
         regions: channels are overlapping regions: sigmoids.
         divisor: in place of K; the released code has 2.
 
@@ -67,6 +68,6 @@ def certain_mse(
     """
     student, teacher = (at_least_float32(z) for z in (student_logits, teacher_logits.detach()))
     difference = student.sigmoid() - teacher.sigmoid() if regions else student.softmax(1) - teacher.softmax(1)
-    counted = certain.to(difference.dtype)
+    counted = mask.to(difference.dtype)
     total = (torch.square(difference).sum(1, keepdim=True) * counted).sum()
     return total / ((divisor or student.shape[1]) * counted.sum() + 1e-16)

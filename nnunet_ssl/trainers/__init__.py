@@ -10,6 +10,8 @@ CONTROL = "nnUNetTrainerSupervised"  # the labelled cases alone, with which ever
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
+    "nnUNetTrainerUAMT": "nnunet_ssl.trainers.uamt.trainer",
+    "nnUNetTrainerURPC": "nnunet_ssl.trainers.urpc.trainer",
     "nnUNetTrainerFixMatch": "nnunet_ssl.trainers.fixmatch.trainer",
     "nnUNetTrainerFixMatch_paper": "nnunet_ssl.trainers.fixmatch.paper",
     "nnUNetTrainerUniMatch": "nnunet_ssl.trainers.unimatch.trainer",
@@ -20,6 +22,7 @@ TRAINERS = {
     "nnUNetTrainerADMT_paper": "nnunet_ssl.trainers.admt.paper",
     "nnUNetTrainerCPS": "nnunet_ssl.trainers.cps.trainer",
     "nnUNetTrainerCPS_released": "nnunet_ssl.trainers.cps.released",
+    "nnUNetTrainerDHC": "nnunet_ssl.trainers.dhc.trainer",
     "nnUNetTrainerSKCDF": "nnunet_ssl.trainers.skcdf.trainer",
     "nnUNetTrainerSKCDF_paper": "nnunet_ssl.trainers.skcdf.paper",
     "nnUNetTrainerPLGCL": "nnunet_ssl.trainers.plgcl.trainer",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.consistency import sigmoid_mse, softmax_mse
@@ -47,8 +47,16 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
         student, teacher = finest(other), self.teacher(self.with_noise(unlabeled.weak, hp.noise_std, hp.noise_clip))
         self.observe_pseudo_labels(student, teacher, unlabeled.valid)
 
-        distance = sigmoid_mse if self.targets.has_regions else softmax_mse
-        consistency = voxel_mean(distance, student, teacher, mask=unlabeled.valid)
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
-        terms.add("consistency", consistency, self.held(hp.consistency_weight * self.ramp(hp.rampup_fraction)))
+        terms.add("consistency", self.consistency(student, teacher, unlabeled), self.consistency_weight)
         return terms
+
+    @property
+    def consistency_weight(self) -> float:
+        """At this moment of training."""
+        return self.held(self.hyperparameters.consistency_weight * self.ramp(self.hyperparameters.rampup_fraction))
+
+    def consistency(self, student: Tensor, teacher: Tensor, unlabeled: UnlabeledBatch) -> Tensor:
+        """Distance of the student's logits (B_U, K, *P) from the teacher's."""
+        distance = sigmoid_mse if self.targets.has_regions else softmax_mse
+        return voxel_mean(distance, student, teacher, mask=unlabeled.valid)

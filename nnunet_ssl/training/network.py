@@ -51,6 +51,22 @@ def check_network_and_stage(trainer: str, plans: dict[str, Any], configuration: 
         )
 
 
+def check_unet(trainer: str, plans: dict[str, Any], configuration: str, reason: str) -> None:
+    """Refuse plans of a network without the levels of a U-Net.
+
+    Args:
+        trainer: its name.
+        plans, configuration: of nnU-Net.
+        reason: what the levels are needed for, and what to do.
+
+    Raises:
+        NotImplementedError: there are none.
+    """
+    chosen = PlansManager(plans).get_configuration(configuration)
+    if "features_per_stage" not in chosen.network_arch_init_kwargs:
+        raise NotImplementedError(f"{trainer} does not support {chosen.network_arch_class_name}: {reason}")
+
+
 @contextmanager
 def tried_on_plans(trainer: str, configuration: str) -> Iterator[None]:
     """Networks built inside hold no memory; plans that they do not fit become an error for people.

@@ -112,7 +112,15 @@ class Targets:
         confidence, label = probabilities.max(1, keepdim=True)
         return label, confidence
 
-    def pseudo_supervision(self, loss: str, logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
+    def pseudo_supervision(
+        self,
+        loss: str,
+        logits: Tensor,
+        label: Tensor,
+        keep: Tensor,
+        valid: Tensor,
+        class_weight: Tensor | None = None,
+    ) -> Tensor:
         """Supervision by hard labels of the kept voxels; of regions, the mean over them as problems of two classes.
 
         Args:
@@ -121,10 +129,11 @@ class Targets:
             label: as :meth:`pseudo_label` gives it, or annotated labels as :meth:`labels` does.
             keep: bool, (B, 1, *S), or of each region (B, R, *S).
             valid: (B, 1, *S) bool, no padding.
+            class_weight: (K,) of the cross-entropy, not for regions; ``None`` weighs all classes alike.
 
         Returns:
-            scalar; its cross-entropy is this rank's part of the mean over the valid voxels of all ranks, which every
-            rank must ask for; its Dice is of this rank's batch.
+            scalar; its cross-entropy is this rank's part of the mean over the valid voxels of all ranks, or of the
+            weighted mean over the kept ones, which every rank must ask for; its Dice is of this rank's batch.
         """
         problems = [(logits, label, keep)]
         if self.has_regions:
@@ -133,8 +142,11 @@ class Targets:
         parts = []
         kinds = loss.split("+")
         if "ce" in kinds:
-            share = ddp_weight(valid.sum())
-            parts += [pseudo_cross_entropy(*problem, valid) * share for problem in problems]
+            counted = valid
+            if class_weight is not None:
+                counted = class_weight[torch.where(keep, label, 0).long()] * (keep & valid)
+            share = ddp_weight(counted.sum())
+            parts += [pseudo_cross_entropy(*problem, valid, class_weight) * share for problem in problems]
         if "dice" in kinds:
             parts += [pseudo_dice(*problem) for problem in problems]
         return torch.stack(parts).sum() / len(problems)

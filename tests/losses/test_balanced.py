@@ -14,6 +14,7 @@ from nnunet_ssl.losses.balanced import (
     keep_probabilities,
     sample_keep_mask,
     scheduled_keep_probabilities,
+    weighted_dice,
 )
 
 SHAPE = (2, 1, 5, 6)
@@ -359,3 +360,28 @@ def test_no_step_needs_a_value_on_the_host():
     mask = sample_keep_mask(target, keep, valid=valid)
     (dice_ce(logits, target, valid=valid) + balanced_dice_ce(logits, target, mask, valid)).backward()
     assert logits.grad is not None and logits.grad.shape == logits.shape
+
+
+# ---- weights of the classes
+
+
+def test_dice_of_two_voxels_with_weights():
+    """p = (.9, .1), (.3, .7), y = (0, 1): dc = (.875, .85714286), so that 2 (1 - dc_1) = .28571429."""
+    logits = torch.tensor([[0.9, 0.3], [0.1, 0.7]], dtype=torch.float64).log().view(1, 2, 1, 2)
+    target = torch.tensor([0, 1]).view(1, 1, 1, 2)
+    assert weighted_dice(logits, target, torch.tensor([0.0, 2.0])).item() == pytest.approx(2 - 1.71428571, abs=1e-7)
+    assert weighted_dice(logits, target, torch.tensor([9.0, 0.0])).item() == 0.0
+    more = torch.cat([logits, torch.zeros_like(logits)], 3)
+    valid = torch.tensor([True, True, False, False]).view(1, 1, 1, 4)
+    padded = weighted_dice(more, torch.tensor([0, 1, 7, -1]).view(1, 1, 1, 4), torch.tensor([0.0, 2.0]), valid)
+    assert padded.item() == pytest.approx(2 - 1.71428571, abs=1e-7)
+
+
+def test_equal_weights_scale_the_gradient_of_the_dice():
+    logits, target, valid = problem()
+    plain = gradient(dice_ce, logits, target, valid=valid) - gradient(
+        lambda z, y, valid: (F.cross_entropy(z, y[:, 0], reduction="none") * valid[:, 0]).sum() / valid.sum(),
+        logits, target, valid=valid,
+    )  # fmt: skip
+    weighted = gradient(weighted_dice, logits, target, torch.full((CLASSES,), 4.0), valid)
+    torch.testing.assert_close(weighted, 4 * plain)

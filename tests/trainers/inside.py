@@ -62,10 +62,12 @@ def images_of(batch: dict[str, Any]) -> dict[str, list[Tensor]]:
 
 
 def shared_state(trainer: Any) -> dict[str, Tensor]:
-    """What all ranks must agree on, beside the networks and memories: multipliers, counted classes."""
+    """What all ranks must agree on, beside the networks and memories: multipliers, counted classes, their weights."""
     state = dict(trainer.dual.multipliers.state_dict()) if hasattr(trainer, "dual") else {}
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
         state |= {k: torch.tensor(v) for k, v in trainer.guard.state().items()}
+    for balance in getattr(trainer, "balances", []):
+        state |= {f"{balance.rule} {name}": value for name, value in balance.state.items()}
     return state | ({"counted": trainer.keep_probability()} if hasattr(trainer, "keep_probability") else {})
 
 

@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
 """Recipe of a tiny dataset and configuration, by name; the regions have an ignore label too."""
 GOLDEN = ("2d", "3d", "ignore label, two channels", "regions")
 REFUSED = {
+    "nnUNetTrainerDHC": {"regions": "does not support region-based training"},
     "nnUNetTrainerSKCDF": {"regions": "does not support region-based training"},
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
@@ -33,7 +34,7 @@ EARLY: dict[str, tuple[str, ...]] = {
     "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
     # of a class that no voxel below the percentile has, or that is not predicted yet
     "No pseudo-label of class": (
-        "DualNetworks", "FixMatch", "FixMatch_paper", "UniMatch", "UniMatch_paper", "ADMT", "ADMT_paper",
+        "UAMT", "DualNetworks", "FixMatch", "FixMatch_paper", "UniMatch", "UniMatch_paper", "ADMT", "ADMT_paper",
     ),
     "embeddings that are all alike": ("PLGCL", "PLGCL_paper"),
 }  # fmt: skip
@@ -81,6 +82,13 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerCPS", "3d"): {"balance": "cld", "cross_on": "all"},
     ("nnUNetTrainerCPS", "anisotropic"): {"balance": "simis", "monitor_withheld_labels": True},
     ("nnUNetTrainerCPS", "no deep supervision"): {"cross_on": "all", "unlabeled_batch_size": 1},
+    ("nnUNetTrainerUAMT", "regions"): {"literal_ln2": True},
+    ("nnUNetTrainerUAMT", "anisotropic"): {"student_view": "strong", "monitor_withheld_labels": True},
+    ("nnUNetTrainerUAMT", "no deep supervision"): {"teacher_dropout": 0.0, "passes": 1},
+    ("nnUNetTrainerURPC", "anisotropic"): {"detach_mean": True, "monitor_withheld_labels": True},
+    ("nnUNetTrainerURPC", "no deep supervision"): {"perturbation": "none", "unlabeled_batch_size": 1},
+    ("nnUNetTrainerDHC", "anisotropic"): {"weighted_sup": False, "cross_on": "unlabeled"},
+    ("nnUNetTrainerDHC", "no deep supervision"): {"keep_absent": False, "skip_first": False, "weight_floor": 0.0},
     ("nnUNetTrainerADMT", "regions"): {"monitor_withheld_labels": True, "entropy_unit": "nats"},
 }  # fmt: skip
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
@@ -94,6 +102,9 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerADMT", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
     ("nnUNetTrainerCPS", "3d_fullres"): {"balance": "cld"},
     ("nnUNetTrainerCPS", "2d"): {"predict_with": "second", "balance": "simis"},
+    ("nnUNetTrainerUAMT", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
+    ("nnUNetTrainerUAMT", "3d_fullres"): {"ema_decay": 0.7, "passes": 1},
+    ("nnUNetTrainerDHC", "2d"): {"predict_with": "second", "cutmix_probability": 1.0},
     ("nnUNetTrainerSKCDF", "3d_fullres"): {"channel_dropout": 0.3},
     ("nnUNetTrainerSKCDF", "2d"): {"context_samples": 1, "inference_decoder": "labeled"},
     ("nnUNetTrainerPLGCL", "3d_fullres"): {"ema_decay": 0.8, "max_classes": 2},
@@ -109,6 +120,8 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
 PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerSupervised",
     "nnUNetTrainerMeanTeacher",
+    "nnUNetTrainerUAMT",
+    "nnUNetTrainerURPC",
     "nnUNetTrainerFixMatch",
     "nnUNetTrainerFixMatch_paper",
     "nnUNetTrainerUniMatch",
@@ -119,6 +132,7 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerADMT_paper",
     "nnUNetTrainerCPS",
     "nnUNetTrainerCPS_released",
+    "nnUNetTrainerDHC",
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerLDC",
@@ -128,6 +142,8 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
 
 # By the beginning of a name; presets have the settings of their method and those of their own entry.
 SMALL: dict[str, dict[str, Any]] = {
+    "nnUNetTrainerUAMT": {"threshold_start": 1.0, "passes": 2},  # after a few steps nothing is certain
+    "nnUNetTrainerURPC": {"full_resolution_supervision": True},  # so that both outputs count
     "nnUNetTrainerFixMatch": {"threshold": 0.4},  # after a few steps nothing is confident
     "nnUNetTrainerUniMatch": {"threshold": 0.4},
     "nnUNetTrainerADMT": {"threshold": 0.34, "period_steps": 1},  # each teacher has its turn

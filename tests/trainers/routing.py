@@ -132,11 +132,17 @@ CPS = Routes(
         "cross_second": "second unlabeled",
     },
 )
+DHC = Routes(
+    CPS.parts,
+    {**CPS.terms, "cross_first": "network labeled unlabeled", "cross_second": "second labeled unlabeled"},
+)
 ROUTES = {
     "nnUNetTrainerSupervised": WHOLE,
     "nnUNetTrainerUXNet": WHOLE,
     "nnUNetTrainerCMAformerSupervised": WHOLE,
     "nnUNetTrainerMeanTeacher": MEAN_TEACHER,
+    "nnUNetTrainerUAMT": MEAN_TEACHER,
+    "nnUNetTrainerURPC": Routes(WHOLE.parts, MEAN_TEACHER.terms),
     "nnUNetTrainerFixMatch": FIXMATCH,
     "nnUNetTrainerFixMatch_paper": Routes(FIXMATCH.parts, FIXMATCH.terms),
     "nnUNetTrainerUniMatch": UNIMATCH,
@@ -147,6 +153,7 @@ ROUTES = {
     "nnUNetTrainerADMT_paper": ADMT,
     "nnUNetTrainerCPS": CPS,
     "nnUNetTrainerCPS_released": CPS,
+    "nnUNetTrainerDHC": DHC,
     "nnUNetTrainerSKCDF": SKCDF,
     "nnUNetTrainerSKCDF_paper": SKCDF,
     "nnUNetTrainerPLGCL": PLGCL,

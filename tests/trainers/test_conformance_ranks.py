@@ -33,12 +33,15 @@ EQUAL: dict[str, tuple[str, ...]] = {
     "nnUNetTrainerUXNet": ("supervised",),
     "nnUNetTrainerCMAformerSupervised": ("supervised",),
     "nnUNetTrainerMeanTeacher": ("supervised", "consistency"),
+    "nnUNetTrainerUAMT": ("supervised", "consistency"),
+    "nnUNetTrainerURPC": ("supervised",),
     "nnUNetTrainerFixMatch": ("supervised",),
     "nnUNetTrainerFixMatch_paper": ("supervised", "strong"),
     "nnUNetTrainerUniMatch": ("supervised",),
     "nnUNetTrainerADMT": ("supervised",),
     "nnUNetTrainerCPS": ("supervised_first", "supervised_second"),
     "nnUNetTrainerCPS_released": ("supervised_first", "supervised_second", "cross_first", "cross_second"),
+    "nnUNetTrainerDHC": ("cross_first", "cross_second"),
     "nnUNetTrainerPLGCL": ("supervised", "consistency"),
     "nnUNetTrainerPLGCL_paper": ("supervised", "consistency"),
     "nnUNetTrainerDualNetworks": ("supervised_student", "supervised_teacher", "consistency", "uncertainty"),
@@ -56,6 +59,8 @@ contrasts. PLGCL's contrast and LDC's multipliers have tests of their own.
 """
 WEIGHTS = {
     "nnUNetTrainerMeanTeacher": {"noise_std": 0.0, "consistency_weight": 100.0},
+    "nnUNetTrainerUAMT": {"noise_std": 0.0, "teacher_dropout": 0.0, "consistency_weight": 100.0},
+    "nnUNetTrainerDHC": {"cross_weight": 1.0},
     "nnUNetTrainerDualNetworks_released": {"channel_dropout": 0.0},
     "nnUNetTrainerDKUXNet_paper": {"unlabeled_batch_size": 2},
 }

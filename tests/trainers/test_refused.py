@@ -30,12 +30,17 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("FixMatch", {"pseudo_loss": "mse", "teacher": "cps", "strong_views": 0}, ""),
     ("BCP", {"box_edge": 0.0, "largest_component": "yes", "pretrain_fraction": 1.0, "box_per": "step"}, ""),
     ("ADMT", {"threshold": 1.2, "period_steps": 0, "entropy_unit": "trits", "pseudo_loss": "mse"}, ""),
+    ("UAMT", {"passes": 0, "teacher_dropout": 1.0, "threshold_start": 1.5}, ""),
+    ("URPC", {"scales": 1, "perturbation": "noise"}, ""),
+    ("DHC", {"accumulate": 0, "weight_floor": 2.0, "balance": "crest"}, ""),
     ("LDC", {"value_margin": 0.6}, "value_margin = 0.6 must lie between 0.0 and 0.4"),
 ]  # fmt: skip
 NO_UNET = {"network_class_name": "elsewhere.Primus", "arch_kwargs": {"embed_dim": 8}, "_kw_requires_import": []}
 PLANS: list[tuple[str, dict[str, Any], str]] = [
     ("PLGCL", NO_UNET, "PLGCL does not support .*Primus"),
     ("UniMatch", NO_UNET, "UniMatch does not support elsewhere.Primus.*feature_dropout=null"),
+    ("UAMT", NO_UNET, "UAMT does not support elsewhere.Primus.*teacher_dropout=0"),
+    ("URPC", NO_UNET, "URPC does not support elsewhere.Primus.*outputs of a U-Net"),
     ("DualNetworks", {"network_class_name": "a.UMamba"}, "PlainConvUNet or ResidualEncoderUNet in the plans, not a UM"),
     ("DKUXNet", {"arch_kwargs": {}}, "DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"),
     ("MeanTeacher", {"network_class_name": "nnunet_ssl.architectures.dkuxnet.DKUXNet"},

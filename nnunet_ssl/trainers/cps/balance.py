@@ -6,13 +6,14 @@ with DHC (Wang & Li, MICCAI 2023) applies them to cross pseudo supervision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nnunet_ssl.data.class_counts import count_labels
+from nnunet_ssl.losses.class_sums import sum_by_class
 from nnunet_ssl.losses.class_weights import cld_keep_rates, crest_weights, simis_weights
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.distributed import sum_over_ranks
@@ -26,19 +27,26 @@ class Balance:
     """Weights of the classes, or shares of their voxels that stay, of one network.
 
     Args:
-        rule: none, crest, simis or cld.
+        rule: none, crest, simis or cld; or the name of one that another method adds.
         trainer: whose labelled cases are counted.
+        by_frequency: voxels of each class (K,) -> weights (K,); ``None``: the one that ``rule`` names, if any.
+        momentum: of these weights from step to step.
     """
 
-    def __init__(self, rule: str, trainer: nnUNetTrainerSemiSupervised) -> None:
-        self.rule, self.trainer = rule, trainer
+    def __init__(
+        self,
+        rule: str,
+        trainer: nnUNetTrainerSemiSupervised,
+        by_frequency: Callable[[Tensor], Tensor] | None = None,
+        momentum: float = MOMENTUM,
+    ) -> None:
+        self.rule, self.trainer, self.momentum = rule, trainer, momentum
+        self.by_frequency = by_frequency or {"crest": crest_weights, "simis": simis_weights}.get(rule)
         self.state: dict[str, Tensor] = {}
 
     def weights(self) -> Tensor | None:
-        """(K,) of the cross-entropy, from the frequencies of the classes; ``None``: all alike."""
-        if self.rule not in ("crest", "simis"):
-            return None
-        return self._started()["weights"]
+        """(K,) of the cross-entropy; ``None``: all alike."""
+        return None if self.by_frequency is None else self._started()["weights"]
 
     def shares(self) -> Tensor:
         """(K,) what the voxels of each class count: :meth:`weights`, or the share that :meth:`keep` lets stay."""
@@ -64,11 +72,9 @@ class Balance:
             probabilities: (B_L, K, *P) on labelled patches.
             label: (B_L, 1, *P) int64, -1 where it does not count.
         """
-        if self.rule in ("crest", "simis"):
-            classes = probabilities.shape[1]
-            counts = torch.bincount(torch.where(valid, decided, classes).flatten(), minlength=classes + 1)[:classes]
-            rule = crest_weights if self.rule == "crest" else simis_weights
-            self._started()["weights"].lerp_(rule(sum_over_ranks(counts.float())), 1 - MOMENTUM)
+        if self.by_frequency is not None:
+            counts = sum_over_ranks(sum_by_class(valid.float(), decided, probabilities.shape[1]))
+            self._started()["weights"].lerp_(self.by_frequency(counts), 1 - self.momentum)
         elif self.rule == "cld":
             self._collect(probabilities, label)
 
@@ -101,9 +107,8 @@ class Balance:
                     "steps": torch.zeros((), device=device),
                 }
             else:
-                counts = torch.tensor(self._labelled(classes), device=device)
-                rule = crest_weights if self.rule == "crest" else simis_weights
-                weights = rule(counts)
+                assert self.by_frequency is not None
+                weights = self.by_frequency(torch.tensor(self._labelled(classes), device=device))
                 if self.rule == "simis":
                     weights = MOMENTUM * classes + (1 - MOMENTUM) * weights
                 self.state = {"weights": weights}

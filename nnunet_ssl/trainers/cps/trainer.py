@@ -13,15 +13,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy
 from nnunet_ssl.trainers.cps.balance import Balance
-from nnunet_ssl.trainers.cps.settings import CPSHyperparameters
+from nnunet_ssl.trainers.cps.settings import CPSHyperparameters, CrossHyperparameters
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
 
-SECOND = "second"
+NAMES = _, SECOND = "first", "second"
 
 
 class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
@@ -32,7 +31,7 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
     """
 
     Hyperparameters: ClassVar[type] = CPSHyperparameters
-    hyperparameters: CPSHyperparameters
+    hyperparameters: CrossHyperparameters
     views: ClassVar[tuple[str, ...]] = ("labeled.image", "unlabeled.weak")
     labeled_view: ClassVar[str] = "image"
     card: ClassVar[MethodCard] = MethodCard(
@@ -50,32 +49,34 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
         box = self.cutmix.draw(unlabeled.weak)
         images = torch.cat([getattr(labeled, self.labeled_view), self.cutmix.paste(unlabeled.weak, box)])
         both = [split_outputs(self.forward(network, images), len(labeled)) for network in networks]
-        terms = Terms()
-        for name, (outputs, _) in zip(("first", "second"), both, strict=True):
-            terms[f"supervised_{name}"] = self.supervised_loss(outputs, labeled.target)
-        other = [finest(outputs) for _, outputs in both]
+        on_labeled, other = ([finest(outputs) for outputs in stream] for stream in zip(*both, strict=True))
         unmixed = other if box is None else [self.label_with(network, unlabeled.weak) for network in networks]
         self.observe_pseudo_labels(unmixed[0], unmixed[1], valid)
         decided = [self.targets.decide(logits) for logits in unmixed]
+        if self.balances[0].rule != "none":
+            self._enter(labeled.target, valid, decided, on_labeled)
+        terms = Terms()
+        for name, (outputs, _), balance in zip(NAMES, both, self.balances, strict=True):
+            terms[f"supervised_{name}"] = self.supervise(outputs, labeled.target, balance)
         labels = [self.cutmix.paste(label, box) for label in decided]
         valid = self.cutmix.paste(valid, box)
-        on_labeled = [finest(outputs) for outputs, _ in both]
         if hp.cross_on == "all":
             labels = [torch.cat([self.targets.decide(z), y]) for z, y in zip(on_labeled, labels, strict=True)]
             other = [torch.cat(pair) for pair in zip(on_labeled, other, strict=True)]
             valid = torch.cat([valid.new_ones(len(labeled), *valid.shape[1:]), valid])
-        learnt = zip(("first", "second"), other, reversed(labels), self.balances, strict=True)
-        for name, logits, label, balance in learnt:
+        for name, logits, label, balance in zip(NAMES, other, reversed(labels), self.balances, strict=True):
             terms.add(f"cross_{name}", self.cross(logits, label, valid, balance), weight)
-        if hp.balance != "none":
-            self._enter(labeled.target, unlabeled.valid, decided, on_labeled)
         return terms
 
+    def supervise(self, outputs: Any, target: Any, balance: Balance) -> Tensor:
+        """The supervised term of one network."""
+        return self.supervised_loss(outputs, target)
+
     def _enter(self, target: Any, valid: Tensor, decided: list[Tensor], on_labeled: list[Tensor]) -> None:
-        """What both networks say of this step changes the weights of the classes in the next one."""
+        """What both networks say of this step changes the weights of the classes in it."""
         label = finest(target)
         truth = torch.where(self.targets.counted(label), label, -1).long()
-        for name, own, seen, balance in zip(("first", "second"), decided, on_labeled, self.balances, strict=True):
+        for name, own, seen, balance in zip(NAMES, decided, on_labeled, self.balances, strict=True):
             balance.observe(own, valid, self.targets.probabilities(seen), truth)
             if self.observing:
                 for k, share in enumerate(balance.shares()):
@@ -83,11 +84,8 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
 
     def cross(self, logits: Tensor, label: Tensor, valid: Tensor, balance: Balance) -> Tensor:
         """Cross-entropy towards the other network's labels, with the weights of the classes."""
-        weights = balance.weights()
-        if weights is not None:
-            return pseudo_cross_entropy(logits, label, valid, valid, weights)
         keep = balance.keep(self.targets.decide(logits), valid) if balance.rule == "cld" else valid
-        return self.targets.pseudo_supervision("ce", logits, label, keep.expand_as(label), valid)
+        return self.targets.pseudo_supervision("ce", logits, label, keep.expand_as(label), valid, balance.weights())
 
     @property
     def pulled(self) -> list[nn.Parameter]:
@@ -98,19 +96,19 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        hp: CPSHyperparameters = cls.settings_of(plans).hyperparameters
+        hp: CrossHyperparameters = cls.settings_of(plans).hyperparameters
         hp.cutmix(torch.Generator())  # checks
-        balance = hp.balance
-        if balance != "none" and PlansManager(plans).get_label_manager(dataset_json).has_regions:
-            raise NotImplementedError(
-                f'{cls.__name__}: balance = "{balance}" weighs classes that exclude each other and does not support '
-                'region-based training. Use balance = "none".'
-            )
+        hp.check_classes(cls.__name__, PlansManager(plans).get_label_manager(dataset_json))
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         self.cutmix = self.hyperparameters.cutmix(own_generator(torch.device("cpu")))
-        self.balances = [Balance(self.hyperparameters.balance, self) for _ in range(2)]
+        self.balances = self.build_balances()
         return {SECOND: self.second_network()}
+
+    def build_balances(self) -> list[Balance]:
+        """The weights of the classes of each network."""
+        hp: Any = self.hyperparameters
+        return [Balance(hp.balance, self) for _ in range(2)]
 
     def predictor(self) -> nn.Module:
         return self.auxiliary[SECOND] if self.hyperparameters.predict_with == SECOND else self.network

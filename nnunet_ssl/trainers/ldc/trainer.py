@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.architectures.boundary_heads import SignedDistanceHead, SliceProjection
@@ -28,7 +27,7 @@ from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import ddp_weight, voxel_mean
-from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.network import check_unet, unwrap
 from nnunet_ssl.training.targets import mean_dice
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
@@ -56,12 +55,8 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        manager = PlansManager(plans).get_configuration(configuration)
-        if "features_per_stage" not in manager.network_arch_init_kwargs:
-            raise NotImplementedError(
-                f"{cls.__name__} does not support {manager.network_arch_class_name}: it needs plans with the levels of "
-                "a U-Net (PlainConvUNet, ResidualEncoderUNet)."
-            )
+        reason = "it needs plans with the levels of a U-Net (PlainConvUNet, ResidualEncoderUNet)."
+        check_unet(cls.__name__, plans, configuration, reason)
 
     # ---- construction, data
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
@@ -21,7 +20,7 @@ from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
-from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.network import check_unet, unwrap
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 
@@ -86,13 +85,11 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        hp, manager = cls.settings_of(plans).hyperparameters, PlansManager(plans).get_configuration(configuration)
+        hp = cls.settings_of(plans).hyperparameters
         hp.cutmix(torch.Generator())  # checks
-        if hp.feature_dropout is not None and "features_per_stage" not in manager.network_arch_init_kwargs:
-            raise NotImplementedError(
-                f"{cls.__name__} does not support {manager.network_arch_class_name}: it drops features of a U-Net's "
-                "encoder. Set the hyper-parameter feature_dropout=null."
-            )
+        if hp.feature_dropout is not None:
+            reason = "it drops features of a U-Net's encoder. Set the hyper-parameter feature_dropout=null."
+            check_unet(cls.__name__, plans, configuration, reason)
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         hp = self.hyperparameters
