@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.consistency import sigmoid_mse, softmax_mse
+from nnunet_ssl.trainers.cutmix_trainer import MixingTrainer
 from nnunet_ssl.trainers.mean_teacher_settings import MeanTeacherHyperparameters
-from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.base import Terms
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import voxel_mean
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 
-class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
+class nnUNetTrainerMeanTeacher(MixingTrainer):
     """L = L_sup(labelled) + w r(progress) mean_voxels,classes (p_student - p_teacher)^2 on the unlabelled patches.
 
     After each step: teacher <- a teacher + (1 - a) student with a = min(1 - 1 / (t + 1), 0.99).
@@ -38,17 +39,21 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
     teacher: Teacher
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
+        modules = super().build_auxiliary()
         self.teacher = Teacher(self.network_copy(), warmed_up(self.hyperparameters.ema_decay), training_mode=True)
-        return self.teacher.modules()
+        return modules | self.teacher.modules()
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
-        outputs, other = self.forward_joint(labeled.image, getattr(unlabeled, hp.student_view))
+        box = self.cutmix.draw(unlabeled.weak)
+        images = self.cutmix.paste(getattr(unlabeled, hp.student_view), box)
+        outputs, other = self.forward_joint(labeled.image, images)
         student, teacher = finest(other), self.teacher(self.with_noise(unlabeled.weak, hp.noise_std, hp.noise_clip))
-        self.observe_pseudo_labels(student, teacher, unlabeled.valid)
+        self.observe_pseudo_labels(student, teacher, unlabeled.valid if box is None else unlabeled.valid & ~box)
 
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
-        terms.add("consistency", self.consistency(student, teacher, unlabeled), self.consistency_weight)
+        maps = (self.cutmix.paste(m, box) for m in (teacher, self.followed(teacher, unlabeled)))
+        terms.add("consistency", self.consistency(student, *maps), self.consistency_weight)
         return terms
 
     @property
@@ -56,7 +61,11 @@ class nnUNetTrainerMeanTeacher(nnUNetTrainerSemiSupervised):
         """At this moment of training."""
         return self.held(self.hyperparameters.consistency_weight * self.ramp(self.hyperparameters.rampup_fraction))
 
-    def consistency(self, student: Tensor, teacher: Tensor, unlabeled: UnlabeledBatch) -> Tensor:
-        """Distance of the student's logits (B_U, K, *P) from the teacher's."""
+    def followed(self, teacher: Tensor, unlabeled: UnlabeledBatch) -> Tensor:
+        """Voxels (B_U, 1, *P) bool of the unmixed patches where the student follows the teacher's logits."""
+        return unlabeled.valid
+
+    def consistency(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        """Distance of the student's logits (B_U, K, *P) from the teacher's, over the voxels of the mask."""
         distance = sigmoid_mse if self.targets.has_regions else softmax_mse
-        return voxel_mean(distance, student, teacher, mask=unlabeled.valid)
+        return voxel_mean(distance, student, teacher, mask=mask)

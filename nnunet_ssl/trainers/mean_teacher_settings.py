@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnunet_ssl.training.settings import setting
-from nnunet_ssl.training.streams import SemiSupervisedHyperparameters
+from nnunet_ssl.trainers.cutmix_settings import CutMixHyperparameters
+from nnunet_ssl.training.settings import other_default, setting
 
 
 @dataclass(frozen=True)
-class MeanTeacherHyperparameters(SemiSupervisedHyperparameters):
+class MeanTeacherHyperparameters(CutMixHyperparameters):
+    cutmix_probability: float = other_default(
+        CutMixHyperparameters, "cutmix_probability", 0.0, source="none; 1, French et al. (BMVC 2020)"
+    )
     consistency_weight: float = setting(
         0.1, "weight of the consistency term at the end of its ramp", symbol="w", source="0.1, SSL4MIS", low=0.0
     )

@@ -71,7 +71,9 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerDualNetworks", "3d"): {"contrast_weight": 0.0, "pseudo_label_weight": 0.0},
     ("nnUNetTrainerSKCDF", "no deep supervision"): {"unlabeled_batch_size": 1, "context_samples": 1},
     ("nnUNetTrainerMeanTeacher", "ignore label, two channels"): {"student_view": "strong"},
-    ("nnUNetTrainerMeanTeacher", "regions"): {"student_view": "strong", "monitor_withheld_labels": True},
+    ("nnUNetTrainerMeanTeacher", "regions"): {
+        "student_view": "strong", "monitor_withheld_labels": True, "cutmix_probability": 1.0,
+    },
     ("nnUNetTrainerMeanTeacher", "no deep supervision"): {"monitor_withheld_labels": True},
     ("nnUNetTrainerUniMatch", "anisotropic"): {"deep_pseudo": True, "monitor_withheld_labels": True},
     ("nnUNetTrainerFixMatch", "regions"): {"deep_pseudo": True, "monitor_withheld_labels": True},
@@ -81,7 +83,9 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerCPS", "2d"): {"balance": "crest"},
     ("nnUNetTrainerCPS", "3d"): {"balance": "cld", "cross_on": "all"},
     ("nnUNetTrainerCPS", "anisotropic"): {"balance": "simis", "monitor_withheld_labels": True},
-    ("nnUNetTrainerCPS", "no deep supervision"): {"cross_on": "all", "unlabeled_batch_size": 1},
+    ("nnUNetTrainerCPS", "no deep supervision"): {
+        "cross_on": "all", "unlabeled_batch_size": 1, "cutmix_probability": 0.0,
+    },
     ("nnUNetTrainerUAMT", "regions"): {"literal_ln2": True},
     ("nnUNetTrainerUAMT", "anisotropic"): {"student_view": "strong", "monitor_withheld_labels": True},
     ("nnUNetTrainerUAMT", "no deep supervision"): {"teacher_dropout": 0.0, "passes": 1},
@@ -94,7 +98,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
 RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerMeanTeacher", "3d_fullres"): {"student_view": "strong", "ema_decay": 0.7},
-    ("nnUNetTrainerMeanTeacher", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
+    ("nnUNetTrainerMeanTeacher", "2d"): {"predict_with": "teacher", "ema_decay": 0.7, "cutmix_probability": 0.7},
     ("nnUNetTrainerFixMatch", "2d"): {"predict_with": "student", "ema_decay": 0.7},
     ("nnUNetTrainerUniMatch", "3d_fullres"): {"predict_with": "student", "ema_decay": 0.7},
     ("nnUNetTrainerUniMatch", "2d"): {"ema_decay": 0.7},

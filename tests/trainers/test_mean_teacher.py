@@ -38,6 +38,24 @@ def test_padding_teaches_nothing(make_dataset):
     assert torch.equal(trainer.losses(labeled, unlabeled)["consistency"], consistency)
 
 
+def test_boxes_move_what_the_teacher_says_with_the_images(make_dataset):
+    """Both networks say the image itself here: equal wherever images and answers are mixed alike."""
+    hyperparameters = {"noise_std": 0.0, "cutmix_probability": 1.0}
+    trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, "2d", hyperparameters=hyperparameters)
+    trainer.on_train_start()
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    outputs, _ = trainer.forward_joint(labeled.image, unlabeled.weak)
+    seen = []
+
+    def answer(images):
+        return torch.cat([images, -images, 0 * images], 1)
+
+    trainer.teacher = answer
+    trainer.forward_joint = lambda _, images: seen.append(images) or (outputs, [answer(images).requires_grad_()])
+    assert trainer.losses(labeled, unlabeled)["consistency"].item() == 0.0
+    assert not torch.equal(seen[0], unlabeled.weak)
+
+
 def test_teacher_follows_the_published_schedule(make_dataset):
     trainer = make_trainer(make_dataset(), nnUNetTrainerMeanTeacher, hyperparameters={"ema_decay": 0.6})
     trainer.on_train_start()

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.trainers.cps.balance import Balance
 from nnunet_ssl.trainers.cps.settings import CPSHyperparameters, CrossHyperparameters
-from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
+from nnunet_ssl.trainers.cutmix_trainer import MixingTrainer
+from nnunet_ssl.training.base import Terms
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
 
 NAMES = _, SECOND = "first", "second"
 
 
-class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
+class nnUNetTrainerCPS(MixingTrainer):
     """L = L_sup^1 + L_sup^2 + w r(progress) { CE(z_1, argmax z_2) + CE(z_2, argmax z_1) } on the unlabelled patches.
 
     Two networks of the same plans with weights of their own. With CutMix both learn on mixed patches what the other one
@@ -97,13 +97,11 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
         hp: CrossHyperparameters = cls.settings_of(plans).hyperparameters
-        hp.cutmix(torch.Generator())  # checks
         hp.check_classes(cls.__name__, PlansManager(plans).get_label_manager(dataset_json))
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
-        self.cutmix = self.hyperparameters.cutmix(own_generator(torch.device("cpu")))
         self.balances = self.build_balances()
-        return {SECOND: self.second_network()}
+        return {**super().build_auxiliary(), SECOND: self.second_network()}
 
     def build_balances(self) -> list[Balance]:
         """The weights of the classes of each network."""
@@ -116,9 +114,9 @@ class nnUNetTrainerCPS(nnUNetTrainerSemiSupervised):
     # ---- checkpoint
 
     def auxiliary_state(self) -> dict[str, Any]:
-        return generator_state(self.cutmix.generator) | {"balance": [balance.state for balance in self.balances]}
+        return super().auxiliary_state() | {"balance": [balance.state for balance in self.balances]}
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        restore_generator(self.cutmix.generator, state, self.current_epoch)
+        super().load_auxiliary_state(state)
         for balance, known in zip(self.balances, state["balance"], strict=True):
             balance.load(known)

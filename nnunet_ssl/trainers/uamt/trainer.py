@@ -39,15 +39,18 @@ class nnUNetTrainerUAMT(nnUNetTrainerMeanTeacher):
         extra_time="about 2.5",
     )
 
-    def consistency(self, student: Tensor, teacher: Tensor, unlabeled: UnlabeledBatch) -> Tensor:
+    def followed(self, teacher: Tensor, unlabeled: UnlabeledBatch) -> Tensor:
         if self.consistency_weight == 0:  # nothing is learnt from these passes
-            return torch.zeros((), device=self.device)
+            return unlabeled.valid
         certain = (self.uncertainty(unlabeled.weak) < self.threshold) & unlabeled.valid
         if self.observing:
             self.monitor.kept(self.targets.decide(teacher), certain, unlabeled.valid)
+        return certain
+
+    def consistency(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         divisor = 2.0 if self.hyperparameters.literal_ln2 else None
         options = {"regions": self.targets.has_regions, "divisor": divisor}
-        return voxel_mean(certain_mse, student, teacher, mask=certain, **options)
+        return voxel_mean(certain_mse, student, teacher, mask=mask, **options)
 
     @torch.no_grad()
     def uncertainty(self, images: Tensor) -> Tensor:

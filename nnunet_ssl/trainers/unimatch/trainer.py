@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.trainers.cutmix_trainer import MixingTrainer
 from nnunet_ssl.trainers.unimatch.feature_dropout import FeatureDropout
 from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
-from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.base import Terms
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
 from nnunet_ssl.training.network import check_unet, unwrap
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 
-class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
+class nnUNetTrainerUniMatch(MixingTrainer):
     """L = L_sup(labelled) + w r(progress) { 1/2 mean_views l(strong, mixed) + 1/2 l(weak with dropped features) }.
 
     l: cross-entropy and Dice towards the most probable class of the weak view, where its probability is at least tau.
@@ -85,30 +85,15 @@ class nnUNetTrainerUniMatch(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        hp = cls.settings_of(plans).hyperparameters
-        hp.cutmix(torch.Generator())  # checks
-        if hp.feature_dropout is not None:
+        if cls.settings_of(plans).hyperparameters.feature_dropout is not None:
             reason = "it drops features of a U-Net's encoder. Set the hyper-parameter feature_dropout=null."
             check_unet(cls.__name__, plans, configuration, reason)
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
-        hp = self.hyperparameters
-        self.cutmix = hp.cutmix(own_generator(torch.device("cpu")))
-        if hp.cutmix_probability > 0 and self.streams.unlabeled_batch_size < 2:
-            self.print_to_log_file(
-                "WARNING: Nothing is mixed in steps of one unlabelled patch; set unlabeled_batch_size."
-            )
+        hp, modules = self.hyperparameters, super().build_auxiliary()
         dropped = hp.feature_dropout
         self.feature_dropout = None if dropped is None else FeatureDropout(unwrap(self.network), dropped)
         if hp.teacher == "none":
-            return {}
+            return modules
         self.teacher = Teacher(self.network_copy(), warmed_up(hp.ema_decay))
-        return self.teacher.modules()
-
-    # ---- checkpoint
-
-    def auxiliary_state(self) -> dict[str, Any]:
-        return generator_state(self.cutmix.generator)
-
-    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        restore_generator(self.cutmix.generator, state, self.current_epoch)
+        return modules | self.teacher.modules()

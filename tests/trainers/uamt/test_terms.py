@@ -121,7 +121,7 @@ def test_certain_voxels_alone_count(ready_dataset, monkeypatch):
 
     def loss(*uncertainty: float) -> float:
         monkeypatch.setattr(trainer, "uncertainty", lambda images: torch.tensor(uncertainty).view(1, 1, 1, 2))
-        return trainer.consistency(student, teacher, unlabeled).item()
+        return trainer.consistency(student, teacher, trainer.followed(teacher, unlabeled)).item()
 
     assert loss(0.1, 5.0) == pytest.approx(0.01, abs=1e-6)
     assert loss(0.1, 0.1) == pytest.approx(0.085, abs=1e-6)
@@ -138,7 +138,7 @@ def test_released_divisor_is_two_for_any_number_of_classes(ready_dataset, monkey
     for literal in (False, True):
         trainer = started(ready_dataset(), literal_ln2=literal)
         monkeypatch.setattr(trainer, "uncertainty", lambda images: torch.zeros(1, 1, 4, 4))
-        found.append(trainer.consistency(student, teacher, unlabeled).item())
+        found.append(trainer.consistency(student, teacher, trainer.followed(teacher, unlabeled)).item())
     assert found[1] == pytest.approx(1.5 * found[0])
 
 

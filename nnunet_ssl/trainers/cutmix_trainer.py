@@ -1,0 +1,36 @@
+"""What every trainer that learns on mixed unlabelled patches shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
+
+
+class MixingTrainer(nnUNetTrainerSemiSupervised):
+    """Has ``self.cutmix`` as its :class:`CutMixHyperparameters` say, whose generator belongs to the checkpoint."""
+
+    @classmethod
+    def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        super().check_supported(plans, configuration, dataset_json)
+        cls.settings_of(plans).hyperparameters.cutmix(torch.Generator())  # checks
+
+    def build_auxiliary(self) -> dict[str, nn.Module]:
+        self.cutmix = self.hyperparameters.cutmix(own_generator(torch.device("cpu")))
+        if self.hyperparameters.cutmix_probability > 0 and self.streams.unlabeled_batch_size < 2:
+            self.print_to_log_file(
+                "WARNING: Nothing is mixed in steps of one unlabelled patch; set unlabeled_batch_size."
+            )
+        return super().build_auxiliary()
+
+    def auxiliary_state(self) -> dict[str, Any]:
+        return super().auxiliary_state() | generator_state(self.cutmix.generator)
+
+    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
+        super().load_auxiliary_state(state)
+        if "generator" in state:  # not in checkpoints of a time when the method mixed nothing
+            restore_generator(self.cutmix.generator, state, self.current_epoch)
