@@ -51,6 +51,20 @@ def check_network_and_stage(trainer: str, plans: dict[str, Any], configuration: 
         )
 
 
+def check_unet(trainer: str, plans: dict[str, Any], configuration: str) -> None:
+    """Plans for a method that needs the decoder of nnU-Net's U-Nets.
+
+    Raises:
+        NotImplementedError: of a network without the levels of a U-Net.
+    """
+    chosen = PlansManager(plans).get_configuration(configuration)
+    if "features_per_stage" not in chosen.network_arch_init_kwargs:
+        raise NotImplementedError(
+            f"{trainer} does not support {chosen.network_arch_class_name}: it needs plans with the levels of a U-Net "
+            "(PlainConvUNet, ResidualEncoderUNet)."
+        )
+
+
 @contextmanager
 def tried_on_plans(trainer: str, configuration: str) -> Iterator[None]:
     """Networks built inside hold no memory; plans that they do not fit become an error for people.

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.architectures.boundary_heads import SignedDistanceHead, SliceProjection
@@ -19,8 +18,8 @@ from nnunet_ssl.architectures.feature_tap import FeatureTap
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.lagrangian import brier_score, dice_cross_entropy_consistency
 from nnunet_ssl.losses.signed_distance import signed_distance_mse
+from nnunet_ssl.trainers.distance_targets import DISTANCE, AddSignedDistance, resize_maps
 from nnunet_ssl.trainers.ldc.dice_weights import DiceWeights
-from nnunet_ssl.trainers.ldc.distance_targets import DISTANCE, AddSignedDistance, resize_maps
 from nnunet_ssl.trainers.ldc.dual_ascent import LABELED, UNLABELED, DualAscent
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
 from nnunet_ssl.trainers.ldc.slice_contrast import slice_contrast, unused
@@ -28,7 +27,7 @@ from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import ddp_weight, voxel_mean
-from nnunet_ssl.training.network import unwrap
+from nnunet_ssl.training.network import check_unet, unwrap
 from nnunet_ssl.training.targets import mean_dice
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
@@ -56,12 +55,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        manager = PlansManager(plans).get_configuration(configuration)
-        if "features_per_stage" not in manager.network_arch_init_kwargs:
-            raise NotImplementedError(
-                f"{cls.__name__} does not support {manager.network_arch_class_name}: it needs plans with the levels of "
-                "a U-Net (PlainConvUNet, ResidualEncoderUNet)."
-            )
+        check_unet(cls.__name__, plans, configuration)
 
     # ---- construction, data
 
