@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
 """Recipe of a tiny dataset and configuration, by name; the regions have an ignore label too."""
 GOLDEN = ("2d", "3d", "ignore label, two channels", "regions")
 REFUSED = {
+    "nnUNetTrainerDTC": dict.fromkeys(("ignore label, two channels", "regions"), "does not support an ignore label"),
     "nnUNetTrainerSKCDF": {"regions": "does not support region-based training"},
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
@@ -30,7 +31,7 @@ REFUSED = {
 BEGINS_WITH_LABELED_ALONE = ("DKUXNet", "DKUXNet_paper")
 """These see the labelled patches alone as long as the weight of the others is 0: a second batch size."""
 EARLY: dict[str, tuple[str, ...]] = {
-    "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
+    "collapsed to background": ("DKUXNet", "DKUXNet_paper", "DTC"),  # DTC: distances are outside everywhere at first
     # of a class that no voxel below the percentile has, or that is not predicted yet
     "No pseudo-label of class": (
         "DualNetworks", "FixMatch", "FixMatch_paper", "UniMatch", "UniMatch_paper", "ADMT", "ADMT_paper",
@@ -81,6 +82,14 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerCPS", "3d"): {"balance": "cld", "cross_on": "all"},
     ("nnUNetTrainerCPS", "anisotropic"): {"balance": "simis", "monitor_withheld_labels": True},
     ("nnUNetTrainerCPS", "no deep supervision"): {"cross_on": "all", "unlabeled_batch_size": 1},
+    ("nnUNetTrainerMCNet", "2d"): {"consistency_on": "unlabeled", "detach_target": False},
+    ("nnUNetTrainerMCNet", "ignore label, two channels"): {"sharpening": "channel", "monitor_withheld_labels": True},
+    ("nnUNetTrainerMCNet", "no deep supervision"): {"decoders": 2, "unlabeled_batch_size": 1},
+    ("nnUNetTrainerDTC", "3d"): {"distance_unit": "mm", "detach": "segmentation"},
+    ("nnUNetTrainerDTC", "anisotropic"): {"shape_prior": "adversarial"},
+    ("nnUNetTrainerDTC", "no deep supervision"): {"unlabeled_batch_size": 1},
+    ("nnUNetTrainerSSNet", "2d"): {"distance": "plain", "iterations": 2, "remember": "lowest"},
+    ("nnUNetTrainerSSNet", "no deep supervision"): {"unlabeled_batch_size": 1},
     ("nnUNetTrainerADMT", "regions"): {"monitor_withheld_labels": True, "entropy_unit": "nats"},
 }  # fmt: skip
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
@@ -94,6 +103,8 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerADMT", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
     ("nnUNetTrainerCPS", "3d_fullres"): {"balance": "cld"},
     ("nnUNetTrainerCPS", "2d"): {"predict_with": "second", "balance": "simis"},
+    ("nnUNetTrainerMCNet", "2d"): {"decoders": 2},
+    ("nnUNetTrainerDTC", "2d"): {"shape_prior": "adversarial"},
     ("nnUNetTrainerSKCDF", "3d_fullres"): {"channel_dropout": 0.3},
     ("nnUNetTrainerSKCDF", "2d"): {"context_samples": 1, "inference_decoder": "labeled"},
     ("nnUNetTrainerPLGCL", "3d_fullres"): {"ema_decay": 0.8, "max_classes": 2},
@@ -119,6 +130,9 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerADMT_paper",
     "nnUNetTrainerCPS",
     "nnUNetTrainerCPS_released",
+    "nnUNetTrainerMCNet",
+    "nnUNetTrainerDTC",
+    "nnUNetTrainerSSNet",
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerLDC",
@@ -131,6 +145,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "nnUNetTrainerFixMatch": {"threshold": 0.4},  # after a few steps nothing is confident
     "nnUNetTrainerUniMatch": {"threshold": 0.4},
     "nnUNetTrainerADMT": {"threshold": 0.34, "period_steps": 1},  # each teacher has its turn
+    "nnUNetTrainerSSNet": {"separation_voxels": 120, "memory_size": 4, "projection_size": 8},
     "nnUNetTrainerPLGCL": {"min_keys": 2, "memory_size": 64, "embedding_size": 16, "warmup_epochs": 1},
     "nnUNetTrainerDKUXNet": {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4},
     "nnUNetTrainerDKUXNet_paper": {"queries": 24},

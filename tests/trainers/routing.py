@@ -132,6 +132,36 @@ CPS = Routes(
         "cross_second": "second unlabeled",
     },
 )
+MCNET = Routes(
+    {
+        "encoder": ("network.encoder.",),
+        "first": ("network.decoder.",),
+        "second": ("second.",),
+        "third": ("third.",),
+    },
+    {
+        "supervised": "encoder first second third labeled",
+        "consistency": "encoder first second third labeled unlabeled",
+    },
+)
+BODY = {"network": ("network.encoder.", "network.decoder.stages."), "output": ("network.decoder.seg_layers.",)}
+DTC = Routes(
+    {**BODY, "distance": ("distance_head.",)},
+    {
+        "supervised": "network output labeled",
+        "distance": "network distance labeled",
+        "consistency": "network output distance labeled unlabeled",
+    },
+)
+SSNET = Routes(
+    {**BODY, "heads": ("heads.",)},
+    {
+        "supervised": "network output labeled",
+        "smoothness": "network output labeled unlabeled",
+        "separation": "network heads labeled unlabeled",
+    },
+    ("memory",),
+)
 ROUTES = {
     "nnUNetTrainerSupervised": WHOLE,
     "nnUNetTrainerUXNet": WHOLE,
@@ -147,6 +177,9 @@ ROUTES = {
     "nnUNetTrainerADMT_paper": ADMT,
     "nnUNetTrainerCPS": CPS,
     "nnUNetTrainerCPS_released": CPS,
+    "nnUNetTrainerMCNet": MCNET,
+    "nnUNetTrainerDTC": DTC,
+    "nnUNetTrainerSSNet": SSNET,
     "nnUNetTrainerSKCDF": SKCDF,
     "nnUNetTrainerSKCDF_paper": SKCDF,
     "nnUNetTrainerPLGCL": PLGCL,

@@ -30,6 +30,9 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("FixMatch", {"pseudo_loss": "mse", "teacher": "cps", "strong_views": 0}, ""),
     ("BCP", {"box_edge": 0.0, "largest_component": "yes", "pretrain_fraction": 1.0, "box_per": "step"}, ""),
     ("ADMT", {"threshold": 1.2, "period_steps": 0, "entropy_unit": "trits", "pseudo_loss": "mse"}, ""),
+    ("MCNet", {"decoders": 4, "temperature": 0.0, "sharpening": "class", "consistency_on": "labeled"}, ""),
+    ("DTC", {"shape_prior": "gan", "distance_weight": 0.0, "detach": "both", "distance_unit": "cm"}, ""),
+    ("SSNet", {"noise_rms": 0.0, "iterations": 0, "distance": "l2", "memory_size": 1, "remember": "all"}, ""),
     ("LDC", {"value_margin": 0.6}, "value_margin = 0.6 must lie between 0.0 and 0.4"),
 ]  # fmt: skip
 NO_UNET = {"network_class_name": "elsewhere.Primus", "arch_kwargs": {"embed_dim": 8}, "_kw_requires_import": []}
@@ -40,7 +43,8 @@ PLANS: list[tuple[str, dict[str, Any], str]] = [
     ("DKUXNet", {"arch_kwargs": {}}, "DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"),
     ("MeanTeacher", {"network_class_name": "nnunet_ssl.architectures.dkuxnet.DKUXNet"},
      "support nnunet_ssl.*DKUXNet.*more than a segmentation"),
-    *((name, NO_UNET, "does not support elsewhere.Primus") for name in ("LDC", "CMAformer", "CMAformerSupervised")),
+    *((name, NO_UNET, "does not support elsewhere.Primus")
+      for name in ("MCNet", "DTC", "SSNet", "LDC", "CMAformer", "CMAformerSupervised")),
 ]  # fmt: skip
 
 
