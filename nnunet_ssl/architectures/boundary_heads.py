@@ -5,6 +5,7 @@ Source: CMAformer (Zheng et al., arXiv:2409.07793), Eq. 4. Sizes are recommended
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,11 +20,17 @@ class SignedDistanceHead(nn.Module):
         dimensions: 2 or 3.
         features: channels of these.
         classes: F, foreground classes.
+        start: standard deviation of the first weights, with biases of 0; a small one begins with distances near 0.
+            ``None``: PyTorch's initialisation.
     """
 
-    def __init__(self, dimensions: int, features: int, classes: int) -> None:
+    def __init__(self, dimensions: int, features: int, classes: int, start: float | None = None) -> None:
         super().__init__()
-        self.conv = CONVOLUTIONS[dimensions](features, classes, 1)
+        self.conv = conv = CONVOLUTIONS[dimensions](features, classes, 1)
+        if start is not None:
+            with torch.no_grad():
+                for parameter, std in zip(conv.parameters(), (start, 0.0), strict=True):
+                    parameter.normal_(0.0, std)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, features, *P) -> signed distances (B, F, *P) in [-1, 1], float32."""

@@ -9,32 +9,21 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class FeatureTap:
-    """Keeps the input of the last segmentation layer, with its gradient, during a forward within :meth:`open`.
+class Tap:
+    """Keeps what a layer is called with, with its gradient, during a forward within :meth:`open`.
 
     Args:
-        network: with ``decoder.seg_layers``, as nnU-Net's U-Nets and :class:`CMAformer`; not wrapped. What is called is
-            the wrapper around it, as always.
-
-    Raises:
-        NotImplementedError: any other network.
+        layer: of a network, not wrapped. What is called is the wrapper around the network, as always.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
-        if not isinstance(layers, nn.ModuleList):
-            raise NotImplementedError(
-                f"{type(network).__name__} has no decoder with segmentation layers, as nnU-Net's U-Nets have, so that "
-                "there are no features from which to learn signed distances."
-            )
-        self.channels: int = layers[-1].in_channels  # type: ignore[assignment]
+    def __init__(self, layer: nn.Module) -> None:
         self._open = False
-        self._features: Tensor | None = None
-        layers[-1].register_forward_pre_hook(self._keep)
+        self._kept: Any = None
+        layer.register_forward_pre_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self._open:
-            self._features = inputs[0]
+            self._kept = inputs[0]
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -45,12 +34,33 @@ class FeatureTap:
         finally:
             self._open = False
 
-    def take(self) -> Tensor:
-        """The features (B, channels, *P) of the last forward that was listened to, once."""
-        features, self._features = self._features, None
-        if features is None:
+    def take(self) -> Any:
+        """The first argument of the layer in the last forward that was listened to, once."""
+        kept, self._kept = self._kept, None
+        if kept is None:
             raise RuntimeError("no forward was listened to")
-        return features
+        return kept
+
+
+class FeatureTap(Tap):
+    """Of the last segmentation layer: the features (B, channels, *P).
+
+    Args:
+        network: with ``decoder.seg_layers``, as nnU-Net's U-Nets and :class:`CMAformer`; not wrapped.
+
+    Raises:
+        NotImplementedError: any other network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
+        if not isinstance(layers, nn.ModuleList):
+            raise NotImplementedError(
+                f"{type(network).__name__} has no decoder with segmentation layers, as nnU-Net's U-Nets have, so that "
+                "there are no last features from which to learn."
+            )
+        self.channels: int = layers[-1].in_channels  # type: ignore[assignment]
+        super().__init__(layers[-1])
 
 
 @contextmanager

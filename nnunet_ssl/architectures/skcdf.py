@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_ssl.architectures.complementarity import ChannelAttention, SemanticKnowledgeComplementarity
+from nnunet_ssl.architectures.unet_decoder import decoder_alone
 
 Logits = Tensor | list[Tensor]
 """(B, K, *P), or with deep supervision one per resolution, the finest first, as nnU-Net's losses want them."""
@@ -127,11 +128,7 @@ class SKCDFNet(nn.Module):
         **attention: Any,
     ) -> None:
         super().__init__()
-        decoder = getattr(unet, "decoder", None)
-        if not isinstance(decoder, UNetDecoder):
-            raise NotImplementedError(
-                f"SKCDF needs a PlainConvUNet or ResidualEncoderUNet in the plans, not a {type(unet).__name__}"
-            )
+        decoder = decoder_alone(unet, "SKCDF")
         if inference_decoder not in ("unlabeled", "labeled"):
             raise ValueError(f"inference_decoder must be unlabeled or labeled, got {inference_decoder!r}")
         self.decoupling, self.channel_dropout = decoupling, channel_dropout
@@ -244,9 +241,7 @@ class SKCDFNet(nn.Module):
 
 
 def two_head_decoder(decoder: UNetDecoder, auxiliary: bool, initialize: Any) -> TwoHeadDecoder:
-    """Take the decoder of a U-Net, without the encoder that it holds, and give it an auxiliary head like its own."""
-    if "encoder" in decoder._modules:  # otherwise copies and walks over the decoder's weights include the encoder
-        del decoder.encoder
+    """Give the decoder of a U-Net, which holds no encoder, an auxiliary head like its own."""
     head = deepcopy(decoder.seg_layers[-1]).apply(initialize) if auxiliary else None
     return TwoHeadDecoder(decoder, head)
 

@@ -51,7 +51,10 @@ def check_network_and_stage(trainer: str, plans: dict[str, Any], configuration: 
         )
 
 
-def check_unet(trainer: str, plans: dict[str, Any], configuration: str, reason: str) -> None:
+UNET_WANTED = "it needs plans with the levels of a U-Net (PlainConvUNet, ResidualEncoderUNet)."
+
+
+def check_unet(trainer: str, plans: dict[str, Any], configuration: str, reason: str = UNET_WANTED) -> None:
     """Refuse plans of a network without the levels of a U-Net.
 
     Args:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
-from nnunet_ssl.trainers.ldc.distance_targets import AddSignedDistance
+from nnunet_ssl.trainers.distance_targets import AddSignedDistance
 from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
 from tests.integration.commands import (
     TRAINING,

@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
 GOLDEN = ("2d", "3d", "ignore label, two channels", "regions")
 REFUSED = {
     "nnUNetTrainerDHC": {"regions": "does not support region-based training"},
+    "nnUNetTrainerDTC": dict.fromkeys(("ignore label, two channels", "regions"), "does not support an ignore label"),
     "nnUNetTrainerSKCDF": {"regions": "does not support region-based training"},
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
@@ -31,7 +32,7 @@ REFUSED = {
 BEGINS_WITH_LABELED_ALONE = ("DKUXNet", "DKUXNet_paper")
 """These see the labelled patches alone as long as the weight of the others is 0: a second batch size."""
 EARLY: dict[str, tuple[str, ...]] = {
-    "collapsed to background": ("DKUXNet", "DKUXNet_paper"),
+    "collapsed to background": ("DKUXNet", "DKUXNet_paper", "DTC"),  # DTC: distances are outside everywhere at first
     # of a class that no voxel below the percentile has, or that is not predicted yet
     "No pseudo-label of class": (
         "UAMT", "DualNetworks", "FixMatch", "FixMatch_paper", "UniMatch", "UniMatch_paper", "ADMT", "ADMT_paper",
@@ -93,6 +94,14 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerURPC", "no deep supervision"): {"perturbation": "none", "unlabeled_batch_size": 1},
     ("nnUNetTrainerDHC", "anisotropic"): {"weighted_sup": False, "cross_on": "unlabeled"},
     ("nnUNetTrainerDHC", "no deep supervision"): {"keep_absent": False, "skip_first": False, "weight_floor": 0.0},
+    ("nnUNetTrainerMCNet", "2d"): {"consistency_on": "unlabeled", "detach_target": False},
+    ("nnUNetTrainerMCNet", "ignore label, two channels"): {"sharpening": "channel", "monitor_withheld_labels": True},
+    ("nnUNetTrainerMCNet", "no deep supervision"): {"decoders": 2, "unlabeled_batch_size": 1},
+    ("nnUNetTrainerDTC", "3d"): {"distance_unit": "mm", "detach": "segmentation"},
+    ("nnUNetTrainerDTC", "anisotropic"): {"shape_prior": "adversarial"},
+    ("nnUNetTrainerDTC", "no deep supervision"): {"unlabeled_batch_size": 1},
+    ("nnUNetTrainerSSNet", "2d"): {"distance": "plain", "iterations": 2, "remember": "lowest"},
+    ("nnUNetTrainerSSNet", "no deep supervision"): {"unlabeled_batch_size": 1},
     ("nnUNetTrainerADMT", "regions"): {"monitor_withheld_labels": True, "entropy_unit": "nats"},
 }  # fmt: skip
 """Hyper-parameters of a trainer on a kind of dataset, so that both are tried at once."""
@@ -109,6 +118,8 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
     ("nnUNetTrainerUAMT", "2d"): {"predict_with": "teacher", "ema_decay": 0.7},
     ("nnUNetTrainerUAMT", "3d_fullres"): {"ema_decay": 0.7, "passes": 1},
     ("nnUNetTrainerDHC", "2d"): {"predict_with": "second", "cutmix_probability": 1.0},
+    ("nnUNetTrainerMCNet", "2d"): {"decoders": 2},
+    ("nnUNetTrainerDTC", "2d"): {"shape_prior": "adversarial"},
     ("nnUNetTrainerSKCDF", "3d_fullres"): {"channel_dropout": 0.3},
     ("nnUNetTrainerSKCDF", "2d"): {"context_samples": 1, "inference_decoder": "labeled"},
     ("nnUNetTrainerPLGCL", "3d_fullres"): {"ema_decay": 0.8, "max_classes": 2},
@@ -137,6 +148,9 @@ PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerCPS",
     "nnUNetTrainerCPS_released",
     "nnUNetTrainerDHC",
+    "nnUNetTrainerMCNet",
+    "nnUNetTrainerDTC",
+    "nnUNetTrainerSSNet",
     "nnUNetTrainerPLGCL",
     "nnUNetTrainerPLGCL_paper",
     "nnUNetTrainerLDC",
@@ -151,6 +165,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "nnUNetTrainerFixMatch": {"threshold": 0.4},  # after a few steps nothing is confident
     "nnUNetTrainerUniMatch": {"threshold": 0.4},
     "nnUNetTrainerADMT": {"threshold": 0.34, "period_steps": 1},  # each teacher has its turn
+    "nnUNetTrainerSSNet": {"separation_voxels": 120, "memory_size": 4, "projection_size": 8},
     "nnUNetTrainerPLGCL": {"min_keys": 2, "memory_size": 64, "embedding_size": 16, "warmup_epochs": 1},
     "nnUNetTrainerDKUXNet": {"queries": 8, "query_width": 16, "pixel_width": 8, "mask_width": 4},
     "nnUNetTrainerDKUXNet_paper": {"queries": 24},

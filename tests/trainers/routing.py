@@ -136,6 +136,36 @@ DHC = Routes(
     CPS.parts,
     {**CPS.terms, "cross_first": "network labeled unlabeled", "cross_second": "second labeled unlabeled"},
 )
+MCNET = Routes(
+    {
+        "encoder": ("network.encoder.",),
+        "first": ("network.decoder.",),
+        "second": ("second.",),
+        "third": ("third.",),
+    },
+    {
+        "supervised": "encoder first second third labeled",
+        "consistency": "encoder first second third labeled unlabeled",
+    },
+)
+BODY = {"network": ("network.encoder.", "network.decoder.stages."), "output": ("network.decoder.seg_layers.",)}
+DTC = Routes(
+    {**BODY, "distance": ("distance_head.",)},
+    {
+        "supervised": "network output labeled",
+        "distance": "network distance labeled",
+        "consistency": "network output distance labeled unlabeled",
+    },
+)
+SSNET = Routes(
+    {**BODY, "heads": ("heads.",)},
+    {
+        "supervised": "network output labeled",
+        "smoothness": "network output labeled unlabeled",
+        "separation": "network heads labeled unlabeled",
+    },
+    ("memory",),
+)
 ROUTES = {
     "nnUNetTrainerSupervised": WHOLE,
     "nnUNetTrainerUXNet": WHOLE,
@@ -154,6 +184,9 @@ ROUTES = {
     "nnUNetTrainerCPS": CPS,
     "nnUNetTrainerCPS_released": CPS,
     "nnUNetTrainerDHC": DHC,
+    "nnUNetTrainerMCNet": MCNET,
+    "nnUNetTrainerDTC": DTC,
+    "nnUNetTrainerSSNet": SSNET,
     "nnUNetTrainerSKCDF": SKCDF,
     "nnUNetTrainerSKCDF_paper": SKCDF,
     "nnUNetTrainerPLGCL": PLGCL,

@@ -33,6 +33,9 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("UAMT", {"passes": 0, "teacher_dropout": 1.0, "threshold_start": 1.5}, ""),
     ("URPC", {"scales": 1, "perturbation": "noise"}, ""),
     ("DHC", {"accumulate": 0, "weight_floor": 2.0, "balance": "crest"}, ""),
+    ("MCNet", {"decoders": 4, "temperature": 0.0, "sharpening": "class", "consistency_on": "labeled"}, ""),
+    ("DTC", {"shape_prior": "gan", "distance_weight": 0.0, "detach": "both", "distance_unit": "cm"}, ""),
+    ("SSNet", {"noise_rms": 0.0, "iterations": 0, "distance": "l2", "memory_size": 1, "remember": "all"}, ""),
     ("LDC", {"value_margin": 0.6}, "value_margin = 0.6 must lie between 0.0 and 0.4"),
 ]  # fmt: skip
 NO_UNET = {"network_class_name": "elsewhere.Primus", "arch_kwargs": {"embed_dim": 8}, "_kw_requires_import": []}
@@ -45,7 +48,8 @@ PLANS: list[tuple[str, dict[str, Any], str]] = [
     ("DKUXNet", {"arch_kwargs": {}}, "DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"),
     ("MeanTeacher", {"network_class_name": "nnunet_ssl.architectures.dkuxnet.DKUXNet"},
      "support nnunet_ssl.*DKUXNet.*more than a segmentation"),
-    *((name, NO_UNET, "does not support elsewhere.Primus") for name in ("LDC", "CMAformer", "CMAformerSupervised")),
+    *((name, NO_UNET, "does not support elsewhere.Primus")
+      for name in ("MCNet", "DTC", "SSNet", "LDC", "CMAformer", "CMAformerSupervised")),
 ]  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from nnunet_ssl.architectures.feature_tap import FeatureTap
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.lagrangian import brier_score, dice_cross_entropy_consistency
 from nnunet_ssl.losses.signed_distance import signed_distance_mse
+from nnunet_ssl.trainers.distance_targets import DISTANCE, AddSignedDistance, resize_maps
 from nnunet_ssl.trainers.ldc.dice_weights import DiceWeights
-from nnunet_ssl.trainers.ldc.distance_targets import DISTANCE, AddSignedDistance, resize_maps
 from nnunet_ssl.trainers.ldc.dual_ascent import LABELED, UNLABELED, DualAscent
 from nnunet_ssl.trainers.ldc.settings import LDCHyperparameters
 from nnunet_ssl.trainers.ldc.slice_contrast import slice_contrast, unused
@@ -55,8 +55,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         super().check_supported(plans, configuration, dataset_json)
-        reason = "it needs plans with the levels of a U-Net (PlainConvUNet, ResidualEncoderUNet)."
-        check_unet(cls.__name__, plans, configuration, reason)
+        check_unet(cls.__name__, plans, configuration)
 
     # ---- construction, data
 

@@ -9,12 +9,13 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 
 from nnunet_ssl.losses.signed_distance import signed_distance_map
-from nnunet_ssl.trainers.ldc.distance_targets import (
+from nnunet_ssl.trainers.distance_targets import (
     AddSignedDistance,
     distance_factors,
     resize_maps,
     shrink,
 )
+from tests.trainers.registered import make_registered
 
 
 def blocks() -> torch.Tensor:
@@ -45,6 +46,15 @@ def test_regions_have_maps_of_their_own_and_the_ignore_channel_has_none():
     maps = step(segmentation=regions)["distance"]
     assert maps.shape == (2, 12, 16, 8)
     torch.testing.assert_close(maps[1], signed_distance_map(regions[1]))
+
+
+def test_distances_in_voxels_or_in_millimetres(ready_dataset):
+    trainer = make_registered(ready_dataset(spacing=(4.0, 1.0, 1.0)), "nnUNetTrainerLDC", "3d_fullres")
+    parts = trainer.label_manager, trainer.configuration_manager
+    assert trainer.configuration_manager.spacing == [4.0, 1.0, 1.0]
+    in_mm, in_voxels = (AddSignedDistance.of_plans(*parts, unit) for unit in ("mm", "voxel"))
+    assert in_mm.fine_spacing == [4.0, 1.0, 1.0] and in_voxels.fine_spacing == [1.0, 1.0, 1.0]
+    assert in_mm.factors == in_voxels.factors == [1, 2, 2]  # thick slices stay
 
 
 def test_half_resolution_is_close_to_the_whole_one():

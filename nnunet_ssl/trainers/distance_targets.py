@@ -39,11 +39,12 @@ class AddSignedDistance(BasicTransform):
         self.spacing = [s * f for s, f in zip(spacing, factors, strict=True)]
 
     @classmethod
-    def of_plans(cls, labels: LabelManager, plan: ConfigurationManager) -> AddSignedDistance:
-        """For all foreground classes or regions of a dataset."""
+    def of_plans(cls, labels: LabelManager, plan: ConfigurationManager, unit: str = "mm") -> AddSignedDistance:
+        """For all foreground classes or regions of a dataset; distances in "mm", or by "voxel" with edges of 1."""
         regions = len(labels.foreground_regions) if labels.has_regions else 0
         values = None if labels.has_regions else labels.foreground_labels
-        return cls(values, regions, plan.spacing, distance_factors(plan.patch_size, plan.spacing))
+        spacing = [1.0] * len(plan.patch_size) if unit == "voxel" else plan.spacing
+        return cls(values, regions, spacing, distance_factors(plan.patch_size, plan.spacing))
 
     def apply(self, data_dict: dict, **params) -> dict:
         segmentation = data_dict["segmentation"]
