@@ -21,7 +21,7 @@ TEXTS = {
     "PLGCL": "plgcl",
     "CMAformer-LDC": "cmaformer_ldc",
 }
-RELEASES = {"UniMatch", "CrossMatch", "nnFilterMatch", "BCP", "AD-MT"}
+RELEASES = {"UniMatch", "CrossMatch", "nnFilterMatch", "BCP", "AD-MT", "DTC"}
 """Whose numbers are those of README, log or thread, as the methods' specifications quote them."""
 DISTANCES = ("hd95", "asd")
 
