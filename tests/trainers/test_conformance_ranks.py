@@ -22,6 +22,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("nnUNetTrainerMeanTeacher", "3d_fullres", {}),
     ("nnUNetTrainerSKCDF", "3d_fullres", {"complementarity": False, "balanced_heads": False}),
     ("nnUNetTrainerSKCDF", "2d", {"decoupling": False, "context_samples": 1}),
+    ("nnUNetTrainerDTC", "2d", {"shape_prior": "adversarial"}),
     ("nnUNetTrainerDualNetworks", "3d_fullres", {"dynamic_roles": True}),
     ("nnUNetTrainerDualNetworks", "2d", {"sequential": True}),
     ("nnUNetTrainerDKUXNet", "2d", {"warmup_fraction": 1.0, "recompute": True}),

@@ -31,6 +31,8 @@ REFUSED = {"nnUNetTrainerPLGCL": "head", "nnUNetTrainerPLGCL_paper": "head"}
 OF_THEN: dict[str, dict[str, Any]] = {
     "nnUNetTrainerSKCDF_paper": {"pseudo_label_dropout": False},
     "nnUNetTrainerDKUXNet": {"contrast": "sample", "contrast_channels": "foreground"},
+    "nnUNetTrainerLDC": {"multiplier_limit": 0.5, "unlabeled_weight": 1.0},
+    "nnUNetTrainerCMAformer": {"multiplier_limit": 0.5, "unlabeled_weight": 1.0},
 }
 """Former defaults with which these were trained: where they are named, a training goes on as it began."""
 
