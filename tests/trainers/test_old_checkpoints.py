@@ -29,7 +29,6 @@ SMALLER = {"queries": 4, "group_sizes": [2, 1, 1], "layers_per_level": 1, "kmax_
 REFUSED = {"nnUNetTrainerPLGCL": "head", "nnUNetTrainerPLGCL_paper": "head"}
 """Trainers of which an earlier version's training cannot be continued, and the module that has other weights now."""
 OF_THEN: dict[str, dict[str, Any]] = {
-    "nnUNetTrainerSKCDF": {"unsupervised_weight": 10.0},
     "nnUNetTrainerSKCDF_paper": {"pseudo_label_dropout": False},
     "nnUNetTrainerDKUXNet": {"contrast": "sample", "contrast_channels": "foreground"},
     "nnUNetTrainerLDC": {"multiplier_limit": 0.5, "unlabeled_weight": 1.0},

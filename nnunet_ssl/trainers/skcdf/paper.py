@@ -17,7 +17,6 @@ VALIDATION_STEPS = 2  # an epoch is a few steps long; 50 would be most of the wo
 @dataclass(frozen=True)
 class SKCDFPaperHyperparameters(SKCDFHyperparameters):
     guard: bool = other_default(SKCDFHyperparameters, "guard", False, source="off, as published")
-    unsupervised_weight: float = other_default(SKCDFHyperparameters, "unsupervised_weight", 10.0, source="10, Sec. 4.2")
     unlabeled_batch_size: int | None = other_default(
         SKCDFHyperparameters, "unlabeled_batch_size", BATCH_SIZE, source="2, Sec. 4.2"
     )

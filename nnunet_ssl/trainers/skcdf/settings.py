@@ -14,10 +14,10 @@ CLASS_COUNTS = ("patches", "cases")
 @dataclass(frozen=True)
 class SKCDFHyperparameters(SemiSupervisedHyperparameters):
     unsupervised_weight: float = setting(
-        1.0,
+        10.0,
         "weight of the unlabelled terms at the end of their ramp",
         symbol=r"\lambda",
-        source="10, Sec. 4.2; recommended",
+        source="10, Sec. 4.2",
         low=0.0,
     )
     rampup_fraction: float = setting(

@@ -101,7 +101,7 @@ def test_values_of_the_terms(make_dataset, monkeypatch, offset):
     def on_kept(logits: torch.Tensor, *voxels: torch.Tensor | None) -> torch.Tensor:
         return balanced_dice_ce(logits, *voxels, dice_offset=offset)
 
-    weight = math.exp(-5 / 4)
+    weight = 10 * math.exp(-5 / 4)
     expected = {
         "supervised": over_resolutions(out.labeled_main, labeled.target, None),
         "unsupervised": weight * over_resolutions(out.unlabeled_main, pseudo, unlabeled.valid),
@@ -128,7 +128,7 @@ def test_both_streams_are_augmented_alike(make_dataset):
 @pytest.mark.parametrize(
     "options, expected",
     [
-        ({"unsupervised_weight": 10.0}, [0.0674, 0.6005, 2.8650, 7.3162]),
+        ({}, [0.0674, 0.6005, 2.8650, 7.3162]),
         ({"unsupervised_weight": 2.0, "rampup_fraction": 0.5, "balanced_heads": False},
          [2 * math.exp(-5), 2 * math.exp(-1.25), 2, 2]),
     ],
@@ -139,7 +139,7 @@ def test_weight_ramps_up_as_published(make_dataset, options, expected):
     batch, found = batch_of(trainer), []
     for trainer.current_epoch in range(4):
         found.append(trainer.losses(*batch).weights)
-    names = {"unsupervised"} if "balanced_heads" in options else {"unsupervised", "unsupervised_balanced"}
+    names = {"unsupervised"} if options else {"unsupervised", "unsupervised_balanced"}
     for name in names:
         assert [weights[name] for weights in found] == pytest.approx(expected, abs=5e-5)
     assert set(found[0]) == names and set(trainer.losses(*batch)) == names | {n[2:] for n in names}
