@@ -47,7 +47,6 @@ def plan_acdc(project: Project, source: Path) -> None:
     project.run_each(
         ("nnUNetv2_extract_fingerprint", "-d", 27, "-np", 1),
         ("nnUNetv2_plan_experiment", "-d", 27),
-        ("nnunet_ssl", "splits", "-d", 27, "--counts", 2),
     )
     plans = project.preprocessed / "nnUNetPlans.json"
     shrink(plans, {"3d_fullres": [8, 64, 64]}, pool=4)
@@ -55,7 +54,10 @@ def plan_acdc(project: Project, source: Path) -> None:
     spacing = content["configurations"]["3d_fullres"]["spacing"]
     content["configurations"]["3d_fullres"]["spacing"] = [spacing[0], *(2 * x for x in spacing[1:])]
     save_json(content, str(plans), sort_keys=False)
-    project.run("nnUNetv2_preprocess", "-d", 27, "-c", "3d_fullres", "-np", 1)
+    project.run_each(
+        ("nnUNetv2_preprocess", "-d", 27, "-c", "3d_fullres", "-np", 1),
+        ("nnunet_ssl", "splits", "-d", 27, "--counts", 2),
+    )
 
 
 def planned_once(
