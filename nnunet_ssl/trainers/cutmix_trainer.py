@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
 
+if TYPE_CHECKING:
+    from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 
-class MixingTrainer(nnUNetTrainerSemiSupervised):
-    """Has ``self.cutmix`` as its :class:`CutMixHyperparameters` say, whose generator belongs to the checkpoint."""
+    Trainer = nnUNetTrainerSemiSupervised
+else:
+    Trainer = object
+
+
+class MixesPatches(Trainer):
+    """Gives a trainer ``self.cutmix`` as its :class:`CutMixHyperparameters` say; its generator is in the checkpoint.
+
+    Stands before the trainer that a method builds on, among the bases: beside the levels of inheritance, not one more.
+    """
 
     @classmethod
     def check_supported(cls, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:

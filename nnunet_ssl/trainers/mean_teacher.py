@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.consistency import sigmoid_mse, softmax_mse
-from nnunet_ssl.trainers.cutmix_trainer import MixingTrainer
+from nnunet_ssl.trainers.cutmix_trainer import MixesPatches
 from nnunet_ssl.trainers.mean_teacher_settings import MeanTeacherHyperparameters
-from nnunet_ssl.training.base import Terms
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import voxel_mean
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 
-class nnUNetTrainerMeanTeacher(MixingTrainer):
+class nnUNetTrainerMeanTeacher(MixesPatches, nnUNetTrainerSemiSupervised):
     """L = L_sup(labelled) + w r(progress) mean_voxels,classes (p_student - p_teacher)^2 on the unlabelled patches.
 
     After each step: teacher <- a teacher + (1 - a) student with a = min(1 - 1 / (t + 1), 0.99).

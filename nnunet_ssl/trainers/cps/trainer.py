@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.trainers.cps.balance import Balance
 from nnunet_ssl.trainers.cps.settings import CPSHyperparameters, CrossHyperparameters
-from nnunet_ssl.trainers.cutmix_trainer import MixingTrainer
-from nnunet_ssl.training.base import Terms
+from nnunet_ssl.trainers.cutmix_trainer import MixesPatches
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
 
 NAMES = _, SECOND = "first", "second"
 
 
-class nnUNetTrainerCPS(MixingTrainer):
+class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
     """L = L_sup^1 + L_sup^2 + w r(progress) { CE(z_1, argmax z_2) + CE(z_2, argmax z_1) } on the unlabelled patches.
 
     Two networks of the same plans with weights of their own. With CutMix both learn on mixed patches what the other one

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.trainers.cutmix_trainer import MixingTrainer
+from nnunet_ssl.trainers.cutmix_trainer import MixesPatches
 from nnunet_ssl.trainers.unimatch.feature_dropout import FeatureDropout
 from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
-from nnunet_ssl.training.base import Terms
+from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
 from nnunet_ssl.training.network import check_unet, unwrap
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
 
-class nnUNetTrainerUniMatch(MixingTrainer):
+class nnUNetTrainerUniMatch(MixesPatches, nnUNetTrainerSemiSupervised):
     """L = L_sup(labelled) + w r(progress) { 1/2 mean_views l(strong, mixed) + 1/2 l(weak with dropped features) }.
 
     l: cross-entropy and Dice towards the most probable class of the weak view, where its probability is at least tau.
