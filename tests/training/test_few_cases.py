@@ -8,11 +8,12 @@ import pytest
 
 from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.trainers import TRAINERS
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from tests.helpers_splits import write_nnunet_folds
 from tests.running import CASES, hide, make_trainer, write_split
+from tests.trainers.registered import make_registered
 
 
 def test_every_trainer_refuses_before_it_writes(make_dataset):
@@ -20,7 +21,7 @@ def test_every_trainer_refuses_before_it_writes(make_dataset):
     results = dataset.parents[1] / "nnUNet_results"
     for name in TRAINERS:
         with pytest.raises(SemiSupervisedError, match=r"3 labelled cases are too few(.|\n)* all (.|\n)*--folds 3"):
-            make_trainer(dataset, find_trainer(name))
+            make_registered(dataset, name, "3d_fullres")
     assert list(results.iterdir()) == []
 
 

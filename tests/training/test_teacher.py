@@ -62,8 +62,9 @@ def test_it_runs_without_gradient_and_in_evaluation_mode_unless_told_otherwise()
 def test_a_delayed_teacher_is_the_network_until_its_start(make_dataset):
     class Delayed(nnUNetTrainerMeanTeacher):
         def build_auxiliary(self):
+            modules = super().build_auxiliary()
             self.teacher = Teacher(self.network_copy(), delayed(0.9, 2))
-            return self.teacher.modules()
+            return modules | self.teacher.modules()
 
     trainer = make_trainer(make_dataset(), Delayed, "2d", training=SHORT, hyperparameters={"predict_with": "teacher"})
     trainer.on_train_start()
