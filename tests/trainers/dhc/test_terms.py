@@ -111,6 +111,8 @@ def test_eight_classes_of_very_different_size(ready_dataset):
             loss.backward()
             assert loss.isfinite() and logits.grad.isfinite().all()
     assert balances[1].weights().diff()[:6].gt(0).all()  # the rarer, the more
+    balances[0].followed.badness[0] = 0.0  # a class that is learnt
+    assert balances[0].weights()[0].item() == pytest.approx(0.08)
 
 
 # ---- the terms
