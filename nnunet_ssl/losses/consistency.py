@@ -52,8 +52,8 @@ def softmax_cross_entropy(
     """
     log_student, teacher = student_logits.float().log_softmax(1), teacher_logits.detach().float()
     if hard:
-        return _masked_mean(-log_student.gather(1, teacher.max(1, keepdim=True).indices), mask)
-    return _masked_mean(-(teacher.softmax(1) * log_student).sum(1, keepdim=True), mask)
+        return masked_mean(-log_student.gather(1, teacher.max(1, keepdim=True).indices), mask)
+    return masked_mean(-(teacher.softmax(1) * log_student).sum(1, keepdim=True), mask)
 
 
 def sigmoid_cross_entropy(
@@ -63,11 +63,11 @@ def sigmoid_cross_entropy(
     student, teacher = student_logits.float(), teacher_logits.detach().float()
     target = (teacher >= 0).float() if hard else teacher.sigmoid()
     error = F.binary_cross_entropy_with_logits(student, target, reduction="none")
-    return _masked_mean(error.mean(1, keepdim=True), mask)
+    return masked_mean(error.mean(1, keepdim=True), mask)
 
 
 def _masked_mse(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
-    return _masked_mean(torch.square(student - teacher).mean(1, keepdim=True), mask)
+    return masked_mean(torch.square(student - teacher).mean(1, keepdim=True), mask)
 
 
 def cosine_consistency(logits_a: Tensor, logits_b: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -149,7 +149,7 @@ def _mean_by_samples(error: Callable[..., Tensor], first: Tensor, second: Tensor
     Then the intermediate maps of one sample are in memory at a time, see :func:`sparing`.
     """
     if first.numel() < LARGE:
-        return _masked_mean(error(first, second), mask)
+        return masked_mean(error(first, second), mask)
     spared = sparing(partial(_masked_sum, error), first)
     masks = [None] * len(first) if mask is None else mask.split(1)
     total = torch.stack([spared(*pair) for pair in zip(first.split(1), second.split(1), masks, strict=True)]).sum()
@@ -161,8 +161,13 @@ def _masked_sum(error: Callable[..., Tensor], first: Tensor, second: Tensor, mas
     return values.sum() if mask is None else (values * mask).sum()
 
 
-def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (B, 1, *S) over the voxels that count."""
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over what counts.
+
+    Args:
+        values: of any shape.
+        mask: true or 1 where a value counts, of the same shape; ``None`` counts all. All zero gives 0, still connected.
+    """
     if mask is None:
         return values.mean()
     weight = mask.to(values.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nnunet_ssl.losses.consistency import masked_mean
 from nnunet_ssl.losses.precision import at_least_float32
 
 
@@ -48,7 +49,4 @@ def dual_task_consistency(
     elif detach == "segmentation":
         probability = probability.detach()
     error = torch.square(distance_to_mask(distance, steepness) - at_least_float32(probability))
-    if mask is None:
-        return error.mean()
-    counted = mask.to(error.dtype).expand_as(error)
-    return (error * counted).sum() / counted.sum().clamp(min=1.0)
+    return masked_mean(error, None if mask is None else mask.expand_as(error))

@@ -11,6 +11,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from nnunet_ssl.losses.consistency import masked_mean
 from nnunet_ssl.losses.precision import at_least_float32
 
 
@@ -70,7 +71,4 @@ def mutual_consistency(
         for i, j in permutations(range(len(given)), 2)
     )
     assert isinstance(error, Tensor)
-    if mask is None:
-        return error.mean()
-    counted = mask.to(error.dtype)
-    return (error * counted).sum() / counted.sum().clamp(min=1.0)
+    return masked_mean(error, mask)
