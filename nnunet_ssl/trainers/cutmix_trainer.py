@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
+from nnunet_ssl.training.checkpoint import own_generator
 
 if TYPE_CHECKING:
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
@@ -18,7 +18,7 @@ else:
 
 
 class MixesPatches(Trainer):
-    """Gives a trainer ``self.cutmix`` as its :class:`CutMixHyperparameters` say; its generator is in the checkpoint.
+    """Gives a trainer ``self.cutmix`` as its :class:`CutMixHyperparameters` say.
 
     Stands before the trainer that a method builds on, among the bases: beside the levels of inheritance, not one more.
     """
@@ -29,17 +29,14 @@ class MixesPatches(Trainer):
         cls.settings_of(plans).hyperparameters.cutmix(torch.Generator())  # checks
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
-        self.cutmix = self.hyperparameters.cutmix(own_generator(torch.device("cpu")))
+        self.generator = own_generator(torch.device("cpu"))
+        self.cutmix = self.hyperparameters.cutmix(self.generator)
         if self.hyperparameters.cutmix_probability > 0 and self.streams.unlabeled_batch_size < 2:
             self.print_to_log_file(
                 "WARNING: Nothing is mixed in steps of one unlabelled patch; set unlabeled_batch_size."
             )
         return super().build_auxiliary()
 
-    def auxiliary_state(self) -> dict[str, Any]:
-        return super().auxiliary_state() | generator_state(self.cutmix.generator)
-
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        super().load_auxiliary_state(state)
         if "generator" in state:  # not in checkpoints of a time when the method mixed nothing
-            restore_generator(self.cutmix.generator, state, self.current_epoch)
+            super().load_auxiliary_state(state)

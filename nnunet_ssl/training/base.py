@@ -16,7 +16,7 @@ from nnunet_ssl.data.streams import single_process_loading
 from nnunet_ssl.data.strong_view import StrongView
 from nnunet_ssl.data.views import keep_background
 from nnunet_ssl.training import curves
-from nnunet_ssl.training.checkpoint import load_part
+from nnunet_ssl.training.checkpoint import generator_state, load_part, restore_generator
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.deep_supervision import deep_supervised, finest, split_outputs
 from nnunet_ssl.training.distributed import take_from_first_rank
@@ -61,6 +61,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     """False for trainers that can use networks which answer with more in training, or build their own."""
     uses_unlabeled: ClassVar[bool] = True
     """False for a method's control on labelled cases alone: no pool is needed, the unlabelled batch is empty."""
+    generator: torch.Generator | None = None
+    """A method's own random numbers: ``build_auxiliary`` makes it with ``own_generator``, the checkpoint keeps it."""
 
     # ---- what a method writes
 
@@ -80,10 +82,12 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
 
     def auxiliary_state(self) -> dict[str, Any]:
         """State beside the auxiliary modules that must survive a resume: tensors and plain Python only."""
-        return {}
+        return {} if self.generator is None else generator_state(self.generator)
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`auxiliary_state`."""
+        if self.generator is not None:
+            restore_generator(self.generator, state, self.current_epoch)
 
     def make_strong_view(self, anisotropic: bool) -> Callable[[Tensor], Tensor]:
         """The photometric view; a method adds transforms with ``StrongView(..., extra=...)``."""

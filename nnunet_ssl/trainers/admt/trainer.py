@@ -18,7 +18,7 @@ from nnunet_ssl.trainers.admt.alternation import Alternation
 from nnunet_ssl.trainers.admt.settings import ADMTHyperparameters
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
+from nnunet_ssl.training.checkpoint import own_generator
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.teacher import Teacher, warmed_up
 
@@ -42,6 +42,7 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
         extra_time="about 1.5",
     )
     teacher: Teacher
+    generator: torch.Generator
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
@@ -80,14 +81,14 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
         share = 1 - self.alternation.beta()
         if len(patches) < 2:
             return None
-        return draw_clipped_boxes(share, len(patches), patches.shape[2:], self.positions, patches.device)
+        return draw_clipped_boxes(share, len(patches), patches.shape[2:], self.generator, patches.device)
 
     # ---- teachers
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         hp = self.hyperparameters
         longest = hp.period_steps or max(1, round(hp.period_fraction * self.num_iterations_per_epoch))
-        self.positions = own_generator(torch.device("cpu"))
+        self.generator = own_generator(torch.device("cpu"))
         self.alternation = Alternation(longest, torch.initial_seed() if self.seed is None else self.seed)
         self.teacher = Teacher(self.network_copy(), partial(self.decay, False))
         self.second = Teacher(self.network_copy(), partial(self.decay, True), name=SECOND)
@@ -112,8 +113,8 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
     # ---- checkpoint
 
     def auxiliary_state(self) -> dict[str, Any]:
-        return generator_state(self.positions) | {"alternation": self.alternation.state()}
+        return super().auxiliary_state() | {"alternation": self.alternation.state()}
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        restore_generator(self.positions, state, self.current_epoch)
+        super().load_auxiliary_state(state)
         self.alternation.restore(state["alternation"])

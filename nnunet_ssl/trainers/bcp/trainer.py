@@ -16,7 +16,7 @@ from nnunet_ssl.trainers.bcp.components import LargestPieces
 from nnunet_ssl.trainers.bcp.settings import BCPHyperparameters
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
+from nnunet_ssl.training.checkpoint import own_generator
 from nnunet_ssl.training.deep_supervision import finest, resize_to
 from nnunet_ssl.training.teacher import Teacher
 
@@ -38,6 +38,7 @@ class nnUNetTrainerBCP(nnUNetTrainerSemiSupervised):
         extra_time="about 0.7",
     )
     teacher: Teacher
+    generator: torch.Generator
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, terms = self.hyperparameters, Terms()
@@ -88,7 +89,7 @@ class nnUNetTrainerBCP(nnUNetTrainerSemiSupervised):
         box = draw_boxes(number, size, (share, share), 1.0, 1.0, self.generator, patches.device)
         return box.expand(len(patches), *box.shape[1:])
 
-    # ---- construction and checkpoint
+    # ---- construction
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
         self.generator = own_generator(torch.device("cpu"))
@@ -107,12 +108,6 @@ class nnUNetTrainerBCP(nnUNetTrainerSemiSupervised):
             slices = len(self.configuration_manager.patch_size) == 2
             names = self.largest.choose(self.preprocessed_dataset_folder, self.do_split()[0], slices)
             self.print_to_log_file("Pseudo-labels keep the largest piece of:", ", ".join(names) or "no class")
-
-    def auxiliary_state(self) -> dict[str, Any]:
-        return generator_state(self.generator)
-
-    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        restore_generator(self.generator, state, self.current_epoch)
 
 
 def repeated(maps: Tensor, number: int) -> Tensor:

@@ -28,7 +28,7 @@ from nnunet_ssl.trainers.plgcl.rescale_intensity import fixed_ranges
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
-from nnunet_ssl.training.checkpoint import generator_state, own_generator, restore_generator
+from nnunet_ssl.training.checkpoint import own_generator
 from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import masked_mean_over_ranks, voxel_mean
 from nnunet_ssl.training.monitor import COUNT
@@ -179,9 +179,10 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         self.grid = hp.grid(plan, self.batch_size + self.streams.unlabeled_batch_size)
         channels = check_encoder(unwrap(self.network), self.grid, self.num_input_channels, pooled_features)
         properties = self.plans_manager.plans.get("foreground_intensity_properties_per_channel", {})
+        self.generator = own_generator(self.device)
         self.sampler = PatchSampler(
             self.grid, fixed_ranges(plan.normalization_schemes, properties), self.label_manager,
-            own_generator(self.device), hp.neighbours, hp.max_classes, hp.anchor, hp.similarity,
+            self.generator, hp.neighbours, hp.max_classes, hp.anchor, hp.similarity,
             hp.presence_voxels, hp.presence_share,
         )  # fmt: skip
         self.pairs = class_pairs(self.label_manager).to(self.device)
@@ -207,11 +208,3 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
                 f"WARNING: The warm-up of {self.warmup_epochs} epochs is the whole training run: there will be no "
                 "contrast. Set the hyper-parameter warmup_epochs."
             )
-
-    # ---- checkpoint
-
-    def auxiliary_state(self) -> dict[str, Any]:
-        return generator_state(self.sampler.generator)
-
-    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        restore_generator(self.sampler.generator, state, self.current_epoch)
