@@ -84,3 +84,16 @@ def disturb_copies(trainer: Any) -> None:
                     parameter.mul_(1.1)
         if "teacher_distance_head" in networks(trainer):
             networks(trainer)["teacher_distance_head"].conv.bias -= 3
+
+
+def in_second_step(trainer: Any) -> Any:
+    """The trainer, begun and with its first step behind it as far as schedules know."""
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    trainer.step = 1
+    return trainer
+
+
+def batch_of(trainer: Any) -> tuple[Any, Any]:
+    """The labelled and the unlabelled part of the next batch."""
+    return trainer.split_batch(next(trainer.dataloader_train))

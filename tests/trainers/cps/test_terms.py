@@ -10,6 +10,7 @@ import torch
 
 from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy
 from nnunet_ssl.training.deep_supervision import finest
+from tests.trainers.inside import batch_of, in_second_step
 from tests.trainers.registered import make_registered
 from tests.trainers.stepping import steps
 
@@ -23,14 +24,7 @@ def started(dataset: Path, **hyperparameters: Any) -> Any:
     """At the end of its ramp."""
     options = {"rampup_fraction": 1e-6, "guard": False, "cutmix_probability": 0.0} | hyperparameters
     trainer = make_registered(dataset, "nnUNetTrainerCPS", "2d", split="n2", training=TRAINING, hyperparameters=options)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    trainer.step = 1
-    return trainer
-
-
-def batch_of(trainer: Any) -> tuple[Any, Any]:
-    return trainer.split_batch(next(trainer.dataloader_train))
+    return in_second_step(trainer)
 
 
 def test_hard_labels_both_ways():

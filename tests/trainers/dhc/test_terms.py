@@ -13,6 +13,7 @@ from nnunet_ssl.losses.class_weights import DifficultyWeights, distribution_weig
 from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy
 from nnunet_ssl.trainers.dhc.difficulty import Difficulty, hard_dice
 from nnunet_ssl.training.deep_supervision import finest
+from tests.trainers.inside import in_second_step
 from tests.trainers.registered import make_registered
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -24,10 +25,7 @@ def started(dataset: Path, **hyperparameters: Any) -> Any:
     """At the end of its ramp."""
     options = {"rampup_fraction": 1e-6, **hyperparameters}
     trainer = make_registered(dataset, NAME, "2d", split="n2", training=TRAINING, hyperparameters=options)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    trainer.step = 1
-    return trainer
+    return in_second_step(trainer)
 
 
 def one_hot(label: torch.Tensor, classes: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from nnunet_ssl.losses.distance_transform import distance_to_mask
 from nnunet_ssl.trainers.distance_targets import DISTANCE
 from nnunet_ssl.trainers.dtc.adversary import Adversary
 from nnunet_ssl.training.deep_supervision import finest
+from tests.trainers.inside import batch_of, in_second_step
 from tests.trainers.registered import make_registered
 from tests.trainers.stepping import steps
 
@@ -30,14 +31,7 @@ def made(dataset: Path, **hyperparameters: Any) -> Any:
 def started(dataset: Path, **hyperparameters: Any) -> Any:
     """At the end of its ramp."""
     trainer = made(dataset, **hyperparameters)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    trainer.step = 1
-    return trainer
-
-
-def batch_of(trainer: Any) -> tuple[Any, Any]:
-    return trainer.split_batch(next(trainer.dataloader_train))
+    return in_second_step(trainer)
 
 
 def predicted(trainer: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 from nnunet_ssl.losses.mutual_consistency import mutual_consistency
 from nnunet_ssl.trainers.mcnet import trainer as module
 from nnunet_ssl.training.deep_supervision import finest
+from tests.trainers.inside import batch_of, in_second_step
 from tests.trainers.registered import make_registered
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -23,19 +24,13 @@ def started(dataset: Path, configuration: str = "2d", **hyperparameters: Any) ->
     trainer = make_registered(
         dataset, "nnUNetTrainerMCNet", configuration, split="n2", training=TRAINING, hyperparameters=options
     )
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    trainer.step = 1
+    in_second_step(trainer)
     with torch.no_grad():
         for network in (trainer.network, *trainer.auxiliary.values()):
             for name, parameter in network.named_parameters():
                 if "seg_layers" in name:
                     parameter.mul_(20)
     return trainer
-
-
-def batch_of(trainer: Any) -> tuple[Any, Any]:
-    return trainer.split_batch(next(trainer.dataloader_train))
 
 
 def outputs_of(trainer: Any, images: torch.Tensor) -> list[list[torch.Tensor]]:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.losses.gaussian_contrast import gaussian_info_nce
 from nnunet_ssl.trainers.plgcl.key_views import key_views
 from nnunet_ssl.trainers.plgcl.patch_monitor import observe_candidates
@@ -21,6 +20,7 @@ from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.monitor import Monitor
 from nnunet_ssl.training.watch import Concerns, pull_of_terms
 from tests.running import SHORT, make_trainer, same_weights, weights
+from tests.trainers.inside import batch_of
 
 REGIONS = {"labels": {"background": 0, "whole": (1, 2), "box": 2}, "regions_class_order": (1, 2)}
 NOW = {"warmup_epochs": 0, "min_keys": 2, "memory_size": 64}  # contrast from the first step on
@@ -32,10 +32,6 @@ def started(dataset: Path, configuration: str = "3d_fullres", **options: Any) ->
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     return trainer
-
-
-def batch_of(trainer: nnUNetTrainerPLGCL) -> tuple[LabeledBatch, UnlabeledBatch]:
-    return trainer.split_batch(next(trainer.dataloader_train))
 
 
 def half_way(trainer: nnUNetTrainerPLGCL) -> nnUNetTrainerPLGCL:

@@ -20,6 +20,7 @@ from nnunet_ssl.training.deep_supervision import resize_to
 from tests.architectures.test_skcdf import groups
 from tests.running import FOLD, SHORT, make_trainer, same_weights, weights, write_split
 from tests.tiny import Tiny, case_arrays
+from tests.trainers.inside import batch_of
 
 STANDING_STILL = {**SHORT, "initial_lr": 0.0}
 IGNORE = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
@@ -30,10 +31,6 @@ def started(dataset: Path, configuration: str = "3d_fullres", **options: Any) ->
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     return trainer
-
-
-def batch_of(trainer: nnUNetTrainerSKCDF) -> tuple[LabeledBatch, UnlabeledBatch]:
-    return trainer.split_batch(next(trainer.dataloader_train))
 
 
 def random_output(labeled: LabeledBatch, unlabeled: UnlabeledBatch, classes: int = 3) -> SKCDFOutput:

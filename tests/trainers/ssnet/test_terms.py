@@ -12,6 +12,7 @@ from nnunet_ssl.losses.virtual_adversarial import dice_distance
 from nnunet_ssl.trainers.ssnet import separation as of_separation
 from nnunet_ssl.trainers.ssnet import trainer as module
 from nnunet_ssl.training.deep_supervision import finest
+from tests.trainers.inside import batch_of, in_second_step
 from tests.trainers.registered import make_registered
 from tests.trainers.stepping import steps
 
@@ -27,14 +28,7 @@ def made(dataset: Path, **hyperparameters: Any) -> Any:
 def started(dataset: Path, **hyperparameters: Any) -> Any:
     """At the end of its ramp."""
     trainer = made(dataset, **hyperparameters)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    trainer.step = 1
-    return trainer
-
-
-def batch_of(trainer: Any) -> tuple[Any, Any]:
-    return trainer.split_batch(next(trainer.dataloader_train))
+    return in_second_step(trainer)
 
 
 @pytest.mark.parametrize("form", ["squared", "plain"])

@@ -14,6 +14,7 @@ from torch import nn
 from nnunet_ssl.losses.consistency import softmax_mse
 from nnunet_ssl.losses.uncertainty import predictive_entropy
 from nnunet_ssl.trainers.uamt.pass_dropout import PassDropout
+from tests.trainers.inside import in_second_step
 from tests.trainers.registered import make_registered
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -24,10 +25,7 @@ def started(dataset: Path, **hyperparameters: Any) -> Any:
     trainer = make_registered(
         dataset, "nnUNetTrainerUAMT", "2d", split="n2", training=TRAINING, hyperparameters=hyperparameters
     )
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    trainer.step = 1
-    return trainer
+    return in_second_step(trainer)
 
 
 def logits(*first: float) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy, pseudo_dice
 from nnunet_ssl.training.deep_supervision import finest
+from tests.trainers.inside import batch_of
 from tests.trainers.registered import make_registered
 from tests.trainers.stepping import steps
 
@@ -26,10 +27,6 @@ def started(dataset, name: str = UNIMATCH, configuration: str = "2d", **hyperpar
     trainer.on_train_epoch_start()
     trainer.streams.strong_view = lambda images: images
     return trainer
-
-
-def batch_of(trainer: Any) -> tuple[Any, Any]:
-    return trainer.split_batch(next(trainer.dataloader_train))
 
 
 def outputs_of(trainer: Any) -> list[torch.Tensor]:

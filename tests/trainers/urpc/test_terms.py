@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nnunet_ssl.losses.pyramid_consistency import pyramid_consistency
 from nnunet_ssl.trainers.urpc import trainer as urpc
+from tests.trainers.inside import batch_of, in_second_step
 from tests.trainers.registered import make_registered
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -26,10 +27,7 @@ def started(dataset: Path, plans_name: str = "nnUNetPlans", **hyperparameters: A
     trainer = make_registered(
         dataset, NAME, "2d", split="n2", training=TRAINING, hyperparameters=options, plans_name=plans_name
     )
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    trainer.step = 1
-    return trainer
+    return in_second_step(trainer)
 
 
 def with_stages(dataset: Path, stages: int) -> str:
@@ -47,10 +45,6 @@ def with_stages(dataset: Path, stages: int) -> str:
     plans["plans_name"] = f"nnUNetPlans_{stages}"
     save_json(plans, str(dataset / f"nnUNetPlans_{stages}.json"), sort_keys=False)
     return plans["plans_name"]
-
-
-def batch_of(trainer: Any) -> tuple[Any, Any]:
-    return trainer.split_batch(next(trainer.dataloader_train))
 
 
 def test_unlabelled_outputs_are_drawn_to_their_mean(ready_dataset):
