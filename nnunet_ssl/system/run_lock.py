@@ -7,6 +7,7 @@ start time (ids are used again); of another host, or container, only the signs o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -14,13 +15,12 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from _thread import interrupt_main
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from nnunetv2.paths import nnUNet_results
@@ -61,6 +61,20 @@ class Holder:
         return (self.scope, self.pid) == (other.scope, other.pid) and same_start
 
 
+class _Lock(NamedTuple):
+    """A lock file at one moment: when it was last touched, in ns, and its content."""
+
+    stamp: int
+    content: bytes
+
+    def holder(self) -> Holder | None:
+        """None where it cannot be understood; it may be written this moment."""
+        try:
+            return Holder(**json.loads(self.content))
+        except (ValueError, TypeError):
+            return None
+
+
 def refuse_if_running(folder: str) -> None:
     """Return if no other process is training in the folder, which need not exist; nothing is changed there.
 
@@ -69,24 +83,29 @@ def refuse_if_running(folder: str) -> None:
     Raises:
         SemiSupervisedError: one is, with its host and process id.
     """
-    path = os.path.join(folder, LOCK)
+    _refuse_if_alive(os.path.join(folder, LOCK))
+
+
+def _refuse_if_alive(path: str) -> _Lock | None:
+    """As above, of any lock file. Returns the lock of a dead process, None where there is no lock."""
     first, end = None, 0.0
-    while (stamp := _stamp(path)) is not None:
-        holder = _read(path)
+    while (lock := _look(path)) is not None:
+        holder = lock.holder()
         if holder is not None and holder.scope == _scope():
             if _lives(holder) and not holder.is_same(_this_process()):
                 raise _refusal(holder, path)
-            return
+            return lock
         if first is None:
-            first, silent = stamp, _silence(path)
+            first, silent = lock, _silence(path)
             end = time.monotonic() + SILENCE - silent
             if silent < SILENCE:
                 print(f"{path} names {_name(holder)}; waiting for a sign of life from there.", flush=True)
-        elif stamp != first:
+        elif lock.stamp != first.stamp:
             raise _refusal(holder, path)
         if time.monotonic() >= end:
-            return
+            return lock
         time.sleep(LOOK)
+    return None
 
 
 def refuse_if_trained_elsewhere(plans: Mapping[str, Any], trainer: str, configuration: str, fold: int | str) -> None:
@@ -111,9 +130,7 @@ def alone_in(folder: str) -> Iterator[None]:
         yield
         return
     os.makedirs(folder, exist_ok=True)
-    while not _create(path, me):
-        refuse_if_running(folder)
-        _remove_dead(path)
+    _acquire(path, me)
     remove_unfinished(folder)
     stop = threading.Event()
     threading.Thread(target=_beat, args=(path, me, stop), name="training lock", daemon=True).start()
@@ -159,20 +176,27 @@ def _remove(path: str, me: Holder) -> None:
             os.remove(path)
 
 
-def _remove_dead(path: str) -> None:
-    """Take the lock of a dead process away; put it back if it turns out to be another one, set up meanwhile."""
-    mine = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
-    before = _read(path)
+def _acquire(path: str, me: Holder) -> None:
+    """Hold the lock file, which may be that of a dead process."""
+    while not _create(path, me):
+        if (dead := _refuse_if_alive(path)) is not None:
+            _remove_dead(path, dead, me)
+
+
+def _remove_dead(path: str, dead: _Lock, me: Holder) -> None:
+    """Remove the lock if it still is the dead one. Another process' lock is not touched, not for a moment.
+
+    Nothing removes a file only if it is a certain one. So whoever wants to remove a dead lock first takes a lock for
+    that, under a name that follows from the dead one.
+    """
+    claim = f"{path}.{hashlib.sha256(str(dead).encode()).hexdigest()[:12]}.tmp"
+    _acquire(claim, me)
     try:
-        os.rename(path, mine)
-    except FileNotFoundError:
-        return
-    if _read(mine) != before:
-        os.rename(mine, path)
-        return
-    os.remove(mine)
-    if before is not None:
-        print(f"{path}: taken over from {_name(before)}, which has ended without removing it.", flush=True)
+        if _look(path) == dead:
+            os.remove(path)
+            print(f"{path}: taken over from {_name(dead.holder())}, which has ended without removing it.", flush=True)
+    finally:
+        _remove(claim, me)
 
 
 def _refusal(holder: Holder | None, path: str) -> SemiSupervisedError:
@@ -191,19 +215,15 @@ def _name(holder: Holder | None) -> str:
 
 
 def _read(path: str) -> Holder | None:
-    """None where there is no lock, or none that can be understood (it may be written this moment)."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return Holder(**json.load(file))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-        return None
+    lock = _look(path)
+    return lock.holder() if lock is not None else None
 
 
-def _stamp(path: str) -> int | None:
-    """When the lock was last touched; opened first, since network file systems are asked afresh only then."""
+def _look(path: str) -> _Lock | None:
+    """None where there is none. Opened before its time is asked for: network file systems look afresh only then."""
     try:
         with open(path, "rb") as file:
-            return os.fstat(file.fileno()).st_mtime_ns
+            return _Lock(os.fstat(file.fileno()).st_mtime_ns, file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -214,7 +234,8 @@ def _silence(path: str) -> float:
         file.write(b"0")
         file.flush()
         now = os.fstat(file.fileno()).st_mtime_ns
-    return (now - (_stamp(path) or now)) / 1e9
+    lock = _look(path)
+    return (now - lock.stamp) / 1e9 if lock is not None else 0.0
 
 
 def _lives(holder: Holder) -> bool:

@@ -203,6 +203,36 @@ def test_of_many_that_find_a_dead_lock_one_takes_it_at_a_time(tmp_path):
     assert lines and lines == ["in", "out"] * (len(lines) // 2)
 
 
+def test_who_comes_late_to_a_dead_lock_does_not_touch_the_next_one(tmp_path):
+    """It has seen the dead lock, and another process has taken that over since."""
+    path = write_lock(tmp_path, pid=2**22 + 1)
+    dead = run_lock._refuse_if_alive(str(path))
+    path.unlink()
+    write_lock(tmp_path, pid=os.getppid(), started=1.0)
+    before = path.stat().st_ino, path.stat().st_ctime_ns  # a file moved away and back has another ctime
+    run_lock._remove_dead(str(path), dead, run_lock._this_process())
+    assert (path.stat().st_ino, path.stat().st_ctime_ns) == before
+    assert [p.name for p in tmp_path.iterdir()] == [LOCK]
+
+
+def test_a_dead_lock_is_taken_over_by_one_that_was_killed_and_then_by_another(tmp_path, capsys):
+    """A process killed while it takes a dead lock over leaves a dead claim to it."""
+    path = write_lock(tmp_path, pid=2**22 + 1)
+    dead = run_lock._refuse_if_alive(str(path))
+
+    def die(*_: object) -> None:
+        os._exit(9)
+
+    if (child := os.fork()) == 0:
+        run_lock.os.remove = die
+        run_lock._remove_dead(str(path), dead, run_lock._this_process())
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 2, "the lock and the claim"
+    with alone_in(str(tmp_path)):
+        assert [p.name for p in tmp_path.iterdir()] == [LOCK]
+    assert f"{path}: taken over from process {2**22 + 1}" in capsys.readouterr().out
+
+
 # ---- trainers
 
 
