@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
@@ -73,6 +74,9 @@ def planned(request, tmp_path_factory) -> Iterator[tuple[Path, str]]:
             patch.setenv(variable, str(root / variable))
         # a spawned worker would import PyTorch and nnU-Net anew for each of the four pools
         patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
+        # nnU-Net draws 10^8 voxels with replacement, however small the dataset is: most of the time
+        few = property(lambda self: 10**6, lambda self, value: None)
+        patch.setattr(DatasetFingerprintExtractor, "num_foreground_voxels_for_intensitystats", few, raising=False)
         number = int(name[7:10])
         extract_fingerprints([number], num_processes=1)
         plan_experiments([number])

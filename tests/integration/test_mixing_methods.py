@@ -47,13 +47,9 @@ def test_trains_continues_and_predicts(project: Project, tmp_path: Path, name: s
     def training(*more: str) -> tuple[object, ...]:
         return ("nnUNetv2_train", 901, configuration, 0, "-tr", name, "-p", "run", "-device", "cpu", *more)
 
-    def prediction(out: str) -> tuple[object, ...]:
-        return ("nnUNetv2_predict", "-d", 901, "-c", configuration, "-f", 0, "-tr", name, "-p", "run", "-i", source,
-                "-o", tmp_path / out, "-device", "cpu", "-npp", 0, "-nps", 0)  # fmt: skip
-
     chosen = ("--hyperparameters", *(f"{name}:{s}" for s in settings)) if settings else ()
     plans = ("nnunet_ssl", "plans", "-d", 901, "--name", "run", "--training", *TRAINING, *chosen)
-    project.run_each(plans, training(), prediction("first"), nnUNet_n_proc_DA="0")
+    project.run_each(plans, training(), nnUNet_n_proc_DA="0")
     fold = project.results(name, "run", configuration) / "fold_0"
     table = pd.read_csv(fold / "semi_supervised.csv")
     supervised = "supervised_first" if "cross_first" in terms else "supervised"
@@ -63,6 +59,8 @@ def test_trains_continues_and_predicts(project: Project, tmp_path: Path, name: s
         assert expected in auxiliary
 
     interrupt_after_first_epoch(fold)
-    project.run_each(training("--c"), prediction("second"), nnUNet_n_proc_DA="0")
+    prediction = ("nnUNetv2_predict", "-d", 901, "-c", configuration, "-f", 0, "-tr", name, "-p", "run", "-i", source,
+                  "-o", tmp_path / "out", "-device", "cpu", "-npp", 0, "-nps", 0)  # fmt: skip
+    project.run_each(training("--c"), prediction, nnUNet_n_proc_DA="0")
     assert (fold / "validation" / "summary.json").is_file()
-    assert (fold / "checkpoint_final.pth").is_file() and len(list((tmp_path / "second").glob("*.nii.gz"))) == 2
+    assert (fold / "checkpoint_final.pth").is_file() and len(list((tmp_path / "out").glob("*.nii.gz"))) == 2

@@ -9,6 +9,7 @@ from nnunet_ssl.external import nnunet_ssl_trainers
 from tests.running import has_guard, make_trainer
 
 NAMES = nnunet_ssl_trainers.NAMES
+PRESETS = tuple(name for name in NAMES if name.endswith(("_paper", "_released")))
 
 IGNORE = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
 REGIONS = {"background": 0, "whole": (1, 2), "box": 2}

@@ -6,8 +6,12 @@ What a trainer looks like inside is nothing to the tests that use this module.
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import torch
 
 PREFIX = "ssl/"
 RECORDED = ("loss_", "weight_")
@@ -41,3 +45,16 @@ def steps(trainer: Any, count: int) -> Iterator[dict[str, float]]:
         output = trainer.train_step(next(trainer.dataloader_train))
         trainer.on_train_epoch_end([output])
         yield {"total": float(output["loss"]), **reported(trainer)}
+
+
+def processor() -> str:
+    """What decides how sums are rounded: the vector instructions, and the kind of CPU, whose kernels oneDNN chooses."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    kind = [line.split(":")[1].strip() for line in lines if line.split("\t")[0] in ("cpu family", "model", "stepping")]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *(kind[:3] or [platform.machine()])])
+
+
+def tolerance(recorded_on: str) -> dict[str, float]:
+    """For pytest.approx. Another processor rounds otherwise, and small terms can be differences of numbers near 1."""
+    return {"rel": 1e-6, "abs": 1e-9} if recorded_on == processor() else {"rel": 1e-4, "abs": 2e-7}

@@ -23,10 +23,11 @@ from tests.running import FOLD
 from tests.tiny import DATASET
 from tests.trainers import inside
 from tests.trainers.conformance import TRAINING, Run, differences, plain, run
-from tests.trainers.registered import NAMES, PREDICTS_WITH_THE_PLANS_NETWORK, RUNS, make_registered
+from tests.trainers.registered import NAMES, PREDICTS_WITH_THE_PLANS_NETWORK, PRESETS, RUNS, make_registered
 from tests.trainers.routing import ROUTES
 
-CASES = [(name, configuration) for name in NAMES for configuration in ("2d", "3d_fullres")]
+CASES = [(name, "3d_fullres") for name in NAMES] + [(name, "2d") for name in NAMES if name not in PRESETS]
+"""Presets are their method with other settings."""
 pytestmark = pytest.mark.usefixtures("no_figures")
 
 

@@ -11,20 +11,14 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.trainers.registered import GOLDEN, KINDS, NAMES, REFUSED, make_registered, unguarded
-from tests.trainers.stepping import steps
+from tests.trainers.stepping import processor, steps, tolerance
 
 FILE = Path(__file__).with_name("golden.json")
 STEPS = 5
 TRAINING = {"num_epochs": 3, "num_iterations_per_epoch": 2, "seed": 1}
 """No optimiser: each trainer's own."""
-
-
-def tolerance(recorded_on: str) -> float:
-    """Relative; other vector instructions of the CPU round otherwise, which reaches 5e-6 after five steps."""
-    return 1e-6 if recorded_on == torch.backends.cpu.get_cpu_capability() else 1e-4
 
 
 def run(ready_dataset, name: str, kind: str) -> list[dict[str, float]]:
@@ -49,12 +43,12 @@ def test_terms_of_the_first_five_steps(ready_dataset, record, name, kind):
     found = run(ready_dataset, name, kind)
     golden = json.loads(FILE.read_text()) if FILE.is_file() else {}
     if record:
-        golden["cpu"] = torch.backends.cpu.get_cpu_capability()
+        golden["cpu"] = processor()
         golden.setdefault(name, {})[kind] = found
         write(golden)
         return
-    expected, relative = golden[name][kind], tolerance(golden["cpu"])
+    expected, near = golden[name][kind], tolerance(golden["cpu"])
     terms = [{key for key in row if not key.startswith("weight_")} for row in (*found, *expected)]
     assert terms[:STEPS] == terms[STEPS:]
     for step, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert {k: mine.get(k) for k in theirs} == pytest.approx(theirs, rel=relative, abs=1e-9), f"step {step}"
+        assert {k: mine.get(k) for k in theirs} == pytest.approx(theirs, **near), f"step {step}"
