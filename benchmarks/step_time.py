@@ -9,7 +9,8 @@
 
 nnU-Net trains on as many patches as the two streams hold together. The trainers take turns, step by step, within one
 run, so that a busy machine slows each of them alike; times are medians, memory is the peak over a few steps. The data
-are random: only the work of the step counts. With --both-networks, nnU-Net also trains the residual (or plain)
+are random: only the work of the step counts. pull_of_epoch is what measuring the pull of each term adds to an epoch of
+250 steps, as a share of it. With --both-networks, nnU-Net also trains the residual (or plain)
 counterpart of the plans' U-Net, and time and memory are given as ratios to the sum of nnU-Net's two steps as well.
 """
 
@@ -37,6 +38,7 @@ from bench_plans import builtin_plans, fake_preprocessed
 
 STOCK = "nnUNetTrainer"
 COUNTERPART = "nnUNetTrainer, counterpart"
+LOOKS, STEPS = 2, 250  # per epoch, by default
 
 
 def arguments() -> argparse.Namespace:
@@ -98,11 +100,17 @@ def two_streams(trainer: Any, patches: int) -> dict:
         found = [step(segmentation=label) for label in labels]
         batch["extra"] |= {n: torch.stack([f[n] for f in found]) for n in found[0] if n != "segmentation"}
     batch["unlabeled"] = {"data": torch.randn_like(batch["data"]), "valid": valid}
+    for stream, named in (("labeled", batch["extra"]), ("unlabeled", batch["unlabeled"])):
+        if trainer.streams.needs(stream, "image") and trainer.streams.needs(stream, "weak"):
+            named["weak"] = torch.randn_like(batch["data"])
     return batch
 
 
 def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> Callable:
-    """A function that runs one training step of the trainer on its share of 2 x batch size patches."""
+    """A function that runs one training step of the trainer on its share of 2 x batch size patches.
+
+    With an argument, one in which the pull of each term is measured, if the trainer does that.
+    """
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 
     device = torch.device(args.device, 0) if args.device == "cuda" else torch.device("cpu")
@@ -117,16 +125,26 @@ def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str
         trainer.guard.look = lambda *_: None  # type: ignore[method-assign]  # random labels would hold some terms back
     else:
         batch = random_batch(trainer, 2 * size)
+    looks = looks_of(trainer)
     trainer.network.train()
     if device.type == "cuda":
         batch = {k: _pin(v) for k, v in batch.items()}
 
-    def step() -> None:
+    def step(look: bool = False) -> None:
+        trainer.step = next(iter(looks)) if look and looks else 0
         trainer.train_step(batch)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     return step
+
+
+def looks_of(trainer: Any) -> set[int]:
+    """The steps of an epoch in which it measures the pull of each term."""
+    from nnunet_ssl.training.watch import steps_to_look_at
+
+    looks = getattr(getattr(trainer, "hyperparameters", None), "pull_looks", 0)
+    return steps_to_look_at(looks, trainer.num_iterations_per_epoch)
 
 
 def counterpart_plans(plans: dict, configuration: str) -> dict:
@@ -196,6 +214,7 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 start = time.perf_counter()
                 step()
                 times[name].append(time.perf_counter() - start)
+        pulls = {name: pull_of_epoch(step) for name, step in steps.items()}
         with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             memory = {n: pool.apply(memory_in_child, (n, args, plans, configuration, dataset_json)) for n in names}
     patch = plans["configurations"][configuration]["patch_size"]
@@ -208,6 +227,7 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 "step_s": statistics.median(times[name]),
                 "time_ratio": statistics.median(times[name]) / statistics.median(times[STOCK]),
                 "ratio_quartiles": [float(np.quantile(ratios, q)) for q in (0.25, 0.75)],
+                "pull_of_epoch": pulls[name],
                 "memory_mib": memory[name],
                 "memory_ratio": memory[name] / memory[STOCK],
             }
@@ -218,6 +238,18 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 row[f"{key.split('_')[0]}_of_both"] = row[key] / (rows[0][key] + rows[1][key])
     batch = plans["configurations"][configuration]["batch_size"]
     return {"what": f"{configuration}, patch {patch}, {2 * batch} patches per step", "rows": rows}
+
+
+def pull_of_epoch(step: Callable, turns: int = 3) -> float:
+    """What LOOKS such steps add to an epoch of STEPS, as a share of it."""
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(turns):
+        for look, found in seconds.items():
+            start = time.perf_counter()
+            step(look)
+            found.append(time.perf_counter() - start)
+    plain, looking = (statistics.median(found) for found in seconds.values())
+    return max(looking / plain - 1, 0.0) * LOOKS / STEPS
 
 
 def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:

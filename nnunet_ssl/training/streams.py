@@ -167,11 +167,12 @@ class Streams:
         augmenter = self._in_workers(streams, processes, cached)
         return augmenter, self._in_workers(validation, max(1, processes // 2) if processes else 0, cached)
 
-    def _needs(self, stream: str, view: str) -> bool:
+    def needs(self, stream: str, view: str) -> bool:
+        """Whether the losses see this view of the labelled or unlabelled patches; a strong one is made of the weak."""
         return f"{stream}.{view}" in self.views or (view == "weak" and f"{stream}.strong" in self.views)
 
     def _augmentation(self, stream: str, nnunet: ComposeTransforms) -> ComposeTransforms:
-        whole, weak = (self._needs(stream, view) for view in ("image", "weak"))
+        whole, weak = (self.needs(stream, view) for view in ("image", "weak"))
         return augmentation(nnunet, whole, weak, stream == "labeled", self.masked_channels)
 
     def _unlabeled(self, training: Any, nnunet: ComposeTransforms) -> UnlabeledLoader:
@@ -214,8 +215,8 @@ class Streams:
 
     def _views(self, stream: str, images: Tensor, named: dict[str, Tensor]) -> dict[str, Any]:
         """Arguments of a batch; a weak view beside the whole augmentation is taken from what is named."""
-        whole = self._needs(stream, "image")
-        weak = (named.pop("weak") if whole else images) if self._needs(stream, "weak") else None
+        whole = self.needs(stream, "image")
+        weak = (named.pop("weak") if whole else images) if self.needs(stream, "weak") else None
         strong = self.strong_view if f"{stream}.strong" in self.views else None
         return {"image": images if whole else None, "weak": weak, "make_strong": strong}
 
