@@ -18,7 +18,7 @@ def plan(project: Project, source: Path) -> None:
     shutil.copytree(source / DATASET, project.raw)
     project.run("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "2d", "-np", 1, "-npfp", 1)
     folds = load_json(str(source / "splits_final.json"))
-    few = [fold | {"val": fold["val"][:2]} for fold in folds]  # every training validates, at the end of its command
+    few = [fold | {"val": fold["val"][:1]} for fold in folds]  # every training validates, at the end of its command
     save_json(few, str(project.preprocessed / "splits_final.json"))
     shrink(project.preprocessed / "nnUNetPlans.json", PATCHES)
     cases = [p.name.removesuffix(".nii.gz") for p in sorted((project.raw / "labelsTr").iterdir())]
