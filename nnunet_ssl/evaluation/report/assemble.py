@@ -10,7 +10,7 @@ import pandas as pd
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE
 from nnunet_ssl.evaluation.report.content import Part, Report, Section
 from nnunet_ssl.evaluation.report.drawing import Style
-from nnunet_ssl.evaluation.report.figures import make_figures
+from nnunet_ssl.evaluation.report.figures import make_figures, make_overview
 from nnunet_ssl.evaluation.report.load import TEST, Benchmark, Place
 from nnunet_ssl.evaluation.report.notes import notes_of
 from nnunet_ssl.evaluation.report.published import beside, protocol_of
@@ -69,7 +69,7 @@ def assemble(
     for place, of_place in tables_by_place(tables).items():
         figures, notes = make_figures(benchmark, of_place, control, looks, cases)
         parts = [_part(t, benchmark, published, notes_of(t, control, subjects[place.dataset])) for t in of_place]
-        sections.append(Section(section_title(place), parts, figures, notes))
+        sections.append(Section(section_title(place), parts, make_overview(of_place, looks), figures, notes))
     return Report(
         TITLE, _summary(benchmark, tables, control), sections, _definitions(benchmark), _provenance(benchmark)
     )

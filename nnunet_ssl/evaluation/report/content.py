@@ -47,10 +47,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """One dataset, configuration, plans and set of cases."""
+    """One dataset, configuration, plans and set of cases. ``overview``: what is seen before the tables."""
 
     title: str
     parts: list[Part]
+    overview: list[FigureFile] = field(default_factory=list)
     figures: list[FigureFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE
-from nnunet_ssl.evaluation.report import class_figure, curve_figure, fraction_figure, overlay_figure
+from nnunet_ssl.evaluation.report import class_figure, curve_figure, forest_figure, fraction_figure, overlay_figure
 from nnunet_ssl.evaluation.report.aggregate import foreground
 from nnunet_ssl.evaluation.report.content import FigureFile
 from nnunet_ssl.evaluation.report.drawing import Style
@@ -17,10 +17,22 @@ from nnunet_ssl.evaluation.report.load import VALIDATION, Benchmark, Run
 from nnunet_ssl.evaluation.report.overlay_figure import Panel
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.tables import Table
+from nnunet_ssl.evaluation.report.text_tables import table_title
 from nnunet_ssl.evaluation.report.training_logs import read_log
 from nnunet_ssl.evaluation.report.volumes import read_volumes
 
 FOLDER = "figures"
+
+
+def make_overview(tables: Sequence[Table], looks: Mapping[str, Style]) -> list[FigureFile]:
+    """Of the tables of one place: every trainer's difference to the control, one figure per split."""
+    name = QUANTITIES[tables[0].metrics[0]].title
+    figures = []
+    for table, png in forest_figure.draw(tables, looks):
+        caption = f"{name}: mean paired difference to the control, with its 95 % bootstrap interval."
+        file = f"{FOLDER}/{_stem(*table.place, table.split)}_differences.png"
+        figures.append(FigureFile(f"Differences to the control, {table_title(table)}", caption, file, png))
+    return figures
 
 
 def make_figures(
@@ -43,7 +55,7 @@ def make_figures(
         for run in benchmark.runs
         if run.state == COMPLETE and (run.dataset, run.configuration, run.plans) == place[:3]
     ]
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(place))
+    stem = _stem(*place)
     figures, notes = [], list[str]()
 
     def add(kind: str, title: str, caption: str, png: bytes | None) -> None:
@@ -57,8 +69,9 @@ def make_figures(
     for metric in tables[0].metrics:
         title = f"{QUANTITIES[metric].title} per class"
         caption = (
-            f"{title}. One value per case (mean over seeds), shown as a dot where there are few. The box shows median "
-            "and quartiles, the whiskers reach to the last value within 1.5 times the height of the box."
+            f"{title}, trainers in the order of the tables. One value per case (mean over seeds), shown as a dot where "
+            "there are few. The box shows median and quartiles, the whiskers reach to the last value within 1.5 times "
+            "the height of the box."
         )
         add(f"classes_{metric}", title, caption, class_figure.draw(tables, values, metric, looks))
     if place.scope == VALIDATION:
@@ -77,9 +90,14 @@ def make_figures(
         if rows:
             labels = list(dict.fromkeys(values["label"]))
             caption = f"{case} ({why}): the slice with the largest area of the reference."
-            kind = f"case_{re.sub(r'[^A-Za-z0-9._-]+', '-', case)}"
+            kind = f"case_{_stem(case)}"
             add(kind, f"Case {case}", caption, overlay_figure.draw(case, rows, labels, looks))
     return figures, notes
+
+
+def _stem(*parts: str) -> str:
+    """As part of the name of a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts))
 
 
 def _panels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from nnunet_ssl.evaluation.report.volumes import Volumes
 MARGIN = 0.35  # around the structures, as a share of their extent
 HALO = "#000000"
 REFERENCE = "#FFFFFF"
+COLUMNS = 7  # side by side; more trainers go on below
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Panel:
 def draw(
     case: str, rows: Sequence[tuple[str, Mapping[str, Panel]]], labels: Sequence[str], looks: Mapping[str, Style]
 ) -> bytes:
-    """PNG: splits as rows; image with reference, then trainers as columns.
+    """PNG: splits as rows; image with reference, then trainers as columns, on several lines where they are many.
 
     Args:
         rows: (split, trainer -> panel), at least one panel in each.
@@ -41,16 +43,21 @@ def draw(
     index, window = best_slice(first.reference, labels), _window(everything, labels)
     _, height, width = (s * n for s, n in zip(first.spacing, _extent(window), strict=True))
     side = 2.3
+    columns = min(COLUMNS, 1 + len(trainers))
+    lines = math.ceil((1 + len(trainers)) / columns)  # of each split
     figure = new_figure(
-        side * (1 + len(trainers)) + 0.3, (side * min(max(height / width, 0.6), 1.5) + 0.45) * len(rows) + 0.5
+        side * columns + 0.3, (side * min(max(height / width, 0.6), 1.5) + 0.45) * lines * len(rows) + 0.5
     )
-    axes = figure.subplots(len(rows), 1 + len(trainers), squeeze=False)
+    axes = figure.subplots(lines * len(rows), columns, squeeze=False).reshape(len(rows), lines * columns)
+    titles = ["reference", *(looks[name].label for name in trainers)]
     for line, (split, panels) in zip(axes, rows, strict=True):
+        for axis in line[len(titles) :]:
+            axis.set_axis_off()
         reference = next(iter(panels.values())).volumes
         _show(line[0], reference, index, window)
         _outlines(line[0], _masks(reference.reference[index][window], labels), REFERENCE, 1.3)
         line[0].set_ylabel(f"split {split}", fontsize=9)
-        for axis, name in zip(line[1:], trainers, strict=True):
+        for axis, name in zip(line[1:], trainers, strict=False):
             if name not in panels:
                 axis.set_axis_off()
                 axis.text(0.5, 0.5, "no prediction", ha="center", va="center", fontsize=9, transform=axis.transAxes)
@@ -62,8 +69,9 @@ def draw(
             axis.set_xlabel("" if panel.dice is None else f"Dice {100 * panel.dice:.1f} % (whole volume)", fontsize=8.5)
             for spine in axis.spines.values():
                 spine.set(visible=True, color=style.color, linewidth=2.5)
-    for axis, title in zip(axes[0], ["reference", *(looks[name].label for name in trainers)], strict=True):
-        axis.set_title(title, fontsize=9.5)
+    for line in axes if lines > 1 else axes[:1]:
+        for axis, title in zip(line, titles, strict=False):
+            axis.set_title(title, fontsize=9.5)
     handles: list[Any] = [
         Line2D([], [], color=looks[name].color, linewidth=2.4, label=looks[name].label) for name in trainers
     ]

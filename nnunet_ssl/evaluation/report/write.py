@@ -71,7 +71,9 @@ def write_report(
         "report.tex": render("report.tex", report=report),
         "index.html": render("report.html", report=report),
     }
-    contents: dict[str, bytes] = {f.file: f.png for section in report.sections for f in section.figures}
+    contents: dict[str, bytes] = {
+        f.file: f.png for section in report.sections for f in (*section.overview, *section.figures)
+    }
     contents |= {name: text.encode(errors="replace") for name, text in texts.items()}  # names of files may be no text
     (target / FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():

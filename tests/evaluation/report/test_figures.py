@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from nnunet_ssl.evaluation.report import overlay_figure
+from nnunet_ssl.evaluation.report import forest_figure, overlay_figure
 from nnunet_ssl.evaluation.report.class_figure import case_values
 from nnunet_ssl.evaluation.report.drawing import COLORS, CONTROL_COLOR, legend, line_handles, new_figure, styles
 from nnunet_ssl.evaluation.report.example_cases import choose_cases
@@ -40,10 +40,45 @@ def color_share(png: bytes, color: str) -> float:
 def test_every_figure_shows_every_trainer_in_its_color(report):
     looks = styles([METHOD_A, METHOD_B, CONTROL], CONTROL)
     figures = {path.stem.split("validation_")[1]: path.read_bytes() for path in (report / "figures").iterdir()}
-    assert set(figures) == {"labels", "classes_dice", "classes_hd95", "curves", "case_case_2", "case_case_0"}
+    differences = {"n6_differences", "n12_differences"}
+    cases = {"case_case_2", "case_case_0"}
+    assert set(figures) == {"labels", "classes_dice", "classes_hd95", "curves"} | cases | differences
     for kind, png in figures.items():
         for style in looks.values():
             assert color_share(png, style.color) > 2e-4, (kind, style.label)
+
+
+def test_differences_of_all_trainers_the_best_first(benchmark):
+    looks = styles([METHOD_A, METHOD_B, CONTROL], CONTROL)
+    subjects = {synthetic.DATASET: {}}
+    for metric, signs in {"dice": (1, -1), "hd95": (-1, 1)}.items():
+        tables = make_tables(benchmark, (metric,), CONTROL, subjects)
+        scale = 100 if metric == "dice" else 10
+        for table in tables:
+            found = forest_figure.differences(table)
+            assert list(found["trainer"]) == [METHOD_A, METHOD_B]
+            known = [0.025 if table.split == "n6" else found["difference"][0] / scale * signs[0], 0.1]
+            assert list(found["difference"]) == pytest.approx(
+                [s * scale * k for s, k in zip(signs, known, strict=True)]
+            )
+            assert (found["difference_low"] <= found["difference"]).all()
+        assert [table.split for table, _ in forest_figure.draw(tables, looks)] == ["n6", "n12"]
+    alone = make_tables(benchmark, ("dice",), "nnUNetTrainerNobody", subjects)
+    assert forest_figure.draw(alone, looks) == []
+
+
+def test_pictures_of_many_trainers_go_on_below(benchmark, monkeypatch):
+    def size(columns: int) -> tuple[int, int]:
+        monkeypatch.setattr(overlay_figure, "COLUMNS", columns)
+        looks, volumes = (
+            styles([METHOD_A, METHOD_B, CONTROL], CONTROL),
+            read_volumes(job_of(benchmark, CONTROL), "validation", "case_0"),
+        )
+        panels = {name: overlay_figure.Panel(volumes, 0.5) for name in looks}
+        return imread(io.BytesIO(overlay_figure.draw("case_0", [("n6", panels)], ["1", "2"], looks))).shape[:2]
+
+    (high, narrow), (low, wide) = size(2), size(7)
+    assert high > 1.5 * low and narrow < 0.6 * wide
 
 
 def test_colors_belong_to_trainers():

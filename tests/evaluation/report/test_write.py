@@ -21,7 +21,7 @@ def test_files(report):
     assert sorted(path.name for path in report.iterdir()) == [
         "figures", "index.html", "report.csv", "report.md", "report.tex",
     ]  # fmt: skip
-    assert len(list((report / "figures").iterdir())) == 6
+    assert len(list((report / "figures").iterdir())) == 8
 
 
 def test_markdown(report):
@@ -33,7 +33,7 @@ def test_markdown(report):
     assert f"- {FAILED}: failed, in stage train: RuntimeError: out of memory & time_100%" in text
     assert "23 of 24 training runs are complete." in text
     links = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert len(links) == 6 and all((report / link).is_file() for link in links)
+    assert len(links) == 8 and all((report / link).is_file() for link in links)
     assert "| Doe & Roe Table 2 | X_Net | 6 of 80 | mean | 81.25 % | 3.5 voxel | not directly:" in text
 
 
@@ -79,12 +79,12 @@ def test_page_is_whole_and_refers_to_nothing_outside(report):
     page = Collector()
     page.feed((report / "index.html").read_text())
     assert page.open == []
-    assert "script" not in page.tags and "iframe" not in page.tags
-    assert len(page.addresses) == 7 and all(address.startswith("data:") for address in page.addresses)
+    assert "iframe" not in page.tags
+    assert len(page.addresses) == 9 and all(address.startswith("data:") for address in page.addresses)
     assert "http" not in page.text and "url(" not in page.text and "@import" not in page.text
     assert "out of memory & time_100%" in page.text  # escaped and read back
     assert "best of <5> epochs" in page.text
-    assert page.text.index("Split n6") < page.text.index("Learning curves")  # tables first
+    assert page.text.index("mean paired difference") < page.text.index("Split n6") < page.text.index("Learning curves")
 
 
 @pytest.mark.slow
@@ -95,12 +95,26 @@ def test_page_in_a_browser(report, tmp_path):
         assert page.requests[0] == (report / "index.html").resolve().as_uri()[:80]
         assert all(address.startswith("data:") for address in page.requests[1:])
         pictures = session.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth > 300)")
-        assert pictures == [True] * 6
+        assert pictures == [True] * 8
         wide = session.execute_script(
             "return [document.documentElement.scrollWidth, window.innerWidth,"
             " ...[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)]"
         )
         assert wide[0] <= wide[1] and max(wide[2:]) == 0  # nothing is cut off on a laptop
+        first = "document.querySelector('article table')"
+        names = f"return [...{first}.tBodies[0].rows].map(row => row.cells[0].textContent)"
+        click = f"{first}.tHead.rows[1].cells[%d].click();"
+        control, *_ = session.execute_script(names)
+        assert control == "Supervised (control)"
+        assert session.execute_script(click % 1 + names) == ["MeanTeacher", control, "SKCDF"]  # mean Dice
+        assert session.execute_script(click % 1 + names) == ["SKCDF", control, "MeanTeacher"]
+        assert session.execute_script(click % 2 + names) == ["MeanTeacher", "SKCDF", control]  # a dash stays last
+        assert session.execute_script(click % 0 + names) == ["MeanTeacher", "SKCDF", control]
+        for width in (1280, 390):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+            session.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            assert session.execute_script("return document.documentElement.scrollWidth") <= width
+        session.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         screenshot(session, tmp_path / "page.png")
         assert (tmp_path / "page.png").stat().st_size > 50_000
         bad = tmp_path / "bad.html"  # the test above can fail
