@@ -1,8 +1,4 @@
-"""Mean Teacher: consistency between a student and the moving average of its weights.
-
-Source: Tarvainen & Valpola, "Mean teachers are better role models" (NeurIPS 2017); constants of the segmentation
-version in UA-MT (Yu et al., MICCAI 2019) and SSL4MIS.
-"""
+"""Mean Teacher (Tarvainen & Valpola, NeurIPS 2017): consistency of a student with the moving average of its weights."""
 
 from __future__ import annotations
 
@@ -30,12 +26,9 @@ class nnUNetTrainerMeanTeacher(MixesPatches, nnUNetTrainerSemiSupervised):
     Hyperparameters: ClassVar[type] = MeanTeacherHyperparameters
     hyperparameters: MeanTeacherHyperparameters
     card: ClassVar[MethodCard] = MethodCard(
-        paper="Tarvainen & Valpola, Mean Teacher, NeurIPS 2017",
-        predicts="student (option: teacher)",
-        dimensions="2D, 3D",
-        extra_memory="one copy of the network",
-        extra_time="about 1.2",
-    )
+        paper="Tarvainen & Valpola, Mean Teacher, NeurIPS 2017", predicts="student (option: teacher)",
+        dimensions="2D, 3D", extra_memory="one copy of the network", extra_time="about 1.2",
+    )  # fmt: skip
     teacher: Teacher
 
     def build_auxiliary(self) -> dict[str, nn.Module]:
@@ -45,21 +38,17 @@ class nnUNetTrainerMeanTeacher(MixesPatches, nnUNetTrainerSemiSupervised):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
+        weight = self.held(hp.consistency_weight * self.ramp(hp.rampup_fraction))
         box = self.cutmix.draw(unlabeled.weak)
         images = self.cutmix.paste(getattr(unlabeled, hp.student_view), box)
         outputs, other = self.forward_joint(labeled.image, images)
         student, teacher = finest(other), self.teacher(self.with_noise(unlabeled.weak, hp.noise_std, hp.noise_clip))
         self.observe_pseudo_labels(student, teacher, self.cutmix.unmixed(unlabeled.valid, box))
-
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
-        maps = (self.cutmix.paste(m, box) for m in (teacher, self.followed(teacher, unlabeled)))
-        terms.add("consistency", self.consistency(student, *maps), self.consistency_weight)
+        followed = self.followed(teacher, unlabeled) if weight > 0 else unlabeled.valid
+        maps = (self.cutmix.paste(m, box) for m in (teacher, followed))
+        terms.add("consistency", self.consistency(student, *maps), weight)
         return terms
-
-    @property
-    def consistency_weight(self) -> float:
-        """At this moment of training."""
-        return self.held(self.hyperparameters.consistency_weight * self.ramp(self.hyperparameters.rampup_fraction))
 
     def followed(self, teacher: Tensor, unlabeled: UnlabeledBatch) -> Tensor:
         """Voxels (B_U, 1, *P) bool of the unmixed patches where the student follows the teacher's logits."""
@@ -67,5 +56,4 @@ class nnUNetTrainerMeanTeacher(MixesPatches, nnUNetTrainerSemiSupervised):
 
     def consistency(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         """Distance of the student's logits (B_U, K, *P) from the teacher's, over the voxels of the mask."""
-        distance = sigmoid_mse if self.targets.has_regions else softmax_mse
-        return voxel_mean(distance, student, teacher, mask=mask)
+        return voxel_mean(sigmoid_mse if self.targets.has_regions else softmax_mse, student, teacher, mask=mask)

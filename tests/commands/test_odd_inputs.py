@@ -16,7 +16,7 @@ from nnunet_ssl.demo import runner
 from nnunet_ssl.doctor import examination
 from nnunet_ssl.doctor.examine import examine_dataset
 from nnunet_ssl.errors import complain
-from nnunet_ssl.evaluation.report import class_figure, curve_figure, fraction_figure, overlay_figure
+from nnunet_ssl.evaluation.report import class_figure, curve_figure, forest_figure, fraction_figure, overlay_figure
 from nnunet_ssl.evaluation.scoring.label_file import read_label_file
 from tests.evaluation.report.synthetic import LABELED
 from tests.evaluation.report.synthetic import build as build_benchmark
@@ -126,6 +126,7 @@ def _without_slow_parts(monkeypatch) -> None:
     monkeypatch.setattr(runner, "write_dataset", begin)
     for figure in (class_figure, fraction_figure, overlay_figure):
         monkeypatch.setattr(figure, "draw", lambda *arguments, **options: b"")
+    monkeypatch.setattr(forest_figure, "draw", lambda *arguments: [])
     monkeypatch.setattr(curve_figure, "to_png", lambda *arguments, **options: b"")  # its curves are read and plotted
 
 

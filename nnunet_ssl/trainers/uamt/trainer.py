@@ -40,8 +40,6 @@ class nnUNetTrainerUAMT(nnUNetTrainerMeanTeacher):
     )
 
     def followed(self, teacher: Tensor, unlabeled: UnlabeledBatch) -> Tensor:
-        if self.consistency_weight == 0:  # nothing is learnt from these passes
-            return unlabeled.valid
         certain = (self.uncertainty(unlabeled.weak) < self.threshold) & unlabeled.valid
         if self.observing:
             self.monitor.kept(self.targets.decide(teacher), certain, unlabeled.valid)
