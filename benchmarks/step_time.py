@@ -9,9 +9,9 @@
 
 nnU-Net trains on as many patches as the two streams hold together. The trainers take turns, step by step, within one
 run, so that a busy machine slows each of them alike; times are medians, memory is the peak over a few steps. The data
-are random: only the work of the step counts. pull_of_epoch is what measuring the pull of each term adds to an epoch of
-250 steps, as a share of it. With --both-networks, nnU-Net also trains the residual (or plain)
-counterpart of the plans' U-Net, and time and memory are given as ratios to the sum of nnU-Net's two steps as well.
+are random: only the work of the step counts. pull_of_epoch is what measuring the pull of each term adds to an epoch,
+as a share of it. With --both-networks, nnU-Net also trains the residual (or plain) counterpart of the plans' U-Net, and
+time and memory are given as ratios to the sum of nnU-Net's two steps as well.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from bench_plans import builtin_plans, fake_preprocessed
 
 STOCK = "nnUNetTrainer"
 COUNTERPART = "nnUNetTrainer, counterpart"
-LOOKS, STEPS = 2, 250  # per epoch, by default
 
 
 def arguments() -> argparse.Namespace:
@@ -106,45 +105,42 @@ def two_streams(trainer: Any, patches: int) -> dict:
     return batch
 
 
-def step_of(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> Callable:
+def step_of(
+    name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict
+) -> tuple[Callable, float]:
     """A function that runs one training step of the trainer on its share of 2 x batch size patches.
 
-    With an argument, one in which the pull of each term is measured, if the trainer does that.
+    With an argument, one in which the pull of each term is measured; beside it the share of an epoch's steps that do.
     """
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+    from nnunet_ssl.training.watch import steps_to_look_at
 
     device = torch.device(args.device, 0) if args.device == "cuda" else torch.device("cpu")
     if name == COUNTERPART:
         name, plans = STOCK, counterpart_plans(plans, configuration)
     trainer = make_trainer(name, plans, configuration, dataset_json, device)
     size = trainer.configuration_manager.batch_size
+    looks: set[int] = set()
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
+        looks = steps_to_look_at(trainer.hyperparameters.pull_looks, trainer.num_iterations_per_epoch)
         batch = two_streams(trainer, size)
         trainer.streams.strong_view = trainer.make_strong_view(anisotropic=False)
         trainer.current_epoch = trainer.num_epochs // 2  # past a warm-up, with every term at work
         trainer.guard.look = lambda *_: None  # type: ignore[method-assign]  # random labels would hold some terms back
     else:
         batch = random_batch(trainer, 2 * size)
-    looks = looks_of(trainer)
     trainer.network.train()
     if device.type == "cuda":
         batch = {k: _pin(v) for k, v in batch.items()}
 
     def step(look: bool = False) -> None:
-        trainer.step = next(iter(looks)) if look and looks else 0
+        if looks:
+            trainer.step = min(looks) if look else 0
         trainer.train_step(batch)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return step
-
-
-def looks_of(trainer: Any) -> set[int]:
-    """The steps of an epoch in which it measures the pull of each term."""
-    from nnunet_ssl.training.watch import steps_to_look_at
-
-    looks = getattr(getattr(trainer, "hyperparameters", None), "pull_looks", 0)
-    return steps_to_look_at(looks, trainer.num_iterations_per_epoch)
+    return step, len(looks) / trainer.num_iterations_per_epoch
 
 
 def counterpart_plans(plans: dict, configuration: str) -> dict:
@@ -170,7 +166,7 @@ def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configurat
     """Peak memory in MiB that building the trainer and three steps take, in a process of its own."""
     torch.set_num_threads(args.threads)
     if args.device == "cuda":
-        step = step_of(name, args, plans, configuration, dataset_json)
+        step, _ = step_of(name, args, plans, configuration, dataset_json)
         for _ in range(3):
             step()
         return torch.cuda.max_memory_allocated() / 2**20
@@ -181,7 +177,7 @@ def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configurat
     recursive_find_trainer_class_by_name(name.split(",")[0])  # for external trainers it imports all of nnU-Net's
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
     before = _resident_mib("VmRSS")
-    step = step_of(name, args, plans, configuration, dataset_json)
+    step, _ = step_of(name, args, plans, configuration, dataset_json)
     for _ in range(3):
         step()
     return _resident_mib("VmHWM") - before
@@ -204,7 +200,8 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         fake_preprocessed(Path(folder), plans, configuration)
         names = [STOCK, *([COUNTERPART] if args.both_networks else []), *args.tr]
-        steps = {name: step_of(name, args, plans, configuration, dataset_json) for name in names}
+        made = {name: step_of(name, args, plans, configuration, dataset_json) for name in names}
+        steps = {name: step for name, (step, _) in made.items()}
         for step in steps.values():
             for _ in range(3):
                 step()
@@ -214,7 +211,7 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 start = time.perf_counter()
                 step()
                 times[name].append(time.perf_counter() - start)
-        pulls = {name: pull_of_epoch(step) for name, step in steps.items()}
+        pulls = {name: pull_of_epoch(*step_and_share) for name, step_and_share in made.items()}
         with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             memory = {n: pool.apply(memory_in_child, (n, args, plans, configuration, dataset_json)) for n in names}
     patch = plans["configurations"][configuration]["patch_size"]
@@ -240,8 +237,10 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
     return {"what": f"{configuration}, patch {patch}, {2 * batch} patches per step", "rows": rows}
 
 
-def pull_of_epoch(step: Callable, turns: int = 3) -> float:
-    """What LOOKS such steps add to an epoch of STEPS, as a share of it."""
+def pull_of_epoch(step: Callable, share: float, turns: int = 3) -> float:
+    """What measuring the pull in this share of the steps adds to an epoch, as a share of it."""
+    if share == 0:
+        return 0.0
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(turns):
         for look, found in seconds.items():
@@ -249,7 +248,7 @@ def pull_of_epoch(step: Callable, turns: int = 3) -> float:
             step(look)
             found.append(time.perf_counter() - start)
     plain, looking = (statistics.median(found) for found in seconds.values())
-    return max(looking / plain - 1, 0.0) * LOOKS / STEPS
+    return max(looking / plain - 1, 0.0) * share
 
 
 def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:

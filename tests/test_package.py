@@ -301,6 +301,6 @@ def levels(trainer: type) -> int:
 def test_at_most_four_levels_from_a_method_to_nnunet(name):
     """A preset is one more."""
     from nnunet_ssl.trainers import find_trainer
+    from tests.trainers.registered import PRESETS
 
-    is_preset = name.endswith(("_paper", "_released"))
-    assert levels(find_trainer(name)) <= 4 + is_preset
+    assert levels(find_trainer(name)) <= 4 + (name in PRESETS)

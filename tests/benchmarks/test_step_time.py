@@ -39,9 +39,10 @@ def test_a_step_of_every_trainer(tmp_path, monkeypatch, name):
     measure = base.pull_of_terms
     monkeypatch.setattr(base, "pull_of_terms", lambda *args: looked.append(1) or measure(*args))
     fake_preprocessed(tmp_path, plans, "2d")
-    step = step_time.step_of(name, Namespace(device="cpu"), plans, "2d", dataset_json)
+    step, share = step_time.step_of(name, Namespace(device="cpu"), plans, "2d", dataset_json)
     step()
     assert not looked
     step(True)
-    assert len(looked) == (name in NAMES and len(ROUTES[name].terms) > 1)
-    assert step_time.pull_of_epoch(step, turns=1) < 1
+    has_terms = name in NAMES and len(ROUTES[name].terms) > 1
+    assert len(looked) == has_terms and share == has_terms * 2 / 250
+    assert 0 <= step_time.pull_of_epoch(step, share, turns=1) < 1

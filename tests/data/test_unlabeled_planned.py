@@ -20,6 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from skimage import io
 
 from nnunet_ssl.data.unlabeled import preprocess_unlabeled, unlabeled_identifiers
+from tests.integration.command_server import FEW_VOXELS
 from tests.tiny import Tiny, case_arrays, write_image, write_images
 
 pytestmark = pytest.mark.slow
@@ -74,9 +75,8 @@ def planned(request, tmp_path_factory) -> Iterator[tuple[Path, str]]:
             patch.setenv(variable, str(root / variable))
         # a spawned worker would import PyTorch and nnU-Net anew for each of the four pools
         patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
-        # nnU-Net draws 10^8 voxels with replacement, however small the dataset is: most of the time
-        few = property(lambda self: 10**6, lambda self, value: None)
-        patch.setattr(DatasetFingerprintExtractor, "num_foreground_voxels_for_intensitystats", few, raising=False)
+        voxels = "num_foreground_voxels_for_intensitystats"
+        patch.setattr(DatasetFingerprintExtractor, voxels, FEW_VOXELS, raising=False)
         number = int(name[7:10])
         extract_fingerprints([number], num_processes=1)
         plan_experiments([number])

@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
 import settings_tables
 from settings_tables import BLOCK, COMMAND, PAGES, outdated, parent_of, table_of, updated
 
+from tests.trainers.registered import PRESETS
+
 
 def page_of(name: str) -> str:
     """A file, or a room and a file of it."""
@@ -50,7 +52,7 @@ def test_a_method_lists_every_setting(name):
         assert names_in(table_of(name)) == [field.name for field in dataclasses.fields(trainer.Hyperparameters)]
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINERS if name.endswith(("_paper", "_released"))])
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_lists_what_differs_and_the_default_of_its_parent(name):
     preset, parent = find_trainer(name), find_trainer(name.split("_")[0])
     assert parent_of(preset) is parent

@@ -17,6 +17,8 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 
 SECONDS = 600
+FEW_VOXELS = property(lambda self: 10**6, lambda self, value: None)
+"""For nnU-Net's fingerprint, which draws 10^8 with replacement, however small the dataset is: 6 s of a tiny one's 7."""
 
 
 @lru_cache(maxsize=1)
@@ -45,19 +47,12 @@ def run_forked(words: list[str], environment: dict[str, str], folder: str, outpu
     return int(process.stdout.readline())
 
 
-def sample_fewer_voxels() -> None:
-    """nnU-Net's fingerprint draws 10^8 voxels with replacement, however small the dataset is: 6 s of a tiny one's 7."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-
-    few = property(lambda self: 10**6, lambda self, value: None)
-    DatasetFingerprintExtractor.num_foreground_voxels_for_intensitystats = few
-
-
 def serve() -> None:
     """Returns in a child, with the words of its command as sys.argv."""
     import nnunetv2.experiment_planning.plan_and_preprocess_entrypoints
     import nnunetv2.inference.predict_from_raw_data
     import nnunetv2.run.run_training  # noqa: F401
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -68,7 +63,7 @@ def serve() -> None:
     # two figures and debug.json take longer than a tiny epoch; commands in processes of their own write them
     MetaLogger.plot_progress_png, curves.draw_png = lambda self, folder: None, lambda table, folder: None
     nnUNetTrainer._save_debug_information = lambda self: None
-    sample_fewer_voxels()
+    DatasetFingerprintExtractor.num_foreground_voxels_for_intensitystats = FEW_VOXELS
     recursive_find_trainer_class_by_name("nnUNetTrainer_1epoch")  # imports all of nnU-Net's
     gc.freeze()  # or the collector of each child would copy the memory of all that is imported
     # lines of the file, not of a buffer that a fork would share

@@ -12,7 +12,7 @@ from nnunet_ssl.trainers.dual_networks import nnUNetTrainerDualNetworks
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.training.ramps import ENOUGH, EXCESS, START, WINDOW, Guard, sigmoid_rampup
 from tests.running import SHORT, make_trainer, run_ranks
-from tests.trainers.registered import NAMES
+from tests.trainers.registered import NAMES, PRESETS
 
 STEPS = {**SHORT, "num_epochs": 1, "num_iterations_per_epoch": 80}
 ON = {"guard": True}
@@ -153,4 +153,4 @@ def test_it_is_logged_and_kept(make_dataset):
 def test_on_by_default_and_off_in_what_reproduces_publications(name):
     settings = getattr(nnunet_ssl_trainers, name).Hyperparameters()
     unlabeled = hasattr(settings, "unlabeled_batch_size")
-    assert getattr(settings, "guard", None) == (not name.endswith(("_paper", "_released")) if unlabeled else None)
+    assert getattr(settings, "guard", None) == (name not in PRESETS if unlabeled else None)
