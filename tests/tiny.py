@@ -55,6 +55,7 @@ class Tiny:
     ct: bool = False  # normalised with intensities of the dataset, which clip some voxels of every case
     features: tuple[int, int, int] = (4, 8, 8)
     residual: bool = False  # ResidualEncoderUNet instead of PlainConvUNet
+    sizes: tuple[int, ...] = ()  # voxels of class 1, 2, ... in every case, instead of the ball and the box
 
     @property
     def has_ignore(self) -> bool:
@@ -62,7 +63,7 @@ class Tiny:
 
 
 def case_arrays(tiny: Tiny, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(image (C, *shape) float32, label (*shape) uint8): a bright ball, a darker box, smooth noise."""
+    """(image (C, *shape) float32, label (*shape) uint8): a bright ball, a darker box, smooth noise; or `sizes`."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.arange(s) for s in tiny.shape], indexing="ij"))
     label = np.zeros(tiny.shape, np.uint8)
@@ -71,6 +72,10 @@ def case_arrays(tiny: Tiny, seed: int) -> tuple[np.ndarray, np.ndarray]:
     label[sum(((g - c) / r) ** 2 for g, c, r in zip(grid, center, radii, strict=True)) < 1] = 1
     corner = [int(rng.integers(1, 3)) for _ in range(3)]
     label[tuple(slice(c, c + max(2, s // 4)) for c, s in zip(corner, tiny.shape, strict=True))] = 2
+    if tiny.sizes:
+        label.flat[:] = 0
+        first = int(rng.integers(label.size - sum(tiny.sizes)))
+        label.flat[first : first + sum(tiny.sizes)] = np.repeat(np.arange(1, len(tiny.sizes) + 1), tiny.sizes)
     image = np.stack(
         [
             gaussian_filter(label * (1.0 + c) + rng.normal(0, 1.0, tiny.shape), 0.6) + 0.1 * c

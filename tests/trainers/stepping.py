@@ -17,7 +17,7 @@ PREFIX = "ssl/"
 RECORDED = ("loss_", "weight_")
 
 
-def reported(trainer: Any) -> dict[str, float]:
+def reported(trainer: Any, beginnings: tuple[str, ...] = RECORDED) -> dict[str, float]:
     """Terms (``loss_<term>``) and their weights (``weight_<term>``) of the epoch that has just ended, by name.
 
     Without those that no step of the epoch has observed.
@@ -27,7 +27,7 @@ def reported(trainer: Any) -> dict[str, float]:
         for key, history in trainer.logger.local_logger.my_fantastic_logging.items()
         if key.startswith(PREFIX) and len(history) == trainer.current_epoch + 1
     }
-    return {n: v for n, v in sorted(values.items()) if n.startswith(RECORDED) and not math.isnan(v)}
+    return {n: v for n, v in sorted(values.items()) if n.startswith(beginnings) and not math.isnan(v)}
 
 
 def steps(trainer: Any, count: int) -> Iterator[dict[str, float]]:
