@@ -10,6 +10,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.backends import cpu
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.streams import single_process_loading
@@ -36,6 +37,8 @@ from nnunet_ssl.training.targets import Targets
 from nnunet_ssl.training.teacher import TEACHER, Teacher
 from nnunet_ssl.training.terms import Terms
 from nnunet_ssl.training.watch import GUARD, Concerns, pull_of_terms, steps_to_look_at
+
+WITHOUT_BFLOAT16 = ("NO AVX", "AVX2")  # what PyTorch calls x86 processors that emulate it, slowly
 
 
 class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
@@ -258,6 +261,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     def on_train_start(self) -> None:
         self.streams.check_cases()
         super().on_train_start()
+        if self.cpu_bfloat16 and self.device.type == "cpu" and cpu.get_cpu_capability() in WITHOUT_BFLOAT16:
+            self.print_to_log_file(
+                "WARNING: cpu_bfloat16 is set, but this processor has no instructions for bfloat16, so that training "
+                "takes many times as long. Make these plans again without the setting: nnunet_ssl plans --overwrite."
+            )
         if self.is_ddp:
             self._separate_random_numbers()
         if not self._resumed:  # -pretrained_weights were loaded after the copies were made

@@ -344,3 +344,13 @@ def test_bfloat16_on_a_cpu_where_the_settings_ask_for_it(ready_dataset):
     assert found[True]["total"] == pytest.approx(found[None]["total"], rel=0.02)
     preset = make_trainer(dataset, nnUNetTrainerUniMatch_paper, "2d", **options)
     assert isinstance(preset.mixed_precision(), nullcontext)
+
+
+@pytest.mark.parametrize(("processor", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_bfloat16_on_a_processor_without_it_is_warned_of(ready_dataset, monkeypatch, processor, warned):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    trainer = make_trainer(ready_dataset(), nnUNetTrainerMeanTeacher, "2d", training={**SHORT, "cpu_bfloat16": True})
+    trainer.initialize()
+    trainer.on_train_start()
+    log = Path(trainer.log_file).read_text()
+    assert ("this processor has no instructions for bfloat16" in log) == warned
