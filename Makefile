@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: install demo test lint docs-tables clean
+.PHONY: install demo test lint docs docs-tables clean
 
 # Repeated when pyproject.toml changes
 $(VENV)/.installed: pyproject.toml
@@ -27,6 +27,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+# The site in build/site, every link checked; the variables are for notices about versions to come
+docs: install
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 # The tables of settings in docs/methods, from the dataclasses
 docs-tables: install
