@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: install demo test lint docs docs-tables clean
+.PHONY: install demo test lint docs docs-tables docs-diagrams clean
 
 # Repeated when pyproject.toml changes
 $(VENV)/.installed: pyproject.toml
@@ -35,6 +35,10 @@ docs: install
 # The tables of settings in docs/methods, from the dataclasses
 docs-tables: install
 	$(BIN)/python docs/settings_tables.py
+
+# The diagrams in docs/methods/diagrams, from docs/site/diagrams.yaml
+docs-diagrams: install
+	$(BIN)/python docs/site/diagrams.py
 
 clean:
 	rm -rf $(VENV) demo_output build dist *.egg-info

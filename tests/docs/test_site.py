@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -63,6 +64,36 @@ def test_everything_broken_is_named_at_once(tmp_path):
         "sub/page.html: gone.png is not in the site",
         "sub/page.html: ../none.html is not in the site",
     ]
+
+
+def methods_of_their_own() -> list[str]:
+    """Pages of methods, without presets and without a network's training on labels alone."""
+    pages = (path.stem for path in (ROOT / "docs" / "methods").glob("*.md"))
+    return sorted(name for name in pages if not name.endswith(("_paper", "_released", "_supervised")))
+
+
+def test_every_method_has_a_diagram_and_shows_it():
+    assert sorted(hook("diagrams").diagrams()) == methods_of_their_own()
+    for name in methods_of_their_own():
+        assert f"](diagrams/{name}.svg)" in (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", methods_of_their_own())
+def test_a_diagram_is_drawn_from_its_entry(name):
+    """Every word and as many arrows; run `make docs-diagrams` after a change of diagrams.yaml."""
+    boxes, arrows = hook("diagrams").read(hook("diagrams").diagrams()[name])
+    drawn = ElementTree.parse(ROOT / "docs" / "methods" / "diagrams" / f"{name}.svg")
+    words = [text.text.strip() for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    wanted = [line for box in boxes.values() for line in box.text.split("\n")] + [a.text for a in arrows if a.text]
+    assert sorted(words) == sorted(wanted)
+    heads = [g for g in drawn.iter("{http://www.w3.org/2000/svg}g") if g.get("id", "").startswith("patch_")]
+    assert len(heads) == 1 + len(boxes) + len(arrows)  # the background, boxes, arrows
+
+
+def test_arrows_between_boxes_that_are_not_there_are_refused():
+    boxes = {"a": ["network", "network"]}
+    with pytest.raises(ValueError, match="not an arrow between two boxes: a > b"):
+        hook("diagrams").read([boxes, ["a > b"]])
 
 
 def test_every_page_is_in_the_navigation():
