@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-INSTALL = "pip install nnunet-ssl, or pip install . in a clone"  # either way, whether or not PyPI has it
+INSTALL = "pip install . in a clone of nnunet_ssl, or pip install its wheel"  # PyPI does not have it
 
 
 LONGEST = 5  # names of cases in one line

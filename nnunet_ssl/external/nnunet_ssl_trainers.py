@@ -59,7 +59,7 @@ def __getattr__(name: str) -> type:
             raise
         raise ModuleNotFoundError(
             f"{name} belongs to the package nnunet_ssl, which is not installed in this environment. "
-            "Run: pip install nnunet-ssl, or pip install . in a clone",
+            "Run: pip install . in a clone of nnunet_ssl, or pip install its wheel",
             name="nnunet_ssl",
         ) from error
     except AttributeError as error:  # nnU-Net would take it for "there is no such trainer"

@@ -387,7 +387,7 @@ ROWS = {
     "no submitit": Row(
         "evaluation.benchmark.slurm:make_executor 1",
         message_of(executor),
-        'pip install "nnunet-ssl[slurm]"',
+        "pip install submitit",
         lambda here: (here.patch.undo(), slurm_there(here)),
         lambda here: here.patch.setitem(sys.modules, "submitit", None),
         dataset=None,

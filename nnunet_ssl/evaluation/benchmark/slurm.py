@@ -17,7 +17,7 @@ from nnunet_ssl.evaluation.benchmark.progress import Board, display
 PERIOD = 5.0  # seconds between two looks at the records
 SLURM, LOCAL = "slurm", "local"  # submitit's names
 MANY = 1000  # tasks at a time, where nobody asked for a limit
-EXTRA = 'pip install "nnunet-ssl[slurm]", or pip install submitit'
+EXTRA = "pip install submitit"
 
 
 def make_executor(output: str, resources: Resources, cluster: str) -> Any:

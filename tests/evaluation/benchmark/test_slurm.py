@@ -187,5 +187,5 @@ def test_without_slurm_the_error_says_so(place: Place, monkeypatch):
 
 def test_without_submitit_the_error_names_the_extra(place: Place, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(SemiSupervisedError, match=r'pip install "nnunet-ssl\[slurm\]"'):
+    with pytest.raises(SemiSupervisedError, match="Run: pip install submitit"):
         run(*WORDS, "-o", str(place.out), "--run", "slurm")
