@@ -47,7 +47,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     shipped = {name for name in names if name.startswith("nnunet_ssl/")}
     python = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
     templates = {path.relative_to(ROOT).as_posix() for path in (PACKAGE / "evaluation" / "templates").iterdir()}
-    assert shipped == python | templates | {"nnunet_ssl/py.typed", "nnunet_ssl/evaluation/report/published.csv"}
+    assert shipped == python | templates | {
+        "nnunet_ssl/py.typed",
+        "nnunet_ssl/evaluation/report/published.csv",
+        "nnunet_ssl/recommendation/measured.csv",
+    }
     assert "nnunet_ssl/external/nnunet_ssl_trainers.py" in shipped
     information = f"nnunet_ssl-{__version__}.dist-info/"
     assert {name.split("/")[0] + "/" for name in names} == {"nnunet_ssl/", information}
@@ -115,6 +119,7 @@ ON_TOP = {
     "console",
     "discovery",
     "methods",
+    "recommendation",
     "setting_descriptions",
     "external",
     "__init__",

@@ -1,0 +1,50 @@
+"""Write nnunet_ssl/recommendation/measured.csv: the means of few_labels_runs.csv that `methods --for` reads.
+
+    python benchmarks/measured.py
+
+Per comparison and trainer with its defaults: number of runs, mean Dice, largest difference between two runs, and the
+control's on the same labels and on all of them, in runs as long.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "docs" / "benchmarks" / "few_labels_runs.csv"
+MEASURED = ROOT / "nnunet_ssl" / "recommendation" / "measured.csv"
+CONTROL = "nnUNetTrainerSupervised"
+COMPARISONS = {
+    "ACDC": {"data": "ACDC, 3 of 70 patients labelled", "dimensions": 2, "steps": 2000, "page": "acdc_few_labels"},
+    "left atrium": {
+        "data": "left atrium, 2 of 64 scans labelled", "dimensions": 3, "steps": 1000, "page": "left_atrium_few_labels",
+    },
+}  # fmt: skip
+
+
+def measured() -> pd.DataFrame:
+    """One row per comparison and trainer, the best first."""
+    runs = pd.read_csv(RUNS)
+    runs = runs[runs["hyperparameters"].isna()]
+    rows = []
+    for dataset, facts in COMPARISONS.items():
+        own = runs[(runs["dataset"] == dataset) & (runs["steps"] == facts["steps"])]
+        scarce, everything = own[own["split"] != "all"], own[own["split"] == "all"]
+        control = scarce.loc[scarce["trainer"] == CONTROL, "dice"]
+        for trainer, group in scarce[scarce["trainer"] != CONTROL].groupby("trainer"):
+            dice = group["dice"]
+            rows.append(
+                {
+                    **facts, "trainer": trainer, "runs": len(dice), "dice": dice.mean(),
+                    "spread": dice.max() - dice.min(), "control": control.mean(), "control_runs": len(control),
+                    "all_labels": everything["dice"].mean(),
+                }
+            )  # fmt: skip
+    table = pd.DataFrame(rows).sort_values(["page", "dice"], ascending=[True, False])
+    return table.round({"dice": 3, "spread": 3, "control": 3, "all_labels": 3})
+
+
+if __name__ == "__main__":
+    measured().to_csv(MEASURED, index=False)

@@ -1,0 +1,101 @@
+"""Which trainer the measurements speak for, why, and what they leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from nnunet_ssl.recommendation.evidence import Measured
+from nnunet_ssl.recommendation.facts import Facts
+from nnunet_ssl.trainers import find_trainer
+from nnunet_ssl.training.card import MethodCard
+
+RARE = 0.01  # share of the foreground below which a class counts as rare
+FOR_RARE = ("nnUNetTrainerSKCDF", "nnUNetTrainerDHC", "nnUNetTrainerCPS")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recommendation.
+
+    Attributes:
+        trainer: its name, or ``None``: nnU-Net itself.
+        reasons: what speaks for it, with figures.
+        open_questions: what nobody has measured, and how to find out.
+    """
+
+    trainer: str | None
+    reasons: list[str]
+    open_questions: list[str]
+
+
+def choose(facts: Facts, measured: Sequence[Measured]) -> Choice:
+    """The trainer with the largest mean gain that these data can have, and that gained more than its runs differ by."""
+    if facts.unlabeled == 0:
+        reason = "There are no images without labels: imagesUn is missing or empty, and no split withholds labels."
+        return Choice(None, [reason], [])
+    ranked = rank(facts, measured)
+    if not ranked:
+        reason = "No trainer that supports these data has gained more than its runs differ by."
+        return Choice(None, [reason], list(_open(facts)))
+    best, *others = ranked
+    card = _card(best)
+    reasons = [*_figures(best, measured), f"Cost: time per step {card.extra_time}; memory {card.extra_memory}."]
+    if others:
+        row = _of(others[0], measured)[0]
+        cost = _card(others[0]).extra_time
+        reasons.append(f"Next: {others[0]}, Dice {row.dice:.3f} on {row.data}; time per step {cost}.")
+    return Choice(best, reasons, list(_open(facts)))
+
+
+def rank(facts: Facts, measured: Sequence[Measured]) -> list[str]:
+    """Trainers that have gained, the one that gained most first.
+
+    Those measured in as many dimensions come before others: gains of two comparisons cannot be compared.
+    """
+    gains: dict[str, tuple[bool, float]] = {}
+    for trainer in dict.fromkeys(row.trainer for row in measured):
+        rows = _of(trainer, measured)
+        same = [row for row in rows if row.dimensions == facts.dimensions]
+        own = same or rows
+        if trainer not in facts.unsupported and all(row.gain > row.spread for row in own):
+            gains[trainer] = (bool(same), mean(row.gain for row in own))
+    return sorted(gains, key=lambda trainer: gains[trainer], reverse=True)
+
+
+def _card(trainer: str) -> MethodCard:
+    found: Any = find_trainer(trainer)
+    card: MethodCard = found.card
+    return card
+
+
+def _of(trainer: str, measured: Sequence[Measured]) -> list[Measured]:
+    return [row for row in measured if row.trainer == trainer]
+
+
+def _figures(trainer: str, measured: Sequence[Measured]) -> Iterator[str]:
+    for row in _of(trainer, measured):
+        runs = f"{row.runs} runs" if row.runs > 1 else "one run"
+        everything = "" if row.all_labels != row.all_labels else f", all labels {row.all_labels:.3f}"
+        yield (
+            f"{row.data} ({row.dimensions}D): Dice {row.dice:.3f} ({runs}), nnU-Net on the same labels "
+            f"{row.control:.3f}{everything}. docs/benchmarks/{row.page}.md"
+        )
+
+
+def _open(facts: Facts) -> Iterator[str]:
+    yield "Those are small networks and short training runs; at nnU-Net's full length nothing has been compared yet."
+    yield (
+        "Unlabelled images help where labels are the bottleneck. On the hippocampus, with 9 to 34 labelled cases, they "
+        "added nothing (docs/benchmarks/hippocampus.md). Compare on your own data: nnunet_ssl benchmark."
+    )
+    if facts.rarest is not None and facts.rarest < RARE:
+        made = [name for name in FOR_RARE if name not in facts.unsupported]
+        yield (
+            f"The rarest class has {facts.rarest:.2%} of the labelled foreground. {', '.join(made)} (CPS with its "
+            "setting balance) are made for that, and have not been measured on such data here."
+        )
+    if facts.gpu is None:
+        yield "There is no GPU here: train with a small network (nnunet_ssl plans --features ...) and -device cpu."
