@@ -1,0 +1,89 @@
+"""Which cases are kept. Pure functions of scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nnunet_ssl.errors import complain
+from nnunet_ssl.selftrain.settings import NONE, STABILITY, SelfTraining
+
+UNUSUAL = 3.0  # times the largest, or part of the smallest, volume of a class in the labelled cases
+
+
+@dataclass(frozen=True)
+class Decision:
+    """kept: whether students train on the case; reason: one phrase for people."""
+
+    kept: bool
+    reason: str
+
+
+def decide(scores: Mapping[str, float | None], shows: Mapping[str, bool], settings: SelfTraining,
+           round_number: int) -> dict[str, Decision]:  # fmt: skip
+    """Keep or drop every case.
+
+    Args:
+        scores: case -> score of its worst class, None where it has none.
+        shows: case -> whether any teacher finds anything in it.
+        settings: with ``select``, ``threshold``, ``keep_fraction`` and ``keep_empty``.
+        round_number: from 1; stability has nothing to compare with in the first.
+    """
+    decisions = {}
+    unscored = settings.select == NONE or (settings.select == STABILITY and round_number == 1)
+    why = "no selection asked for" if settings.select == NONE else "first round: nothing to compare with"
+    chosen = None if settings.keep_fraction is None else best(scores, settings.keep_fraction)
+    for case, score in scores.items():
+        if not shows[case]:
+            kept = settings.keep_empty
+            decisions[case] = Decision(kept, "no teacher finds anything" + (", kept as asked for" if kept else ""))
+        elif unscored:
+            decisions[case] = Decision(True, why)
+        elif score is None:
+            decisions[case] = Decision(False, f"no class has a {settings.select} score")
+        elif chosen is not None:
+            share = f"the best {settings.keep_fraction:g} of the scored cases"
+            decisions[case] = Decision(case in chosen, share if case in chosen else f"not among {share}")
+        else:
+            kept = score >= settings.threshold
+            sign = "at least" if kept else "below"
+            decisions[case] = Decision(kept, f"{settings.select} {score:.3f} is {sign} {settings.threshold:g}")
+    return decisions
+
+
+def best(scores: Mapping[str, float | None], fraction: float) -> set[str]:
+    """The share of the scored cases with the highest scores, rounded up; of equals the first by name."""
+    known = sorted((-score, case) for case, score in scores.items() if score is not None)
+    return {case for _, case in known[: math.ceil(fraction * len(known) - 1e-9)]}
+
+
+def refuse_too_few(
+    decisions: Mapping[str, Decision], scores: Mapping[str, float | None], settings: SelfTraining
+) -> None:
+    """Raise SemiSupervisedError where fewer than ``min_cases`` cases are kept."""
+    kept = sum(decision.kept for decision in decisions.values())
+    if kept >= settings.min_cases:
+        return
+    known = sorted((score for score in scores.values() if score is not None), reverse=True)
+    highest = f" The highest scores: {', '.join(f'{score:.3f}' for score in known[:5])}." if known else ""
+    raise complain(
+        f"{kept} of {len(decisions)} cases are kept, fewer than --min-cases {settings.min_cases}.{highest}",
+        remedy=f"Give the command again with a lower --threshold than {settings.threshold:g}, with --keep-fraction or "
+        "with --voxels ignore and --select none; or train better teachers.",
+    )
+
+
+def unusual_volumes(volumes: Mapping[str, float], labeled: Mapping[str, Sequence[float]]) -> list[str]:
+    """Names of the classes whose volume lies far outside that of the labelled cases. Flagged, not dropped.
+
+    Args:
+        volumes: class -> volume in ml in this case.
+        labeled: class -> its volumes in the labelled cases that show it.
+    """
+    result = []
+    for name, volume in volumes.items():
+        known = [v for v in labeled.get(name, ()) if v > 0]
+        if volume > 0 and known and not min(known) / UNUSUAL <= volume <= max(known) * UNUSUAL:
+            result.append(name)
+    return result
