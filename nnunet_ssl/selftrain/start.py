@@ -25,16 +25,11 @@ from nnunet_ssl.selftrain import dataset_ids, disk
 from nnunet_ssl.selftrain.checks import problems_of
 from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.run import Run, hash_of
-from nnunet_ssl.selftrain.settings import FILE, FOLDS, SelfTraining, read_settings, write_settings
+from nnunet_ssl.selftrain.settings import FILE, SelfTraining, read_settings, write_settings
 from nnunet_ssl.selftrain.steps import SELECT, Step
+from nnunet_ssl.selftrain.warnings import warnings
 from nnunet_ssl.selftrain.work import COMMAND, work_of
 from nnunet_ssl.training.settings import BLOCK
-
-LEAKAGE = (
-    "Optimistic: with teachers of several folds the validation cases of a fold have trained the other teachers, whose "
-    "pseudo-labels reach the student. Judge on annotated cases that no training has seen."
-)
-TRANSDUCTIVE = "Transductive: test images are among those without label, as --transductive allows."
 
 
 def begin(settings: SelfTraining, output: str, first_id: int | None = None) -> Run:
@@ -89,12 +84,6 @@ def _facts(run: Run) -> dict[str, object]:
     }
 
 
-def warnings(settings: SelfTraining) -> list[str]:
-    """What has to stand beside every number of this run."""
-    found = [LEAKAGE] if settings.teachers == FOLDS and settings.rounds > 0 else []
-    return found + ([TRANSDUCTIVE] if settings.transductive else [])
-
-
 def introduce(run: Run, steps: Sequence[Step]) -> None:
     """A few lines before the work."""
     keys, settings = Keys(run), run.settings
@@ -102,7 +91,7 @@ def introduce(run: Run, steps: Sequence[Step]) -> None:
     labeled, pool = len(run.fold.labeled), len(run.pool) if settings.rounds else 0
     print(
         f"Semi-supervised self-training in {run.output}: {labeled} labelled cases, {pool} without label, "
-        f"{settings.rounds} rounds; {len(steps)} steps, {done} of them already complete."
+        f"{settings.rounds} round{'' if settings.rounds == 1 else 's'}; {len(steps)} steps, {done} of them already complete."
     )
     if settings.rounds:
         print(f"Disk, for each round: {disk.estimate(run).text}.")
