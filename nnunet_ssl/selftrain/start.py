@@ -91,7 +91,7 @@ def introduce(run: Run, steps: Sequence[Step]) -> None:
     labeled, pool = len(run.fold.labeled), len(run.pool) if settings.rounds else 0
     print(
         f"Semi-supervised self-training in {run.output}: {labeled} labelled cases, {pool} without label, "
-        f"{settings.rounds} round{'' if settings.rounds == 1 else 's'}; {len(steps)} steps, {done} of them already complete."
+        f"{settings.rounds} round{'' if settings.rounds == 1 else 's'}; {len(steps)} steps, {done} already complete."
     )
     if settings.rounds:
         print(f"Disk, for each round: {disk.estimate(run).text}.")

@@ -16,6 +16,7 @@ from nnunet_ssl.selftrain.steps import CONTROL
 
 METRICS = ("dice", "hd95")
 LONG = "control, as long"
+COMPARED = ("difference", "difference_low", "difference_high", "p")  # with round 0
 
 
 def rounds_table(run: Run, keys: Keys, results: Sequence[Result], subjects: Mapping[str, str]) -> pd.DataFrame:
@@ -53,16 +54,14 @@ def _of_metric(
 ) -> dict[str, Any]:
     values = foreground(result.rows, metric)
     means = spread(values)
-    row = {
+    row: dict[str, Any] = {
         metric: means["mean"],
         f"{metric}_std": means["std_cases"],
         f"{metric}_models": sum(spread(foreground(m.rows, metric))["mean"] for m in models) / len(models),
     }
     if first is not None and result is not first:
         found = compare(values, foreground(first.rows, metric), subjects)
-        row |= {
-            f"{metric}_{name}": found.get(name) for name in ("difference", "difference_low", "difference_high", "p")
-        }
+        row |= {f"{metric}_{name}": found.get(name) for name in COMPARED}
     return row
 
 

@@ -58,7 +58,7 @@ class Judged:
     Attributes:
         scores: in [0, 1] or None.
         score: of the worst class.
-        shows: whether any teacher finds anything.
+        shown: whether any teacher finds anything.
         volumes: ml in the chosen label.
         differing: voxels on which teachers differ, as a share of those that any of them labels as foreground.
         ignored: share of all voxels that got the ignore label.
@@ -69,12 +69,17 @@ class Judged:
     case: str
     scores: dict[str, float | None]
     score: float | None
-    shows: bool
+    shown: bool
     volumes: dict[str, float]
     differing: float
     ignored: float
     label_sha256: str
     true_dice: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def labeled(self) -> bool:
+        """Whether the chosen label has any foreground."""
+        return any(self.volumes.values())
 
 
 def judge(task: Task) -> Judged:

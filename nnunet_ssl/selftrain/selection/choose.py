@@ -46,7 +46,7 @@ def choose(run: Run, round_number: int, processes: int) -> None:
         of_labeled = {case: (run.files[case]["label"], reader, classes) for case in known}
         volumes = [*workers.map(volumes_of, of_labeled, "Volumes of the labelled cases").values()]
     scores = {case: found.score for case, found in judged.items()}
-    decisions = decide(scores, {case: found.shows for case, found in judged.items()}, run.settings, round_number)
+    decisions = decide(judged, run.settings, round_number)
     labeled = {kind.name: [found[kind.name] for found in volumes] for kind in classes}
     unusual = {case: unusual_volumes(found.volumes, labeled) for case, found in judged.items()}
     path = os.path.join(run.round_folder(round_number), SELECTION_TABLE)

@@ -5,11 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from nnunet_ssl.errors import complain
 from nnunet_ssl.selftrain.settings import NONE, STABILITY, SelfTraining
 
 UNUSUAL = 3.0  # times the largest, or part of the smallest, volume of a class in the labelled cases
+
+
+class Sureness(Protocol):
+    """What :func:`decide` asks of a case. ``shown``: any teacher finds something; ``labeled``: the chosen label does."""
+
+    @property
+    def score(self) -> float | None: ...
+
+    @property
+    def shown(self) -> bool: ...
+
+    @property
+    def labeled(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -20,36 +34,41 @@ class Decision:
     reason: str
 
 
-def decide(scores: Mapping[str, float | None], shows: Mapping[str, bool], settings: SelfTraining,
-           round_number: int) -> dict[str, Decision]:  # fmt: skip
+def decide(judged: Mapping[str, Sureness], settings: SelfTraining, round_number: int) -> dict[str, Decision]:
     """Keep or drop every case.
 
     Args:
-        scores: case -> score of its worst class, None where it has none.
-        shows: case -> whether any teacher finds anything in it.
+        judged: case -> how sure its teachers are.
         settings: with ``select``, ``threshold``, ``keep_fraction`` and ``keep_empty``.
         round_number: from 1; stability has nothing to compare with in the first.
     """
-    decisions = {}
     unscored = settings.select == NONE or (settings.select == STABILITY and round_number == 1)
     why = "no selection asked for" if settings.select == NONE else "first round: nothing to compare with"
+    scores = {case: found.score for case, found in judged.items()}
     chosen = None if settings.keep_fraction is None else best(scores, settings.keep_fraction)
-    for case, score in scores.items():
-        if not shows[case]:
-            kept = settings.keep_empty
-            decisions[case] = Decision(kept, "no teacher finds anything" + (", kept as asked for" if kept else ""))
+    decisions = {}
+    for case, found in judged.items():
+        if not found.shown:
+            decisions[case] = _empty("no teacher finds anything", settings)
+        elif unscored and not found.labeled:
+            decisions[case] = _empty("the chosen label is empty", settings)
         elif unscored:
             decisions[case] = Decision(True, why)
-        elif score is None:
+        elif found.score is None:
             decisions[case] = Decision(False, f"no class has a {settings.select} score")
         elif chosen is not None:
             share = f"the best {settings.keep_fraction:g} of the scored cases"
-            decisions[case] = Decision(case in chosen, share if case in chosen else f"not among {share}")
+            decisions[case] = Decision(case in chosen, f"among {share}" if case in chosen else f"not among {share}")
         else:
-            kept = score >= settings.threshold
+            kept = found.score >= settings.threshold
             sign = "at least" if kept else "below"
-            decisions[case] = Decision(kept, f"{settings.select} {score:.3f} is {sign} {settings.threshold:g}")
+            decisions[case] = Decision(kept, f"{settings.select} {found.score:.3f} is {sign} {settings.threshold:g}")
     return decisions
+
+
+def _empty(reason: str, settings: SelfTraining) -> Decision:
+    """Labels that are all background teach students to miss."""
+    return Decision(settings.keep_empty, f"{reason}, kept as asked for" if settings.keep_empty else reason)
 
 
 def best(scores: Mapping[str, float | None], fraction: float) -> set[str]:
