@@ -164,14 +164,19 @@ def run(args: argparse.Namespace) -> int:
 
 def finish(run: Run, steps: Sequence[Any]) -> int:
     """What became of the steps, then the report. Returns the exit code: 1 if a step is not complete."""
-    from nnunet_ssl.selftrain.report.write import write_report  # draws figures, which a cluster's task does not
-
     keys = Keys(run)
     complete = {step.id for step in steps if keys.is_complete(step)}
     print(f"\n{outcome_of_steps(run.output, steps, complete)}\n", flush=True)
     if complete:
         print(write_report(run), flush=True)
     return 0 if len(complete) == len(steps) else 1
+
+
+def write_report(run: Run) -> str:
+    """OUT/report; imported only now, since a cluster's task needs none of it."""
+    from nnunet_ssl.selftrain.report import write
+
+    return write.write_report(run)
 
 
 def chosen_settings(args: argparse.Namespace, output: str) -> SelfTraining:

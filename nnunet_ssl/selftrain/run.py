@@ -72,8 +72,13 @@ class Run:
     def files(self) -> dict[str, dict[str, Any]]:
         """Case of imagesTr -> {"images": [...], "label": ...}, as nnU-Net finds them."""
         content = read_dataset_json(os.path.join(self.raw, "dataset.json"))
-        found: dict[str, dict[str, Any]] = get_filenames_of_train_images_and_targets(self.raw, content)
-        return found
+        if "dataset" in content:
+            found: dict[str, dict[str, Any]] = get_filenames_of_train_images_and_targets(self.raw, content)
+            return found
+        # of folders nnU-Net's function makes the lists in twelve processes
+        images = list_images(os.path.join(self.raw, "imagesTr"), self.ending).cases
+        labels = os.path.join(self.raw, "labelsTr")
+        return {c: {"images": files, "label": os.path.join(labels, c + self.ending)} for c, files in images.items()}
 
     # ---- cases
 

@@ -14,7 +14,7 @@ UNUSUAL = 3.0  # times the largest, or part of the smallest, volume of a class i
 
 
 class Sureness(Protocol):
-    """What :func:`decide` asks of a case. ``shown``: any teacher finds something; ``labeled``: the chosen label does."""
+    """What :func:`decide` asks of a case. ``shown``: a teacher finds something; ``labeled``: the chosen label does."""
 
     @property
     def score(self) -> float | None: ...
