@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.data.folders import name_problem
 from nnunet_ssl.data.image_checks import check_images, needs_of
@@ -59,9 +58,6 @@ def _data_problems(run: Run) -> list[str]:
     if found:
         return list(dict.fromkeys(found))
     for name, content in ((settings.plans, run.plans), (settings.student_plans, run.student_plans)):
-        configuration = PlansManager(content).get_configuration(settings.configuration)
-        if configuration.previous_stage_name is not None:
-            found.append(f"{settings.configuration} of {name} is a stage of a cascade, which self-training cannot do")
         try:
             make_plans_copy(content, name, settings.split, settings.training, {})
         except SemiSupervisedError as error:
@@ -133,9 +129,12 @@ def _unreadable(run: Run) -> list[str]:
             check_images("the pool", run.pool, needs, workers)
     except SemiSupervisedError as error:
         return entries(error)
-    os.makedirs(run.output, exist_ok=True)
-    write_whole(marker, run.pool_hash.encode())
     return []
+
+
+def note_checked_pool(run: Run) -> None:
+    """So that the next start does not read every image again."""
+    write_whole(os.path.join(run.output, CHECKED), run.pool_hash.encode())
 
 
 def _label_problems(run: Run) -> list[str]:

@@ -22,7 +22,7 @@ from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, FAILED, log_path
 from nnunet_ssl.evaluation.benchmark.run_local import Here, run_local, run_one, stopped_by_signals
 from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
 from nnunet_ssl.selftrain import dataset_ids, disk
-from nnunet_ssl.selftrain.checks import problems_of
+from nnunet_ssl.selftrain.checks import note_checked_pool, problems_of
 from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.run import Run, hash_of
 from nnunet_ssl.selftrain.settings import FILE, SelfTraining, read_settings, write_settings
@@ -49,6 +49,8 @@ def begin(settings: SelfTraining, output: str, first_id: int | None = None) -> R
     if problems:
         raise complain("The self-training cannot begin:", dict.fromkeys(problems), "Nothing was started or written.")
     os.makedirs(output, exist_ok=True)
+    if settings.rounds > 0:
+        note_checked_pool(run)
     for name in settings.datasets:  # so that another run does not choose the same
         os.makedirs(os.path.join(nnUNet_raw, name), exist_ok=True)
     if settings.split is None:  # trainings that begin at the same time would all write it

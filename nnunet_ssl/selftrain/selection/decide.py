@@ -55,7 +55,7 @@ def decide(judged: Mapping[str, Sureness], settings: SelfTraining, round_number:
         elif unscored:
             decisions[case] = Decision(True, why)
         elif found.score is None:
-            decisions[case] = Decision(False, f"no class has a {settings.select} score")
+            decisions[case] = Decision(False, f"no class has a score for {settings.select}")
         elif chosen is not None:
             share = f"the best {settings.keep_fraction:g} of the scored cases"
             decisions[case] = Decision(case in chosen, f"among {share}" if case in chosen else f"not among {share}")
