@@ -16,8 +16,8 @@ SURE = 0.9  # probability above which a voxel counts as confident
 
 def dice(first: np.ndarray, second: np.ndarray) -> float | None:
     """Dice of two masks of one shape: 2 |A and B| / (|A| + |B|). One empty: 0; both empty: None."""
-    total = np.count_nonzero(first) + np.count_nonzero(second)
-    return 2 * np.count_nonzero(first & second) / total if total else None
+    total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
+    return 2 * int(np.count_nonzero(first & second)) / total if total else None
 
 
 def mask_of(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:

@@ -15,8 +15,16 @@ def maps(*voxels: tuple[int, ...]) -> list[np.ndarray]:
 def test_the_majority_wins_and_of_equals_the_earlier_teacher():
     assert majority(maps((1, 1, 2), (2, 1, 1), (0, 1, 2), (2, 1, 0))).tolist() == [1, 1, 0, 2]
     assert majority(maps((1, 2), (2, 1))).tolist() == [1, 2]
-    assert majority(maps((2, 0, 0, 2),)).tolist() == [2]  # two votes each: member 0's
-    assert majority(maps((1, 0, 0, 2),)).tolist() == [0]
+    assert majority(
+        maps(
+            (2, 0, 0, 2),
+        )
+    ).tolist() == [2]  # two votes each: member 0's
+    assert majority(
+        maps(
+            (1, 0, 0, 2),
+        )
+    ).tolist() == [0]
     assert majority([np.array([3])]).tolist() == [3]
 
 
