@@ -110,6 +110,7 @@ ON_TOP = {
     "evaluation",
     "doctor",
     "demo",
+    "selftrain",
     "commands",
     "cli",
     "console",

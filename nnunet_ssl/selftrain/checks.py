@@ -11,6 +11,7 @@ from nnunet_ssl.data.folders import name_problem
 from nnunet_ssl.data.image_checks import check_images, needs_of
 from nnunet_ssl.data.image_folder import list_images
 from nnunet_ssl.data.pool_remedies import IMAGES, cases_in
+from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.data.workers import Workers, usable_cores
 from nnunet_ssl.errors import SemiSupervisedError, some
 from nnunet_ssl.evaluation.benchmark.checks import check_folders, entries, examine, not_writable, one_line
@@ -117,11 +118,8 @@ def _test_images(run: Run) -> list[str]:
 
 def _unreadable(run: Run) -> list[str]:
     """Every image is really read, once: nnU-Net would end in the middle of a prediction."""
-    marker = os.path.join(run.output, CHECKED)
-    if os.path.isfile(marker):
-        with open(marker, encoding="utf-8") as file:
-            if file.read() == run.pool_hash:
-                return []
+    if _is_checked(run):
+        return []
     needs = needs_of(run.plans, [run.settings.configuration], run.dataset_json)
     try:
         processes = int(os.environ.get("nnUNet_def_n_proc", usable_cores()))
@@ -134,7 +132,13 @@ def _unreadable(run: Run) -> list[str]:
 
 def note_checked_pool(run: Run) -> None:
     """So that the next start does not read every image again."""
-    write_whole(os.path.join(run.output, CHECKED), run.pool_hash.encode())
+    if not _is_checked(run):
+        write_whole(os.path.join(run.output, CHECKED), run.pool_hash.encode())
+
+
+def _is_checked(run: Run) -> bool:
+    path = os.path.join(run.output, CHECKED)
+    return os.path.isfile(path) and read_text(path) == run.pool_hash
 
 
 def _label_problems(run: Run) -> list[str]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from nnunet_ssl.data.file_damage import find_damage
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.jobs import job_folder
 from nnunet_ssl.evaluation.benchmark.results import fold_folder
 from nnunet_ssl.selftrain.pool import link_pool
-
-if TYPE_CHECKING:
-    from nnunet_ssl.selftrain.step_run import StepRun
+from nnunet_ssl.selftrain.step_run import StepRun
 
 
 def predict(step_run: StepRun) -> None:

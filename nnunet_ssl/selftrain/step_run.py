@@ -5,27 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_ssl.evaluation.benchmark.job_run import JobRun
-from nnunet_ssl.selftrain import predict, student_dataset, train
+from nnunet_ssl.evaluation.benchmark.results import fold_folder
 from nnunet_ssl.selftrain.keys import Keys, preprocessed_folder
 from nnunet_ssl.selftrain.run import Run
-from nnunet_ssl.selftrain.steps import (
-    CONTROL,
-    DATASET,
-    ENSEMBLE,
-    FINETUNE,
-    PREDICT,
-    PREPROCESS,
-    SELECT,
-    TRAIN,
-    TRAININGS,
-    Step,
-)
+from nnunet_ssl.selftrain.steps import ENSEMBLE, PREDICT, PREPROCESS, TRAININGS, Step
 
 
 class StepRun(JobRun):
@@ -33,17 +21,20 @@ class StepRun(JobRun):
 
     Args:
         run: of which it is a step.
+        bodies: kind of a step -> its work.
         output, job, ...: see :class:`JobRun`; the job is a :class:`Step`.
     """
 
     job: Step
 
-    def __init__(self, run: Run, *arguments: Any, **options: Any) -> None:
-        self.run_of, self.keys = run, Keys(run)
+    def __init__(
+        self, run: Run, bodies: Mapping[str, Callable[[StepRun], None]], *arguments: Any, **options: Any
+    ) -> None:
+        self.run_of, self.bodies, self.keys = run, bodies, Keys(run)
         super().__init__(*arguments, **options)
 
     def work(self) -> None:
-        BODIES[self.job.kind](self)
+        self.bodies[self.job.kind](self)
 
     def description(self) -> dict[str, Any]:
         step = self.job
@@ -54,7 +45,7 @@ class StepRun(JobRun):
             "settings": dataclasses.asdict(self.run_of.settings),
             "settings_sha256": key,
             "test": None,
-            "results_folder": train.results_folder(self.keys, step) if step.kind in TRAININGS else "",
+            "results_folder": fold_folder(self.keys.training(step)) if step.kind in TRAININGS else "",
         }
 
     def forget(self) -> None:
@@ -72,22 +63,3 @@ class StepRun(JobRun):
     def lock(self, name: str) -> str:
         """File on which a command of this step keeps others away."""
         return os.path.join(self.folder, f".{name}.lock")
-
-
-def _select(step_run: StepRun) -> None:
-    """In a process of its own, since reading images turns away what the whole process prints."""
-    module = "nnunet_ssl.selftrain.selection.choose"
-    words = [sys.executable, "-m", module, step_run.output, str(step_run.job.round)]
-    step_run.command("select", words, step_run.lock("select"))
-
-
-BODIES: dict[str, Callable[[StepRun], None]] = {
-    TRAIN: train.train,
-    FINETUNE: train.train,
-    CONTROL: train.train,
-    PREDICT: predict.predict,
-    ENSEMBLE: predict.ensemble,
-    SELECT: _select,
-    DATASET: student_dataset.make,
-    PREPROCESS: student_dataset.preprocess,
-}

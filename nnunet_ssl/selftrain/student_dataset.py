@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunetv2.configuration import default_num_processes
 
@@ -20,10 +20,8 @@ from nnunet_ssl.selftrain.keys import preprocessed_folder
 from nnunet_ssl.selftrain.repeats import repeats
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.settings import IGNORE, PRETRAIN
+from nnunet_ssl.selftrain.step_run import StepRun
 from nnunet_ssl.training.settings import BLOCK
-
-if TYPE_CHECKING:
-    from nnunet_ssl.selftrain.step_run import StepRun
 
 IGNORED_LABEL = "ignore"  # nnU-Net's name of it in dataset.json
 

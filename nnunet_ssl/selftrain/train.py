@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from nnunet_ssl.evaluation.benchmark.checks import REFERENCES
 from nnunet_ssl.evaluation.benchmark.job_run import StageFailed
 from nnunet_ssl.evaluation.benchmark.results import fold_folder, is_trained, model_folder, training_figures
 from nnunet_ssl.evaluation.benchmark.scores import ToEvaluate
-from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.models import Training
-from nnunet_ssl.selftrain.steps import FINETUNE, TRAIN, Step, last_training
-
-if TYPE_CHECKING:
-    from nnunet_ssl.selftrain.step_run import StepRun
+from nnunet_ssl.selftrain.step_run import StepRun
+from nnunet_ssl.selftrain.steps import FINETUNE, TRAIN, last_training
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # from which --c goes on
 
@@ -34,11 +30,6 @@ def train(step_run: StepRun) -> None:
     step_run.record.steps, step_run.record.seconds_per_step = figures.steps, figures.seconds_per_step
     if not (step.kind == TRAIN and last_training(run, step.round) == FINETUNE):  # its fine-tuning is evaluated
         step_run.evaluate(_evaluation(step_run, training))
-
-
-def results_folder(keys: Keys, step: Step) -> str:
-    """nnU-Net's folder of the step's fold."""
-    return fold_folder(keys.training(step))
 
 
 def _words(training: Training, device: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nnunet_ssl.evaluation.benchmark.work import Work
+from nnunet_ssl.selftrain import bodies
 from nnunet_ssl.selftrain.board import RoundsBoard
 from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.run import Run
@@ -18,7 +19,7 @@ def work_of(run: Run) -> Work:
     return Work(
         COMMAND,
         lambda output, step: Keys(run).is_complete(step),
-        partial(StepRun, run),
+        partial(StepRun, run, bodies.BODIES),
         partial(RoundsBoard, run),
         lambda step: step.after,
         "nnunet_ssl selftrain -o {output}",

@@ -17,7 +17,7 @@ import torch
 
 from nnunet_ssl.commands import selftrain
 from nnunet_ssl.evaluation.benchmark import evaluator, job_run, run_local
-from nnunet_ssl.selftrain import step_run
+from nnunet_ssl.selftrain import bodies
 from nnunet_ssl.selftrain.steps import SELECT
 from tests.integration.command_server import run_forked
 from tests.integration.commands import Project, same_predictions
@@ -46,7 +46,7 @@ def run(project: Project, patch: pytest.MonkeyPatch) -> Path:
     patch.setattr(job_run, "run_command", forked)
     patch.setattr(evaluator.Evaluator, "evaluate", lambda self, task, log, stop: task.run(1))
     patch.setattr(run_local, "REFRESH", 0.02)
-    patch.setattr(step_run, "BODIES", {**step_run.BODIES, SELECT: select_here})
+    patch.setattr(bodies, "BODIES", {**bodies.BODIES, SELECT: select_here})
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         patch.setenv(name, str(project.root / name))
     parser = argparse.ArgumentParser()
@@ -101,6 +101,7 @@ def test_from_two_labelled_cases_to_a_student_and_withheld_labels_change_nothing
     assert any(f"{drawn + 2 * -(-drawn // 2)} training and 1 validation cases" in file.read_text() for file in text)
     trainer, plans, configuration = student.split("__")
     model = ("-d", STUDENTS, "-c", configuration, "-f", 0, "-tr", trainer, "-p", plans, "-o", tmp_path / "model.zip")
+    (first.root / "nnUNet_results" / STUDENTS / student / "fold_0" / "progress.png").touch()  # not drawn in tests
     first.run("nnUNetv2_export_model_to_zip", *model)
     assert (tmp_path / "model.zip").stat().st_size > 1000
 

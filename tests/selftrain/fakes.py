@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ssl.commands import selftrain
-from nnunet_ssl.selftrain import step_run
+from nnunet_ssl.selftrain import bodies
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.selection.choose import choose
 from nnunet_ssl.selftrain.settings import read_settings
+from nnunet_ssl.selftrain.step_run import StepRun
 from nnunet_ssl.selftrain.steps import SELECT
 from tests.evaluation.benchmark.fakes import quick_evaluation, write_checkpoint
 from tests.running import write_split
@@ -85,7 +86,7 @@ def install(patch: Callable[[object, str, object], None] = setattr) -> None:
     patch(evaluator.Evaluator, "evaluate", lambda self, task, log, stop: quick_evaluation(task))
     patch(run_local, "REFRESH", 0.02)
     patch(selftrain, "write_report", lambda run: "report")
-    patch(step_run, "BODIES", {**step_run.BODIES, SELECT: select_here})
+    patch(bodies, "BODIES", {**bodies.BODIES, SELECT: select_here})
 
 
 def command_here(command: Sequence[str], log: str, *_: object) -> int:
@@ -102,7 +103,7 @@ def command_here(command: Sequence[str], log: str, *_: object) -> int:
     return 0
 
 
-def select_here(step: step_run.StepRun) -> None:
+def select_here(step: StepRun) -> None:
     """The selection without a process of its own, whose imports would take longer than all the rest."""
     with step.stage("select", ["select"]):
         choose(step.run_of, step.job.round, 1)
