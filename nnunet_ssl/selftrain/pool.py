@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import filecmp
 import os
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ssl.data.image_files import spacing_file
 from nnunet_ssl.selftrain.run import Run
+
+UNFINISHED = ".tmp"
 
 
 def link_pool(run: Run) -> None:
@@ -19,12 +23,14 @@ def link_pool(run: Run) -> None:
     folder = run.pool_folder
     os.makedirs(folder, exist_ok=True)
     for name in set(os.listdir(folder)) - set(wanted):
-        os.remove(os.path.join(folder, name))
+        if not name.endswith(UNFINISHED):  # of another prediction that begins at the same time
+            with suppress(FileNotFoundError):
+                os.remove(os.path.join(folder, name))
     for name, target in wanted.items():
         link = os.path.join(folder, name)
         if os.path.islink(link) and os.readlink(link) == target:
             continue
-        temporary = f"{link}.{os.getpid()}.tmp"  # several predictions may begin at the same time
+        temporary = f"{link}.{uuid.uuid4().hex[:12]}{UNFINISHED}"
         os.symlink(target, temporary)
         os.replace(temporary, link)
 

@@ -129,8 +129,11 @@ class Run:
 
     @cached_property
     def pool_hash(self) -> str:
-        """Of the ids, files and sizes: another pool has to be predicted anew."""
-        content = {case: [(file, os.path.getsize(file)) for file in files] for case, files in self.pool.items()}
+        """Of ids, names and sizes: another pool has to be predicted anew, one that was moved has not."""
+        content = {
+            case: [(os.path.basename(file), os.path.getsize(file)) for file in files]
+            for case, files in self.pool.items()
+        }
         return hash_of(content)
 
     # ---- where things are

@@ -26,7 +26,7 @@ from nnunet_ssl.selftrain.checks import note_checked_pool, problems_of
 from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.run import Run, hash_of
 from nnunet_ssl.selftrain.settings import FILE, SelfTraining, read_settings, write_settings
-from nnunet_ssl.selftrain.steps import SELECT, Step
+from nnunet_ssl.selftrain.steps import CONTROL, SELECT, Step
 from nnunet_ssl.selftrain.warnings import warnings
 from nnunet_ssl.selftrain.work import COMMAND, work_of
 from nnunet_ssl.training.settings import BLOCK
@@ -150,10 +150,14 @@ def write_only(run: Run, kind: str, resources: Resources, look: bool) -> int:
 
 
 def levels(steps: Sequence[Step]) -> list[list[Step]]:
-    """Steps that need nothing from each other, together; each group needs only those before it."""
+    """Steps that need nothing from each other, together; each group needs only those before it.
+
+    The long control is in the last group, since nothing waits for it, and the group after it would.
+    """
     depth: dict[str, int] = {}
     for step in steps:  # in an order in which they can be done
         depth[step.id] = 1 + max((depth[earlier] for earlier in step.after if earlier in depth), default=0)
+    depth |= {step.id: max(depth.values()) for step in steps if step.kind == CONTROL}
     return [[s for s in steps if depth[s.id] == level] for level in sorted(set(depth.values()))]
 
 
