@@ -12,8 +12,9 @@ from typing import Any
 
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, job_folder, read_record
+from nnunet_ssl.selftrain.hashes import hash_of, hash_of_file
 from nnunet_ssl.selftrain.models import Training, lengths, teacher_checkpoints, training_of
-from nnunet_ssl.selftrain.run import Run, hash_of, hash_of_file
+from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.settings import PREVIOUS, STABILITY
 from nnunet_ssl.selftrain.steps import (
     CONTROL,

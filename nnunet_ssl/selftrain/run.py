@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from functools import cached_property
 from typing import Any
@@ -20,6 +18,7 @@ from nnunet_ssl.data.pool_remedies import IMAGES
 from nnunet_ssl.data.splits import load_fold
 from nnunet_ssl.evaluation.scoring.dataset import read_labels
 from nnunet_ssl.evaluation.scoring.labels import Labels
+from nnunet_ssl.selftrain.hashes import hash_of
 from nnunet_ssl.selftrain.settings import CHECKPOINTS, FOLDS, SelfTraining
 
 LABELED_SPLIT = "all_labels"  # in names of plans, where no split is named
@@ -191,21 +190,3 @@ class Run:
 
     def seed_of(self, member: int) -> int:
         return self.settings.first_seed + (0 if self.settings.teachers == FOLDS else member)
-
-
-def hash_of(content: Any) -> str:
-    """sha256 of plain Python as JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def hash_of_file(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
-
-
-def _hash(file: Any) -> str:
-    """Of Python 3.10, which has no file_digest."""
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()

@@ -96,14 +96,14 @@ ROWS = {
         other_version,
     ),
     "half of the choice": Row(
-        "commands.selftrain:chosen_settings 1",
+        "selftrain.options:chosen_settings 1",
         (*OUT, "-d", "901"),
         "with -o alone the run there continues",
         OUT,
         begun,
     ),
     "two ways to choose": Row(
-        "commands.selftrain:chosen_settings 2",
+        "selftrain.options:chosen_settings 2",
         (*ALL, "--threshold", "0.5", "--keep-fraction", "0.5"),
         "Give one of them",
         (*ALL, "--threshold", "0.5"),

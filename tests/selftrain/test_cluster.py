@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from nnunet_ssl.evaluation.benchmark import cluster_scripts
+from nnunet_ssl.selftrain.cluster import chain, levels
 from nnunet_ssl.selftrain.keys import Keys
-from nnunet_ssl.selftrain.start import chain, levels, run_single
+from nnunet_ssl.selftrain.start import run_single
 from tests.selftrain.fakes import WORDS, Place, run
 
 ONE = (*WORDS, "--rounds", "1", "--select", "none")
