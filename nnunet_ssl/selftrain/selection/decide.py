@@ -86,10 +86,15 @@ def refuse_too_few(
         return
     known = sorted((score for score in scores.values() if score is not None), reverse=True)
     highest = f" The highest scores: {', '.join(f'{score:.3f}' for score in known[:5])}." if known else ""
+    remedy = f"with a lower --threshold than {settings.threshold:g}, with --keep-fraction, or with --voxels ignore and "
+    remedy = f"Give the command again {remedy}--select none; or train better teachers."
+    if not known:
+        remedy = "The teachers find nothing: train them longer, or on more labels. --keep-empty keeps such cases."
+    elif settings.keep_fraction is not None:
+        remedy = f"Give the command again with a higher --keep-fraction than {settings.keep_fraction:g}."
     raise complain(
         f"{kept} of {len(decisions)} cases are kept, fewer than --min-cases {settings.min_cases}.{highest}",
-        remedy=f"Give the command again with a lower --threshold than {settings.threshold:g}, with --keep-fraction or "
-        "with --voxels ignore and --select none; or train better teachers.",
+        remedy=remedy,
     )
 
 

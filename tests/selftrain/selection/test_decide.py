@@ -71,6 +71,11 @@ def test_too_few_cases_end_the_run_with_a_sentence():
         "1 of 3 cases are kept, fewer than --min-cases 2. The highest scores: 0.950, 0.700, 0.600.\n"
     )
     assert "lower --threshold than 0.9" in str(caught.value)
+    with pytest.raises(SemiSupervisedError, match="higher --keep-fraction than 0.3"):
+        refuse_too_few(chosen, scores, settings(min_cases=2, keep_fraction=0.3))
+    nothing = {"a": Case(None, shown=False, labeled=False)}
+    with pytest.raises(SemiSupervisedError, match="The teachers find nothing: train them longer"):
+        refuse_too_few(decide(nothing, settings(), 1), {"a": None}, settings())
 
 
 def test_volumes_far_from_those_of_the_labelled_cases_are_named():
