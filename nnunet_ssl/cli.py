@@ -21,6 +21,7 @@ COMMANDS = {
     "methods": "list the trainers: paper, what predicts, 2D/3D, extra memory and time",
     "evaluate": "metrics of predictions against reference labels, per case and class",
     "benchmark": "trainers x splits x folds x seeds as jobs that are run once, evaluated and reported",
+    "selftrain": "rounds of stock nnU-Net: label the images without label, keep what is certain, train again",
     "report": "tables, figures and one HTML page of a benchmark, with differences to the control",
     "doctor": "check the installation, the paths and, with -d, a dataset",
     "demo": "run everything once on a small synthetic dataset and show the result",

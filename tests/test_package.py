@@ -114,6 +114,7 @@ ON_TOP = {
     "evaluation",
     "doctor",
     "demo",
+    "selftrain",
     "commands",
     "cli",
     "console",

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, metavar="N", help="jobs at a time (default: one per GPU, 1 on the CPU, or the cluster)"
     )
     parser.add_argument("--no-wait", action="store_true", help="with --run slurm: do not wait for the jobs")
-    _add_resources(parser)
+    add_resources(parser)
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     what.add_argument("-device", choices=DEVICES, help=f"as for nnUNetv2_train (default: {DEVICES[0]})")
 
 
-def _add_resources(parser: argparse.ArgumentParser) -> None:
+def add_resources(parser: argparse.ArgumentParser) -> None:
     ask = parser.add_argument_group("what a job asks the cluster for")
     ask.add_argument("--time", default=Resources.time, help=f"time limit (default: {Resources.time}); jobs continue")
     ask.add_argument("--memory", type=int, default=Resources.memory, metavar="GB", help="default: %(default)s")
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.job is not None:
             return run_single(output, args.job)
-        manifest, resources = chosen_manifest(args, output), _resources(args)
+        manifest, resources = chosen_manifest(args, output), resources_of(args)
         if args.write is not None:
             return write_only(manifest, output, args.write, _for_device(resources, manifest))
         jobs = run_all(
@@ -152,7 +152,7 @@ def chosen_manifest(args: argparse.Namespace, output: str) -> Manifest:
     return parse_manifest(content, "The command line", os.getcwd())
 
 
-def _resources(args: argparse.Namespace) -> Resources:
+def resources_of(args: argparse.Namespace) -> Resources:
     numbers = {"--processes": args.processes, "--memory": args.memory, "--cpus": args.cpus}
     problems = [f"{name} {value}: at least 1" for name, value in numbers.items() if value is not None and value < 1]
     if problems:

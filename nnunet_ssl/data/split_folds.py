@@ -19,12 +19,16 @@ OWN_FOLDS = f"Write your folds to {NNUNET_FOLDS}, beside the plans: {FORM}."
 NNUNET_SEED, NNUNET_NUMBER_OF_FOLDS = 12345, 5  # as in nnUNetTrainer.do_split
 
 
+REPEATS = "repeats"  # of a fold in splits_final.json: its training cases may be named several times, drawn as often
+
+
 @dataclass(frozen=True)
 class TrainVal:
-    """One fold before it is divided into labelled and unlabelled cases."""
+    """One fold before it is divided into labelled and unlabelled cases. ``repeats``: training cases may come again."""
 
     train: list[str]
     val: list[str]
+    repeats: bool = False
 
 
 def make_folds(
@@ -83,7 +87,9 @@ def load_folds(path: str) -> list[TrainVal]:
         SemiSupervisedError: absent, unreadable, or another format.
     """
     try:
-        parts = [(fold["train"], fold["val"]) for fold in read_json(path, list, nnunet_reads_it=True)]
+        content = read_json(path, list, nnunet_reads_it=True)
+        parts = [(fold["train"], fold["val"]) for fold in content]
+        repeats = [REPEATS in fold for fold in content]
     except SemiSupervisedError as error:
         raise_failure(error)
         raise complain(str(error), remedy=f"nnU-Net writes {FORM} there.") from error
@@ -92,7 +98,7 @@ def load_folds(path: str) -> list[TrainVal]:
     problems = [f"fold {i}: {problem}" for i, fold in enumerate(parts) for problem in _form_problems(*fold)]
     if problems:
         raise complain(f"The folds in {path} cannot be used:", problems, "Correct that file.")
-    return [TrainVal(list(train), list(val)) for train, val in parts]
+    return [TrainVal(list(train), list(val), more) for (train, val), more in zip(parts, repeats, strict=True)]
 
 
 def read_folds(path: str, cases: Sequence[str], groups: Mapping[str, str]) -> list[TrainVal]:
@@ -132,7 +138,7 @@ def _form_problems(train: Any, val: Any) -> list[str]:
 
 
 def _problems(fold: TrainVal, known: set[str]) -> list[str]:
-    times = [*Counter(fold.train).items(), *Counter(fold.val).items()]
+    times = [*({} if fold.repeats else Counter(fold.train)).items(), *Counter(fold.val).items()]
     found = {
         "not among the preprocessed labelled cases": {*fold.train, *fold.val} - known,
         "in both train and val": {*fold.train} & {*fold.val},

@@ -29,6 +29,8 @@ from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
 from nnunet_ssl.errors import SemiSupervisedError, some
 from nnunet_ssl.training.settings import BLOCK
 
+UNLABELED = " unlabelled"  # at the end of the item of a finding on images without label
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -141,7 +143,7 @@ def _raw_labeled(dataset: Dataset) -> set[str]:
 def _unlabeled(dataset: Dataset, name: str, labeled: list[str], images: ImageFolder | None) -> Finding:
     configuration = PlansManager(dataset.plans).get_configuration(name)
     folder = unlabeled_folder(os.path.join(dataset.base, configuration.data_identifier))
-    item, command = f"{name} unlabelled", dataset.command("nnunet_ssl preprocess", name)
+    item, command = f"{name}{UNLABELED}", dataset.command("nnunet_ssl preprocess", name)
     try:
         finished = unlabeled_identifiers(folder)
     except SemiSupervisedError as error:

@@ -37,7 +37,12 @@ from nnunet_ssl.training.checkpoint import (
 )
 from nnunet_ssl.training.network import freeze_unused_heads, unwrap
 from nnunet_ssl.training.recipe import NNUNET_EPOCHS, Recipe
-from nnunet_ssl.training.settings import BLOCK, Settings, check_mirror_axes, parse_settings
+from nnunet_ssl.training.settings import BLOCK, Settings, check_kept_epochs, check_mirror_axes, parse_settings
+
+
+def kept_checkpoint(epoch: int) -> str:
+    """File that the setting ``kept_epochs`` keeps after so many epochs."""
+    return f"checkpoint_epoch_{epoch}.pth"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     recipe: ClassVar[Recipe] = Recipe()
     has_deep_supervision: ClassVar[bool] = True  # the network has outputs at several resolutions
     mirror_axes: list[int] | None = None
+    kept_epochs: list[int] | None = None
     seed: int | None = None
     cpu_bfloat16: bool = False
 
@@ -73,6 +79,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self.check_supported(plans, configuration, dataset_json)
         refuse_unusable_data(plans, configuration, dataset_json)
         check_mirror_axes(settings.training.mirror_axes, plans, configuration)
+        check_kept_epochs(settings.training.kept_epochs, self.planned_epochs(plans))
         if settings.split is None:
             check_fold(plans, configuration, fold)
         refuse_if_trained_elsewhere(plans, type(self).__name__, configuration, fold)
@@ -270,6 +277,12 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             # only now: building the loaders has drawn random numbers that the uninterrupted run did not draw
             set_random_state(self._random_state_to_restore, self.device)
             self._random_state_to_restore = None
+
+    def on_epoch_end(self) -> None:
+        """Kept before nnU-Net's own checkpoints, so that a training continued from one of these lacks none."""
+        if self.current_epoch + 1 in (self.kept_epochs or ()):
+            self.save_checkpoint(os.path.join(self.output_folder, kept_checkpoint(self.current_epoch + 1)))
+        super().on_epoch_end()
 
     def settings_in_force(self) -> dict[str, Any]:
         """Plain Python, for the log and the checkpoint."""

@@ -84,6 +84,11 @@ class TrainingSettings:
         "axes of the patch that augmentation and prediction may mirror, counted from 0 (nnU-Net: all); leave out the "
         "left-right axis where left and right are separate classes",
     )
+    kept_epochs: list[int] | None = setting(  # noqa: RUF009 - a field, as the others
+        None,
+        "epochs after which the checkpoint is kept as checkpoint_epoch_<N>.pth, for predictions with several of them "
+        "(nnU-Net: none)",
+    )
     seed: int | None = setting(
         None,
         "of the initial weights and of the random choices outside the loading workers; not a promise that two runs "
@@ -196,6 +201,12 @@ def _is_a(value: Any, expected: Any) -> bool:
     return isinstance(value, typing.get_origin(expected) or expected)
 
 
+def check_kept_epochs(epochs: list[int] | None, length: int) -> None:
+    """Raise SemiSupervisedError for epochs that a training of this length does not have."""
+    if any(type(epoch) is not int or not 1 <= epoch <= length for epoch in epochs or []):
+        raise complain(f'"training": kept_epochs = {epochs} must be whole numbers from 1 to {length}, the last epoch.')
+
+
 def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configuration: str) -> None:
     """Raise SemiSupervisedError for axes that the patch of the configuration does not have."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # brings PyTorch, which `path` is without
@@ -215,6 +226,7 @@ __all__ = [
     "SemiSupervisedError",
     "Settings",
     "TrainingSettings",
+    "check_kept_epochs",
     "check_mirror_axes",
     "find_problems",
     "other_default",

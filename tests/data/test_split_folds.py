@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunet_ssl.data.split_folds import make_folds, read_folds
+from nnunet_ssl.data.split_folds import TrainVal, make_folds, read_folds
 from nnunet_ssl.errors import SemiSupervisedError
 from tests.helpers_splits import CASES, REPEATABLE, SUBJECTS, write_nnunet_folds
 
@@ -54,6 +54,17 @@ def test_unusable_splits_final(tmp_path, folds, words):
         read_folds(str(path), CASES, {})
     for word in [str(path), *words]:
         assert word in str(caught.value)
+
+
+def test_training_cases_may_be_named_several_times_where_the_fold_says_so(tmp_path):
+    """nnU-Net draws them as often; a case that is validated twice is still a mistake."""
+    path = tmp_path / "splits_final.json"
+    fold = {"train": ["toy_01", "toy_01", "toy_03"], "val": ["toy_02"], "repeats": True}
+    path.write_text(json.dumps([fold]))
+    assert read_folds(str(path), CASES, {}) == [TrainVal(fold["train"], fold["val"], True)]
+    path.write_text(json.dumps([{**fold, "val": ["toy_02", "toy_02"]}]))
+    with pytest.raises(SemiSupervisedError, match="fold 0: more than once: toy_02"):
+        read_folds(str(path), CASES, {})
 
 
 @pytest.mark.parametrize("content", ["{", '{"train": []}', "[1]", '[{"train": []}]'])

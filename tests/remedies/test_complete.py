@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from itertools import chain
 
-from tests.remedies import test_data, test_doctor, test_evaluation, test_pool, test_settings, test_training
+from tests.remedies import (
+    test_data,
+    test_doctor,
+    test_evaluation,
+    test_pool,
+    test_selftrain,
+    test_settings,
+    test_training,
+)
 from tests.remedies.sites import remedies
 
-TABLES = (test_data.ROWS, test_doctor.ROWS, test_evaluation.ROWS, test_training.ROWS)
+TABLES = (test_data.ROWS, test_doctor.ROWS, test_evaluation.ROWS, test_selftrain.ROWS, test_training.ROWS)
 # Whose remedy cannot be followed here: another installation, another machine, more memory. What is said is tested.
 SAID = {
     "console:find_command 1": "no row: pip installs nnU-Net's commands",

@@ -19,7 +19,7 @@ from nnunet_ssl.data.split_folds import fold_number_problem
 from nnunet_ssl.data.split_requests import splits_command
 from nnunet_ssl.data.splits import SPLITS_FILE, Splits, read_splits, splits_path
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
-from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids
+from nnunet_ssl.doctor.dataset import UNLABELED, Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.report import WRONG
 from nnunet_ssl.errors import SemiSupervisedError, some
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
@@ -54,8 +54,13 @@ class Examined:
         return os.path.basename(self.base)
 
 
-def examine(experiment: Experiment) -> Examined:
-    """Look at dataset, plans, configurations, preprocessed data, trainers, splits, folds and test set."""
+def examine(experiment: Experiment, unlabeled: bool = True) -> Examined:
+    """Look at dataset, plans, configurations, preprocessed data, trainers, splits, folds and test set.
+
+    Args:
+        experiment: with or without splits.
+        unlabeled: whether images without label have to be preprocessed, too.
+    """
     found = Examined()
     for trainer in experiment.trainers:
         try:
@@ -69,8 +74,9 @@ def examine(experiment: Experiment) -> Examined:
     except SemiSupervisedError as error:
         found.problems.append(one_line(error))
         return found
-    _check_data(experiment, found)
-    _check_splits(experiment, found)
+    _check_data(experiment, found, unlabeled)
+    if experiment.splits:
+        _check_splits(experiment, found)
     if experiment.test_images is not None and experiment.test_labels is not None:
         _check_test_set(experiment.test_images, experiment.test_labels, found)
     return found
@@ -87,7 +93,7 @@ def entries(error: Exception) -> list[str]:
     return found or [one_line(error)]
 
 
-def _check_data(experiment: Experiment, found: Examined) -> None:
+def _check_data(experiment: Experiment, found: Examined, unlabeled: bool) -> None:
     """The preprocessed data, as `nnunet_ssl doctor` looks at them."""
     dataset = Dataset(found.base, experiment.plans, found.plans, found.dataset_json)
     try:
@@ -97,7 +103,7 @@ def _check_data(experiment: Experiment, found: Examined) -> None:
         found.problems.append(f"{found.name}: {one_line(error)}")
         return
     for finding in findings:
-        if finding.mark == WRONG:
+        if finding.mark == WRONG and (unlabeled or not finding.item.endswith(UNLABELED)):
             remedy = f" -> {'; then '.join(finding.remedy.splitlines())}" if finding.remedy else ""
             found.problems.append(f"{found.name}, {finding.item}: {one_line(Exception(finding.text))}{remedy}")
 
@@ -198,12 +204,12 @@ def check_folders(output: str) -> list[str]:
     if not results:
         problems.append("the environment variable nnUNet_results is not set -> export nnUNet_results=/path/to/results")
     for what, folder in (("nnUNet_results", results), ("the output folder (-o)", output)):
-        if folder and (reason := _not_writable(folder)):
+        if folder and (reason := not_writable(folder)):
             problems.append(f"{what}: {folder} {reason}")
     return problems
 
 
-def _not_writable(folder: str) -> str:
+def not_writable(folder: str) -> str:
     """Why nothing can be written to a folder that may not exist yet; empty if it can."""
     existing = existing_part(folder)
     if not os.path.isdir(existing):

@@ -1,6 +1,6 @@
 """Scripts for clusters, and for a plain shell: an array with one task per job.
 
-Each task runs ``nnunet_ssl benchmark --job ID -o OUT``, which skips what is done and continues what was cut off.
+Each task runs ``nnunet_ssl COMMAND --job ID -o OUT``, which skips what is done and continues what was cut off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from nnunet_ssl import discovery
 from nnunet_ssl.data.folders import write_whole
 from nnunet_ssl.errors import complain
-from nnunet_ssl.evaluation.benchmark.jobs import Job
+from nnunet_ssl.evaluation.benchmark.job_run import Named
+from nnunet_ssl.evaluation.benchmark.work import BENCHMARK, Work
 
 KINDS = ("slurm", "pbs", "lsf", "sh")
 TABLE = "jobs.txt"  # one job id per line; task k of the array runs line k
@@ -60,6 +61,25 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Script:
+    """What a script is written for.
+
+    Attributes:
+        output: folder of records and logs, absolute.
+        number: of jobs.
+        resources: of each.
+        command: the subcommand that runs a job.
+        table: name of the file with the jobs' ids.
+    """
+
+    output: str
+    number: int
+    resources: Resources
+    command: str
+    table: str
+
+
+@dataclass(frozen=True)
 class Written:
     """path: of the script; instructions: how to submit it."""
 
@@ -67,22 +87,28 @@ class Written:
     instructions: str
 
 
-def write_script(kind: str, output: str, jobs: Sequence[Job], resources: Resources) -> Written:
+def write_script(
+    kind: str, output: str, jobs: Sequence[Named], resources: Resources, work: Work = BENCHMARK, part: str = ""
+) -> Written:
     """Write OUT/submit.<kind> and the job table.
 
     Args:
         kind: one of KINDS.
         jobs: those still to do, at least one.
+        work: what kind of jobs they are.
+        part: to be added to the names of both files where there are several scripts.
     """
     output = os.path.abspath(output)
     _ = resources.minutes
     os.makedirs(os.path.join(output, LOGS), exist_ok=True)
-    write_whole(os.path.join(output, TABLE), "".join(f"{job.id}\n" for job in jobs).encode())
-    text, instructions = WRITERS[kind](output, len(jobs), resources)
-    path = os.path.join(output, f"submit.{kind}")
+    stem, ending = os.path.splitext(TABLE)
+    script = Script(output, len(jobs), resources, work.command, f"{stem}{part}{ending}")
+    write_whole(os.path.join(output, script.table), "".join(f"{job.id}\n" for job in jobs).encode())
+    text, instructions = WRITERS[kind](script)
+    path = os.path.join(output, f"submit{part}.{kind}")
     write_whole(path, text.encode())
     os.chmod(path, 0o755)
-    report = f"nnunet_ssl report {shlex.quote(output)}"
+    report = work.report.format(output=shlex.quote(output))
     return Written(path, f"{instructions.format(path=shlex.quote(path))}\nWhen the tasks are done: {report}")
 
 
@@ -99,7 +125,7 @@ def _header(mark: str, options: Sequence[str], resources: Resources) -> str:
     return "\n".join(["#!/bin/bash", *(f"{mark} {option}" for option in (*options, *resources.directives))])
 
 
-def _body(output: str, index: str, ending: str) -> str:
+def _body(script: Script, index: str, ending: str) -> str:
     """Everything below the header.
 
     Args:
@@ -108,24 +134,25 @@ def _body(output: str, index: str, ending: str) -> str:
     """
     return f"""
 
-# Written by nnunet_ssl benchmark: semi-supervised trainers for nnU-Net. One task per line of {TABLE}.
-out={shlex.quote(output)}
+# Written by nnunet_ssl {script.command}: semi-supervised training for nnU-Net. One task per line of {script.table}.
+out={shlex.quote(script.output)}
 {exports(os.environ)}
-job=$(sed -n "${{{index}}}p" "$out/{TABLE}")
+job=$(sed -n "${{{index}}}p" "$out/{script.table}")
 echo "log: $out/jobs/$job/log.txt"
 {ending}
-{shlex.join(command_words())} --job "$job" -o "$out" &
+{shlex.join(command_words(script.command))} --job "$job" -o "$out" &
 child=$!
 wait "$child"
 """
 
 
-def command_words() -> list[str]:
-    """`nnunet_ssl benchmark` of this very Python, so that no environment has to be activated."""
-    return [sys.executable, "-m", "nnunet_ssl.cli", "benchmark"]
+def command_words(command: str) -> list[str]:
+    """`nnunet_ssl COMMAND` of this very Python, so that no environment has to be activated."""
+    return [sys.executable, "-m", "nnunet_ssl.cli", command]
 
 
-def _slurm(output: str, number: int, resources: Resources) -> tuple[str, str]:
+def _slurm(script: Script) -> tuple[str, str]:
+    output, number, resources = script.output, script.number, script.resources
     options = [
         "--job-name=nnunet_ssl",
         f"--array=1-{number}" + (f"%{resources.at_once}" if resources.at_once else ""),
@@ -153,7 +180,7 @@ again() {{  # the time limit is near: end the training at its last checkpoint, w
 }}
 trap again USR1
 trap 'stop; exit 143' TERM"""
-    text = _header("#SBATCH", options, resources) + _body(output, "SLURM_ARRAY_TASK_ID", ending)
+    text = _header("#SBATCH", options, resources) + _body(script, "SLURM_ARRAY_TASK_ID", ending)
     return text, "Submit: sbatch {path}\nWatch: squeue --me; a task at its time limit goes back to the queue by itself."
 
 
@@ -163,7 +190,8 @@ ROUNDS = (
 )
 
 
-def _pbs(output: str, number: int, resources: Resources) -> tuple[str, str]:
+def _pbs(script: Script) -> tuple[str, str]:
+    output, number, resources = script.output, script.number, script.resources
     gpus = f":ngpus={resources.gpus}" if resources.gpus else ""
     options = [
         "-N nnunet_ssl",
@@ -175,11 +203,12 @@ def _pbs(output: str, number: int, resources: Resources) -> tuple[str, str]:
         "-j oe",
         "-r y",
     ]
-    text = _header("#PBS", options, resources) + _body(output, "PBS_ARRAY_INDEX", _end_on_term("PBS_ARRAY_INDEX"))
+    text = _header("#PBS", options, resources) + _body(script, "PBS_ARRAY_INDEX", _end_on_term("PBS_ARRAY_INDEX"))
     return text, (f'Submit: first=$(qsub {{path}})\n{ROUNDS}\n  qsub -W depend=afterany:"$first" {{path}}')
 
 
-def _lsf(output: str, number: int, resources: Resources) -> tuple[str, str]:
+def _lsf(script: Script) -> tuple[str, str]:
+    output, number, resources = script.output, script.number, script.resources
     limit = f"%{resources.at_once}" if resources.at_once else ""
     hours, minutes = divmod(resources.minutes, 60)
     options = [
@@ -194,7 +223,7 @@ def _lsf(output: str, number: int, resources: Resources) -> tuple[str, str]:
         f'-o "{output}/{LOGS}/lsf_%J_%I.log"',
         "-r",
     ]
-    text = _header("#BSUB", options, resources) + _body(output, "LSB_JOBINDEX", _end_on_term("LSB_JOBINDEX"))
+    text = _header("#BSUB", options, resources) + _body(script, "LSB_JOBINDEX", _end_on_term("LSB_JOBINDEX"))
     return text, (f'Submit: bsub < {{path}}\n{ROUNDS}\n  bsub -w "ended(JOBID)" < {{path}}')
 
 
@@ -205,17 +234,18 @@ stop() {{ kill -TERM "$child" 2>/dev/null; wait "$child"; exit 143; }}
 trap stop TERM INT USR2"""
 
 
-def _shell(output: str, number: int, resources: Resources) -> tuple[str, str]:
+def _shell(script: Script) -> tuple[str, str]:
     text = f"""#!/bin/bash
-# Written by nnunet_ssl benchmark: semi-supervised trainers for nnU-Net. Runs the jobs of {TABLE}, one after the other.
-out={shlex.quote(output)}
+# Written by nnunet_ssl {script.command}: semi-supervised training for nnU-Net. Runs the jobs of {script.table}, one
+# after the other.
+out={shlex.quote(script.output)}
 {exports(os.environ)}
 failed=0
 while read -r job <&3; do
     echo "log: $out/jobs/$job/log.txt"
-    {shlex.join(command_words())} --job "$job" -o "$out" || failed=$((failed + 1))
-done 3< "$out/{TABLE}"
-echo "$failed of {number} jobs failed"
+    {shlex.join(command_words(script.command))} --job "$job" -o "$out" || failed=$((failed + 1))
+done 3< "$out/{script.table}"
+echo "$failed of {script.number} jobs failed"
 [ "$failed" -eq 0 ]
 """
     return text, "Run: bash {path}"

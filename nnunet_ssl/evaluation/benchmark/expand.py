@@ -124,13 +124,12 @@ def _job(
     The name of its plans copy ends in a hash of everything that shapes the training: other plans, settings or cases
     lead to another name and so to other results folders, which neither overwrites nor continues the old ones.
     """
-    content = json.dumps([{**plans, "plans_name": ""}, split_to_json(entry)], sort_keys=True)
+    digest = training_hash(plans, split_to_json(entry))
     kind = found.trainers[trainer]
-    digest = hashlib.sha256(content.encode()).hexdigest()
     return Job(
         dataset=found.name,
         configuration="",
-        plans=f"{experiment.plans}_{split}_s{seed}_{digest[:HASH_LENGTH]}",
+        plans=copy_name(experiment.plans, split, seed, digest),
         base_plans=experiment.plans,
         trainer=trainer,
         split=split,
@@ -144,6 +143,17 @@ def _job(
         test_labels=experiment.test_labels,
         epochs=kind.planned_epochs(plans),
     )
+
+
+def training_hash(plans: Mapping[str, Any], cases: Any) -> str:
+    """Of the plans but for their name, and of the cases, as plain Python."""
+    content = json.dumps([{**plans, "plans_name": ""}, cases], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def copy_name(plans: str, split: str, seed: int, digest: str) -> str:
+    """Name of the plans copy with which a trainer trains on a split; others who train the same share the result."""
+    return f"{plans}_{split}_s{seed}_{digest[:HASH_LENGTH]}"
 
 
 def _refusals(found: Examined, trainer: str, plans: dict[str, Any], configurations: tuple[str, ...]) -> list[str]:

@@ -13,16 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nnunet_ssl.evaluation.benchmark.jobs import (
-    COMPLETE,
-    FAILED,
-    INTERRUPTED,
-    RUNNING,
-    WAITING,
-    Job,
-    Record,
-    log_path,
-)
+from nnunet_ssl.evaluation.benchmark.job_run import Named
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, FAILED, INTERRUPTED, RUNNING, WAITING, Record, log_path
 from nnunet_ssl.evaluation.benchmark.training_log import TrainingLog
 
 COLORS = {RUNNING: "cyan", COMPLETE: "green", FAILED: "red", INTERRUPTED: "yellow", WAITING: "dim"}
@@ -39,7 +31,7 @@ class Board:
         at_once: how many run at the same time, for the estimate of the time left.
     """
 
-    def __init__(self, output: str, jobs: Sequence[Job], at_once: int) -> None:
+    def __init__(self, output: str, jobs: Sequence[Named], at_once: int) -> None:
         self.states = {job.id: WAITING for job in jobs}
         self._at_once = max(1, at_once)
         self._stages = {job.id: "" for job in jobs}

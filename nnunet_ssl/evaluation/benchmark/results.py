@@ -5,17 +5,36 @@ from __future__ import annotations
 import os
 import statistics
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from nnunetv2.paths import nnUNet_results
 
 from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.evaluation.benchmark.jobs import Job
 from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.training.settings import BLOCK
 
 CHECKPOINT = "checkpoint_final.pth"  # never the best one: it was chosen on the validation cases
+
+
+class Training(Protocol):
+    """What says where nnU-Net puts a training."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def configuration(self) -> str: ...
+
+    @property
+    def plans(self) -> str: ...
+
+    @property
+    def trainer(self) -> str: ...
+
+    @property
+    def fold(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -26,16 +45,16 @@ class Figures:
     seconds_per_step: float
 
 
-def model_folder(job: Job) -> str:
+def model_folder(job: Training) -> str:
     """nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"""
     return os.path.join(nnUNet_results, job.dataset, f"{job.trainer}__{job.plans}__{job.configuration}")
 
 
-def fold_folder(job: Job) -> str:
+def fold_folder(job: Training) -> str:
     return os.path.join(model_folder(job), f"fold_{job.fold}")
 
 
-def is_trained(job: Job) -> bool:
+def is_trained(job: Training) -> bool:
     """Trained to the end and validated to the end; a summary cut off while it was written does not count."""
     folder = fold_folder(job)
     try:
@@ -46,7 +65,7 @@ def is_trained(job: Job) -> bool:
     return os.path.isfile(os.path.join(folder, CHECKPOINT))
 
 
-def training_figures(job: Job) -> Figures:
+def training_figures(job: Training) -> Figures:
     """From the final checkpoint, which holds nnU-Net's log of the whole training, interruptions left out."""
     path = os.path.join(fold_folder(job), CHECKPOINT)
     checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=False)

@@ -11,24 +11,25 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from nnunet_ssl.data.workers import usable_cores
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
-from nnunet_ssl.evaluation.benchmark.execute import Execution
 from nnunet_ssl.evaluation.benchmark.jobs import (
+    COMPLETE,
     INTERRUPTED,
     Job,
     Record,
-    is_complete,
     job_folder,
     read_record,
     write_record,
 )
 from nnunet_ssl.evaluation.benchmark.progress import Board, display
 from nnunet_ssl.evaluation.benchmark.resources import job_variables, visible_gpus
+from nnunet_ssl.evaluation.benchmark.work import BENCHMARK, Work
 
 REFRESH = 0.5  # seconds between two looks at the jobs
 RETRY = 5.0  # seconds until a job that somebody else runs is looked at again
@@ -84,6 +85,7 @@ class Here:
         evaluator: evaluates for all of them.
         stop: ends them.
         board: shows them.
+        work: what kind of jobs they are.
     """
 
     output: str
@@ -92,9 +94,10 @@ class Here:
     evaluator: Evaluator
     stop: threading.Event
     board: Board
+    work: Work = BENCHMARK
 
 
-def run_one(here: Here, job: Job, gpu: str | None) -> Record | None:
+def run_one(here: Here, job: Any, gpu: str | None) -> Record | None:
     """Run what is left of a job, alone.
 
     Args:
@@ -107,11 +110,11 @@ def run_one(here: Here, job: Job, gpu: str | None) -> Record | None:
     os.makedirs(folder, exist_ok=True)
     try:
         with FileLock(os.path.join(folder, ".lock"), timeout=0, thread_local=False):
-            if is_complete(here.output, job):
+            if here.work.is_complete(here.output, job):
                 here.board.found(job.id)
                 return read_record(here.output, job.id)
             variables = job_variables(os.environ, here.device, gpu, here.at_once)
-            return Execution(
+            return here.work.execution(
                 here.output,
                 job,
                 here.device,
@@ -135,25 +138,27 @@ def slots(device: str, processes: int | None) -> list[str | None]:
     gpus = visible_gpus(os.environ)
     if not gpus:
         raise complain(
-            "The benchmark is to run on the GPU, but PyTorch finds none.",
+            "The training is to run on the GPU, but PyTorch finds none.",
             remedy="Run it where there is one, or with -device cpu.",
         )
     return [gpus[index % len(gpus)] for index in range(processes or len(gpus))]
 
 
-def run_local(output: str, jobs: Sequence[Job], device: str, processes: int | None) -> None:
+def run_local(output: str, jobs: Sequence[Any], device: str, processes: int | None, work: Work = BENCHMARK) -> None:
     """Run all jobs that are not complete. What became of them stands in their records.
+
+    A job whose prerequisites have failed is left waiting.
 
     Raises:
         Stopped: by a signal; the jobs in progress have ended and say that they were interrupted.
     """
     free = slots(device, processes)
     at_once = len(free)
-    board = Board(output, jobs, at_once)
+    board = work.board(output, jobs, at_once)
     waiting: dict[str, float] = {}  # job -> when to look at it (again)
     by_id = {job.id: job for job in jobs}
     for job in jobs:
-        if is_complete(output, job):
+        if work.is_complete(output, job):
             board.found(job.id)
         else:
             waiting[job.id] = 0.0
@@ -164,10 +169,14 @@ def run_local(output: str, jobs: Sequence[Job], device: str, processes: int | No
         Evaluator(max(1, usable_cores() // at_once)) as evaluator,
         ThreadPoolExecutor(at_once) as pool,
     ):
-        here = Here(output, device, at_once, evaluator, stop, board)
+        here = Here(output, device, at_once, evaluator, stop, board, work)
+
+        def may_begin(job_id: str) -> bool:
+            return all(board.states.get(earlier, COMPLETE) == COMPLETE for earlier in work.after(by_id[job_id]))
+
         try:
-            while running or (waiting and not stop.is_set()):
-                ready = [job_id for job_id, moment in waiting.items() if moment <= time.monotonic()]
+            while running or (any(map(may_begin, waiting)) and not stop.is_set()):
+                ready = [i for i, moment in waiting.items() if moment <= time.monotonic() and may_begin(i)]
                 for job_id in ready[: len(free)] if not stop.is_set() else ():
                     del waiting[job_id]
                     gpu = free.pop(0)

@@ -11,8 +11,9 @@ from nnunet_ssl import discovery
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import LOGS, NOTICE, RESTARTS, Resources, command_words
 from nnunet_ssl.evaluation.benchmark.job_command import JobCommand
-from nnunet_ssl.evaluation.benchmark.jobs import RUNNING, Job, is_complete, read_record
-from nnunet_ssl.evaluation.benchmark.progress import Board, display
+from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, RUNNING, read_record
+from nnunet_ssl.evaluation.benchmark.progress import display
+from nnunet_ssl.evaluation.benchmark.work import BENCHMARK, Work
 
 PERIOD = 5.0  # seconds between two looks at the records
 SLURM, LOCAL = "slurm", "local"  # submitit's names
@@ -59,29 +60,39 @@ def _additional(directives: Sequence[str]) -> dict[str, Any]:
     return {"requeue": True, **{name: value if equals else True for name, equals, value in pairs}}
 
 
-def run_submitted(output: str, jobs: Sequence[Job], resources: Resources, cluster: str, wait: bool) -> bool:
+def run_submitted(
+    output: str, jobs: Sequence[Any], resources: Resources, cluster: str, wait: bool, work: Work = BENCHMARK
+) -> bool:
     """Submit what is not complete and, if asked to, show the jobs until all have ended.
 
-    SLURM gets all of them as one array; on this computer as many run as ``resources.at_once`` says, else one.
+    SLURM gets all that may begin as one array; on this computer as many run as ``resources.at_once`` says, else one.
+    Jobs whose prerequisites have failed are not submitted.
 
     Returns:
         Whether they have ended. Ctrl-C ends the watching, not the jobs.
     """
     output = os.path.abspath(output)
-    waiting = [job.id for job in jobs if not is_complete(output, job)]
+    waiting = {job.id: job for job in jobs if not work.is_complete(output, job)}
     at_once = resources.at_once or (len(waiting) if cluster == SLURM else 1)
-    board = Board(output, jobs, at_once)
+    board = work.board(output, jobs, at_once)
     for job_id in {job.id for job in jobs} - set(waiting):
         board.found(job_id)
     if not waiting:
         return True
     executor = make_executor(output, resources, cluster)
     active: dict[str, Any] = {}
+
+    def ready() -> list[str]:
+        states = board.states
+        done = [i for i, job in waiting.items() if all(states.get(j, COMPLETE) == COMPLETE for j in work.after(job))]
+        return done[: at_once - len(active)] if cluster == LOCAL else done
+
     with display(board) as shown:
-        while waiting or active:
-            new = waiting[: at_once - len(active)] if cluster == LOCAL else waiting
-            waiting = waiting[len(new) :]
-            active |= _submit(executor, output, new)
+        while active or ready():
+            new = ready()
+            for job_id in new:
+                del waiting[job_id]
+            active |= _submit(executor, output, new, work.command)
             if not wait and not waiting:
                 return False
             time.sleep(PERIOD if cluster == SLURM else 0.5)
@@ -95,7 +106,7 @@ def run_submitted(output: str, jobs: Sequence[Job], resources: Resources, cluste
     return True
 
 
-def _submit(executor: Any, output: str, job_ids: Sequence[str]) -> dict[str, Any]:
+def _submit(executor: Any, output: str, job_ids: Sequence[str], command: str) -> dict[str, Any]:
     """Job id -> submitit's job."""
     if not job_ids:
         return {}
@@ -106,12 +117,12 @@ def _submit(executor: Any, output: str, job_ids: Sequence[str]) -> dict[str, Any
     try:
         with executor.batch():
             tasks = [
-                executor.submit(JobCommand([*command_words(), "--job", job_id, "-o", output], variables))
+                executor.submit(JobCommand([*command_words(command), "--job", job_id, "-o", output], variables))
                 for job_id in job_ids
             ]
     except FailedJobError as error:
         raise complain(
-            f"sbatch refused the jobs: {error}", remedy="See nnunet_ssl benchmark --help for its options."
+            f"sbatch refused the jobs: {error}", remedy=f"See nnunet_ssl {command} --help for its options."
         ) from error
     for job_id, task in zip(job_ids, tasks, strict=True):
         print(f"submitted as {task.job_id}: {job_id}", flush=True)

@@ -40,8 +40,8 @@ def draw(
     trainers = [name for name in looks if any(name in panels for _, panels in rows)]
     first = next(iter(rows[0][1].values())).volumes
     everything = [panel.volumes for _, panels in rows for panel in panels.values()]
-    index, window = best_slice(first.reference, labels), _window(everything, labels)
-    _, height, width = (s * n for s, n in zip(first.spacing, _extent(window), strict=True))
+    index, window = best_slice(first.reference, labels), window_around(everything, labels)
+    _, height, width = (s * n for s, n in zip(first.spacing, extent_of(window), strict=True))
     side = 2.3
     columns = min(COLUMNS, 1 + len(trainers))
     lines = math.ceil((1 + len(trainers)) / columns)  # of each split
@@ -54,8 +54,8 @@ def draw(
         for axis in line[len(titles) :]:
             axis.set_axis_off()
         reference = next(iter(panels.values())).volumes
-        _show(line[0], reference, index, window)
-        _outlines(line[0], _masks(reference.reference[index][window], labels), REFERENCE, 1.3)
+        show_slice(line[0], reference, index, window)
+        draw_outlines(line[0], masks_of(reference.reference[index][window], labels), REFERENCE, 1.3)
         line[0].set_ylabel(f"split {split}", fontsize=9)
         for axis, name in zip(line[1:], trainers, strict=False):
             if name not in panels:
@@ -63,9 +63,9 @@ def draw(
                 axis.text(0.5, 0.5, "no prediction", ha="center", va="center", fontsize=9, transform=axis.transAxes)
                 continue
             panel, style = panels[name], looks[name]
-            _show(axis, panel.volumes, index, window)
-            _outlines(axis, _masks(panel.volumes.prediction[index][window], labels), style.color, 2.4)
-            _outlines(axis, _masks(panel.volumes.reference[index][window], labels), REFERENCE, 0.9)
+            show_slice(axis, panel.volumes, index, window)
+            draw_outlines(axis, masks_of(panel.volumes.prediction[index][window], labels), style.color, 2.4)
+            draw_outlines(axis, masks_of(panel.volumes.reference[index][window], labels), REFERENCE, 0.9)
             axis.set_xlabel("" if panel.dice is None else f"Dice {100 * panel.dice:.1f} % (whole volume)", fontsize=8.5)
             for spine in axis.spines.values():
                 spine.set(visible=True, color=style.color, linewidth=2.5)
@@ -96,11 +96,12 @@ def _any(segmentation: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     return np.isin(segmentation, sorted({value for label in labels for value in label_values(label)}))
 
 
-def _masks(segmentation: np.ndarray, labels: Sequence[str]) -> list[np.ndarray]:
+def masks_of(segmentation: np.ndarray, labels: Sequence[str]) -> list[np.ndarray]:
+    """A mask per class."""
     return [np.isin(segmentation, label_values(label)) for label in labels]
 
 
-def _window(volumes: Sequence[Volumes], labels: Sequence[str]) -> tuple[slice, slice]:
+def window_around(volumes: Sequence[Volumes], labels: Sequence[str]) -> tuple[slice, slice]:
     """Rows and columns around everything that is in a reference or a prediction, with a margin."""
     inside = np.zeros(volumes[0].reference.shape[1:], dtype=bool)
     for volume in volumes:
@@ -116,11 +117,13 @@ def _window(volumes: Sequence[Volumes], labels: Sequence[str]) -> tuple[slice, s
     return window[0], window[1]
 
 
-def _extent(window: tuple[slice, slice]) -> tuple[int, int, int]:
+def extent_of(window: tuple[slice, slice]) -> tuple[int, int, int]:
+    """Voxels of one slice of the window."""
     return 1, *(s.stop - s.start for s in window)
 
 
-def _show(axis: Axes, volumes: Volumes, index: int, window: tuple[slice, slice]) -> None:
+def show_slice(axis: Axes, volumes: Volumes, index: int, window: tuple[slice, slice]) -> None:
+    """The image in grey, its brightest and darkest voxels cut off."""
     shown = volumes.image[index][window]
     low, high = np.percentile(volumes.image[index], (1, 99.5))
     aspect = volumes.spacing[1] / volumes.spacing[2]
@@ -131,7 +134,8 @@ def _show(axis: Axes, volumes: Volumes, index: int, window: tuple[slice, slice])
         spine.set_visible(False)
 
 
-def _outlines(axis: Axes, masks: Sequence[np.ndarray], color: str, width: float) -> None:
+def draw_outlines(axis: Axes, masks: Sequence[np.ndarray], color: str, width: float) -> None:
+    """The border of each mask, with a dark halo so that it is seen on white, too."""
     for mask in masks:
         if mask.any() and min(mask.shape) > 1:
             axis.contour(mask, levels=[0.5], colors=[HALO], linewidths=width + 0.9, alpha=0.55)

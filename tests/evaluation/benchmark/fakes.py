@@ -92,9 +92,9 @@ def write_checkpoint(path: Path) -> None:
 
 def install(folder: str | Path, patch: Callable[[object, str, object], None] = setattr) -> None:
     """Put the fake commands, a quick evaluation and an empty report in place of the real ones."""
-    from nnunet_ssl.evaluation.benchmark import evaluator, execute
+    from nnunet_ssl.evaluation.benchmark import evaluator, job_run
 
-    patch(execute, "find_command", lambda name: str(Path(folder) / name))
+    patch(job_run, "find_command", lambda name: str(Path(folder) / name))
     patch(evaluator.Evaluator, "evaluate", lambda self, task, log, stop: quick_evaluation(task))
     patch(benchmark, "write_report", lambda output: f"report: {output}")
 

@@ -113,7 +113,7 @@ def test_the_shell_script_runs_every_job_and_counts_failures(tmp_path: Path, mon
     stand_in = tmp_path / "run"
     stand_in.write_text('#!/bin/sh\ncat > /dev/null\necho "ran $2 in $4"\n[ "$2" != bad ]\n')
     stand_in.chmod(0o755)
-    monkeypatch.setattr(cluster_scripts, "command_words", lambda: [str(stand_in)])
+    monkeypatch.setattr(cluster_scripts, "command_words", lambda command: [str(stand_in)])
     written = write_script("sh", str(tmp_path), [JOB] * 3, Resources())
     (tmp_path / "jobs.txt").write_text("one\nbad\nthree\n")
     done = subprocess.run(["bash", written.path], capture_output=True, text=True)
@@ -129,7 +129,7 @@ def test_a_time_limit_ends_the_job_properly(tmp_path: Path, monkeypatch, kind: s
     stand_in = tmp_path / "run"
     stand_in.write_text('#!/bin/bash\ntrap "echo ended $2; exit 143" TERM\necho begun\nwhile :; do sleep 0.05; done\n')
     stand_in.chmod(0o755)
-    monkeypatch.setattr(cluster_scripts, "command_words", lambda: [str(stand_in)])
+    monkeypatch.setattr(cluster_scripts, "command_words", lambda command: [str(stand_in)])
     written = write_script(kind, str(tmp_path), [JOB] * 2, Resources())
     environment = {**os.environ, index: "2"}
     process = subprocess.Popen(["bash", written.path], env=environment, stdout=subprocess.PIPE, text=True)

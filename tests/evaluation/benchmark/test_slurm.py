@@ -63,7 +63,7 @@ def starts_in(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_the_script_on_slurm_with_a_job_at_its_time_limit(real_slurm: dict[str, str], tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(cluster_scripts, "command_words", lambda: [stand_in(tmp_path)])
+    monkeypatch.setattr(cluster_scripts, "command_words", lambda command: [stand_in(tmp_path)])
     monkeypatch.setenv("nnUNet_raw", "/some where/raw")
     written = write_script("slurm", str(tmp_path), [JOB] * 3, SMALL)
     (tmp_path / "jobs.txt").write_text("first\nlong\nlast\n")
@@ -95,7 +95,7 @@ def test_the_script_on_slurm_with_a_job_at_its_time_limit(real_slurm: dict[str, 
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Three jobs for submitit, the second of which is to be interrupted."""
-    monkeypatch.setattr(slurm, "command_words", lambda: [stand_in(tmp_path)])
+    monkeypatch.setattr(slurm, "command_words", lambda command: [stand_in(tmp_path)])
     monkeypatch.setattr(Job, "id", property(lambda job: job.trainer))
     monkeypatch.setenv("nnUNet_raw", "/raw")
     return [replace(JOB, trainer=name) for name in ("first", "long", "last")]
@@ -164,7 +164,7 @@ def test_submitit_runs_the_real_entry_to_the_table(place: Place, monkeypatch, ca
     """One of the two jobs is run here, since each start of the real entry takes seconds."""
     run(*WORDS, *TRAINING, "-o", str(place.out), "--write", "sh")
     run("--job", place.job(CONTROL), "-o", str(place.out))
-    monkeypatch.setattr(slurm, "command_words", lambda: [sys.executable, "-c", DRIVER, str(place.bin)])
+    monkeypatch.setattr(slurm, "command_words", lambda command: [sys.executable, "-c", DRIVER, str(place.bin)])
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
     capsys.readouterr()
     assert run("-o", str(place.out), "--run", "submitit-local") == 0

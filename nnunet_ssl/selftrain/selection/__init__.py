@@ -1,0 +1,1 @@
+"""Which images get a label from the teachers, and which label."""
