@@ -461,6 +461,12 @@ ROWS = {
         nobody,
         then=of_doctor("2d", "2d"),
     ),
+    "a recommendation: no such configuration": Row(
+        "recommendation.facts:facts_of 1",
+        ("methods", "--for", "901", "-c", "4d"),
+        "Choose from: 2d, 3d_fullres",
+        ("methods", "--for", "901", "-c", "2d"),
+    ),
     # ---- files that people write
     "a byte-order mark": Row(
         "data.text_files:read_text 1", SPLITS, "without", folds(FOLDS), folds("\ufeff[]".encode())
