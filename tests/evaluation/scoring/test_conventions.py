@@ -98,9 +98,7 @@ def test_slices_count_one_by_one(tmp_path):
     }
     for case, (reference, prediction) in cases.items():
         folders.add(case, reference, prediction)
-    found = evaluate_folder(
-        *folders.paths, convention="cmaformer", processes=1
-    )
+    found = evaluate_folder(*folders.paths, convention="cmaformer", processes=1)
     values = {row["case"]: row["dice"] for row in found.rows if row["class"] == "ball"}
     assert values == pytest.approx({"a:0": 2 / 3, "a:1": 1, "a:2": 0, "a:3": 0, "b:0": 1, "b:1": 1})
     assert found.classes["ball"]["dice"]["mean"] == pytest.approx((2 / 3 + 3) / 6)
