@@ -9,7 +9,7 @@ Rows stand in tables with the columns row, in the paper, published, commands, wi
 page, whose words in capitals are replaced by what stands under "with" (KEY=VALUE; ...) and by ROW, the row's name. A
 list (FOLD=0,1,2) repeats every line that holds the word. $OUT is a folder of yours, where scores go to.
 
---small: patches of 16 to 32 voxels, networks of few features, two training steps, on a CPU. It shows that the commands
+--small: patches of 32 voxels, networks of 4 and 8 features, two training steps, on a CPU. It shows that the commands
 fit one another, and nothing else.
 """
 
@@ -41,10 +41,10 @@ def _per_axis(text: str, number: int, between: str) -> Callable[[re.Match[str]],
 
 # --small: what is put in the place of what a page says
 SMALLER: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"--patch( \d+)+"), _per_axis("--patch ", 16, " ")),
+    (re.compile(r"--patch( \d+)+"), _per_axis("--patch ", 32, " ")),
     (re.compile(r"stride=\[(\d+,?)+"), _per_axis("stride=[", 16, ",")),
     (re.compile(r"--batch \d+"), lambda match: "--batch 2"),
-    (re.compile(r"--features( \d+)+|--network \w+( --dropout [\d.]+)?"), lambda match: "--features 4 8 8"),
+    (re.compile(r"--features( \d+)+|--network \w+( --dropout [\d.]+)?"), lambda match: "--features 4 8 8 8"),
     (re.compile(r"--size( \d+)+"), lambda match: re.sub(r"[1-9]\d*", "24", match[0])),
     (re.compile(r"--least \d+"), lambda match: "--least 16"),
     (re.compile(r" num_(epochs|iterations_per_epoch|val_iterations_per_epoch)=\d+"), lambda match: ""),

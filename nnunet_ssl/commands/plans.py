@@ -37,14 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="name of a split made by `nnunet_ssl splits`; without it every label is used")
     parser.add_argument("--name", help="name of the copy (default: PLANS_SPLIT)")
     parser.add_argument(
-        "--training", nargs="+", default=[], metavar="KEY=VALUE", help="for every trainer alike, see below"
+        "--training",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for every trainer alike, see below",
     )
     parser.add_argument(
-        "--hyperparameters", nargs="+", default=[], metavar="TRAINER:KEY=VALUE", help="of single trainers"
+        "--hyperparameters",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TRAINER:KEY=VALUE",
+        help="of single trainers",
     )
     parser.add_argument(
         "--prediction",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="how windows become a prediction in the validation and in `nnunet_ssl predict-as-paper`, see below",

@@ -18,11 +18,12 @@ from nnunet_ssl.planning.plans_copy import parse_assignments, parse_settings_of_
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.training.settings import TrainingSettings, find_problems, prediction_problems
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "protocols")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "protocols"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import reproduce
 from protocol_file import read_protocol
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"skcdf": "SKCDF", "dkuxnet": "DKUXNet", "dual_networks": "Dual Networks", "plgcl": "PLGCL",
          "cmaformer_ldc": "CMAformer"}  # fmt: skip
 OWN = {
@@ -176,7 +177,7 @@ def test_a_small_command_is_small():
         "--prediction stride=[4,18,18] checkpoint=best"
     )
     assert reproduce.smaller(command) == (
-        "nnunet_ssl plans -d 1 -c 2d --features 4 8 8 --patch 16 16 16 --batch 2 --name v --prediction "
+        "nnunet_ssl plans -d 1 -c 2d --features 4 8 8 8 --patch 32 32 32 --batch 2 --name v --prediction "
         "stride=[16,16,16] checkpoint=best"
     )
     row = "nnunet_ssl plans -d 1 -p v --name r --training seed=0 num_epochs=120 --hyperparameters T:a=1"
