@@ -56,7 +56,6 @@ def test_trains_on_or_refuses_every_kind_of_dataset(ready_dataset, name, kind):
     warnings = [line for line in Path(trainer.log_file).read_text().splitlines() if "WARNING" in line]
     early = [words for words, trainers in EARLY.items() if name.removeprefix("nnUNetTrainer") in trainers]
     assert [line for line in warnings if not any(words in line for words in early)] == []
-    terms = ROUTES[name].terms
     table = Path(trainer.output_folder, "semi_supervised.csv")
     assert table.exists() == isinstance(trainer, nnUNetTrainerSemiSupervised)
     if table.exists():
