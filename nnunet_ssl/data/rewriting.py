@@ -51,13 +51,13 @@ def small_network_options(plans: Mapping[str, Any], original: Mapping[str, Any])
         if keys and configuration not in of_source:
             own = plans["configurations"][configuration]
             published = recognised(own["architecture"])
-            words += ["-c", configuration, "--patch", *_words(own["patch_size"])]
+            words += ["-c", configuration]
             if published is None:
                 words += ["--features", *_words(own["architecture"]["arch_kwargs"]["features_per_stage"])]
             else:
                 words += ["--network", published[0]]
                 words += [] if published[1] is None else ["--dropout", f"{published[1]:g}"]
-            words += ["--batch", str(own["batch_size"])]
+            words += ["--patch", *_words(own["patch_size"]), "--batch", str(own["batch_size"])]
             words += ["--spacing", *_words(own["spacing"])] if "spacing" in keys else []
     return words
 
