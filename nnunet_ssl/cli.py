@@ -19,6 +19,7 @@ COMMANDS = {
     "splits": "write splits_ssl.json: which training cases keep their label, per fold",
     "plans": "write a copy of a plans file that carries a split and the settings of the trainers",
     "methods": "list the trainers: paper, what predicts, 2D/3D, extra memory and time",
+    "predict-as-paper": "predict images with the windows of a publication, as the plans say",
     "evaluate": "metrics of predictions against reference labels, per case and class",
     "benchmark": "trainers x splits x folds x seeds as jobs that are run once, evaluated and reported",
     "selftrain": "rounds of stock nnU-Net: label the images without label, keep what is certain, train again",
@@ -38,7 +39,7 @@ def build_parser(selected: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         if name == selected:
-            module = importlib.import_module(f"nnunet_ssl.commands.{name}")
+            module = importlib.import_module(f"nnunet_ssl.commands.{name.replace('-', '_')}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     return parser

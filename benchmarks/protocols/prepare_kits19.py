@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -28,14 +29,18 @@ RECIPE = Recipe(
     reference="https://kits19.grand-challenge.org/",
     licence="see the reference",
 )
+WHOLE_KIDNEY = replace(RECIPE, name="KiTS19Whole", labels={"background": 0, "kidney": 1}, values={0: 0, 1: 1, 2: 1})
+"""As the code of the protocol that PLGCL cites."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", required=True, metavar="FOLDER", help="the folder data of the repository kits19")
+    parser.add_argument("--one-class", action="store_true", help="kidney and tumour are one class, the whole kidney")
     add_common_arguments(parser, 204)
     args = parser.parse_args(argv)
-    return run(lambda: write_raw_dataset(RECIPE, find_cases(args.i), args.d, args.np))
+    recipe = WHOLE_KIDNEY if args.one_class else RECIPE
+    return run(lambda: write_raw_dataset(recipe, find_cases(args.i), args.d, args.np))
 
 
 def find_cases(folder: str) -> list[Case]:

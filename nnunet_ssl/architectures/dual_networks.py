@@ -16,10 +16,17 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nnunet_ssl.architectures.resvnet import ResVNet
 from nnunet_ssl.architectures.skcdf import Logits, drop_channels
+from nnunet_ssl.architectures.unet_decoder import feature_maps
+from nnunet_ssl.architectures.vnet import VNet
 
-PLAIN, RESIDUAL = (f"{c.__module__}.{c.__name__}" for c in (PlainConvUNet, ResidualEncoderUNet))
+PLAIN, RESIDUAL, VNET, RESVNET = (
+    f"{c.__module__}.{c.__name__}" for c in (PlainConvUNet, ResidualEncoderUNet, VNet, ResVNet)
+)
 RESIDUAL_BLOCKS = (1, 3, 4, 6)  # per stage, the last number for all further stages; as nnU-Net's planner
+RESNET34_BLOCKS = (0, 3, 4, 6, 3)  # the same of a residual V-Net, released code
+VNET_CONVOLUTIONS = (1, 2, 3)  # the same of a V-Net
 LEAST_PROBABILITY = 1e-6
 PREDICTORS = ("mean", "student", "teacher")
 
@@ -57,8 +64,8 @@ class DualNet(nn.Module):
 
     def __init__(
         self,
-        student: PlainConvUNet | ResidualEncoderUNet,
-        teacher: PlainConvUNet | ResidualEncoderUNet,
+        student: PlainConvUNet | ResidualEncoderUNet | VNet,
+        teacher: PlainConvUNet | ResidualEncoderUNet | VNet,
         *,
         predict_with: str = "mean",
         student_dropout: tuple[float, float] = (0.0, 0.0),
@@ -175,10 +182,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _decode(decoder: Any, skips: list[Tensor], features: Tensor, dropout: float) -> tuple[Logits, Tensor]:
-    maps: list[Tensor] = []
-    for upsample, stage, skip in zip(decoder.transpconvs, decoder.stages, reversed(skips), strict=True):
-        features = stage(torch.cat((upsample(features), skip), 1))
-        maps.append(features)
+    maps = feature_maps(decoder, [*skips, features])
     maps[-1] = drop_channels(maps[-1], dropout)
     if not decoder.deep_supervision:
         return decoder.seg_layers[-1](maps[-1]), maps[-1]
@@ -209,7 +213,8 @@ def counterparts(arch_class_name: str, arch_kwargs: dict[str, Any]) -> list[tupl
     Args:
         arch_class_name, arch_kwargs: of one of them, from the architecture block of nnU-Net's plans; that one is kept.
             The other gets two convolutions per stage (plain), or 1, 3, 4, 6, 6, ... blocks and one convolution per
-            decoder stage (residual), as nnU-Net's planners choose them.
+            decoder stage (residual), as nnU-Net's planners choose them. Beside a V-Net stands a residual one with the
+            blocks of ResNet-34 and the same decoder, beside that a V-Net, as in the authors' code.
 
     Raises:
         NotImplementedError: another architecture.
@@ -219,14 +224,32 @@ def counterparts(arch_class_name: str, arch_kwargs: dict[str, Any]) -> list[tupl
     own = ("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder", "nonlin_first", "block",
            "bottleneck_channels", "stem_channels")  # fmt: skip
     shared = {key: value for key, value in arch_kwargs.items() if key not in own}
+    decoder = {key: arch_kwargs[key] for key in ("n_conv_per_stage_decoder",) if key in arch_kwargs}
     if kind == "PlainConvUNet":
-        blocks = [RESIDUAL_BLOCKS[min(i, len(RESIDUAL_BLOCKS) - 1)] for i in range(stages)]
+        blocks = repeated(RESIDUAL_BLOCKS, stages)
         residual = {**shared, "n_blocks_per_stage": blocks, "n_conv_per_stage_decoder": [1] * (stages - 1)}
         return [(RESIDUAL, residual), (arch_class_name, arch_kwargs)]
     if kind == "ResidualEncoderUNet":
         plain = {**shared, "n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
         return [(arch_class_name, arch_kwargs), (PLAIN, plain)]
-    raise NotImplementedError(f"Dual Networks need a PlainConvUNet or ResidualEncoderUNet in the plans, not a {kind}")
+    if kind == "VNet":
+        return [
+            (RESVNET, {**shared, **decoder, "n_blocks_per_stage": repeated(RESNET34_BLOCKS, stages)}),
+            (arch_class_name, arch_kwargs),
+        ]
+    if kind == "ResVNet":
+        return [
+            (arch_class_name, arch_kwargs),
+            (VNET, {**shared, **decoder, "n_conv_per_stage": repeated(VNET_CONVOLUTIONS, stages)}),
+        ]
+    raise NotImplementedError(
+        f"Dual Networks need a PlainConvUNet, ResidualEncoderUNet, VNet or ResVNet in the plans, not a {kind}"
+    )
+
+
+def repeated(numbers: Sequence[int], stages: int) -> list[int]:
+    """As many as there are stages, the last one for all further stages."""
+    return [numbers[min(i, len(numbers) - 1)] for i in range(stages)]
 
 
 __all__ = ["DualNet", "DualOutput", "counterparts", "logits_and_features", "mean_logits"]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_ssl.architectures.complementarity import ChannelAttention, SemanticKnowledgeComplementarity
-from nnunet_ssl.architectures.unet_decoder import decoder_alone
+from nnunet_ssl.architectures.unet_decoder import decoder_alone, feature_maps
 
 Logits = Tensor | list[Tensor]
 """(B, K, *P), or with deep supervision one per resolution, the finest first, as nnU-Net's losses want them."""
@@ -80,11 +80,7 @@ class TwoHeadDecoder(nn.Module):
 
         ``channel_dropout`` acts on the last feature map, the same channels for both heads.
         """
-        decoder, features = self.unet_decoder, skips[-1]
-        maps: list[Tensor] = []
-        for upsample, stage, skip in zip(decoder.transpconvs, decoder.stages, reversed(skips[:-1]), strict=True):
-            features = stage(torch.cat((upsample(features), skip), 1))
-            maps.append(features)
+        decoder, maps = self.unet_decoder, feature_maps(self.unet_decoder, skips)
         maps[-1] = drop_channels(maps[-1], channel_dropout)
         balanced = self.auxiliary_head(maps[-1]) if auxiliary and self.auxiliary_head is not None else None
         if not deep_supervision:
@@ -99,7 +95,7 @@ class SKCDFNet(nn.Module):
     training step. The encoder, the decoders and all heads have nnU-Net's initialisation, each decoder its own.
 
     Args:
-        unet: a fresh PlainConvUNet or ResidualEncoderUNet, whose encoder and decoder are taken over.
+        unet: a fresh PlainConvUNet, ResidualEncoderUNet or VNet, whose encoder and decoder are taken over.
         patch_size: of the plans; it fixes the bottleneck and with it the shape of the global attention.
         decoupling: off: one decoder serves labelled and unlabelled data.
         complementarity: off: the bottleneck goes to the decoders as it is.

@@ -10,6 +10,7 @@ from nnunetv2.configuration import default_num_processes
 
 from nnunet_ssl.data.text_files import read_json, read_text
 from nnunet_ssl.errors import complain
+from nnunet_ssl.evaluation.scoring.conventions import CONVENTIONS
 from nnunet_ssl.evaluation.scoring.evaluate import TOLERANCE, evaluate_folder
 from nnunet_ssl.evaluation.scoring.markdown import tables
 from nnunet_ssl.evaluation.scoring.results import STEM, Evaluation
@@ -29,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--voxel",
         action="store_true",
         help="distances in voxels as if the spacing were 1, the convention of many papers' tables; default: mm",
+    )
+    parser.add_argument(
+        "--convention",
+        choices=tuple(CONVENTIONS),
+        help="score as the tables of a publication do, in voxels: "
+        + "; ".join(f"{c.name}: {c.title}" for c in CONVENTIONS.values()),
     )
     parser.add_argument(
         "--tolerance",
@@ -66,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         args.pred,
         args.o,
         voxel=args.voxel,
+        convention=args.convention,
         tolerance=args.tolerance,
         processes=args.np,
         cases=None if args.cases is None else read_cases(args.cases),

@@ -7,13 +7,14 @@ import os
 from typing import Any
 
 from nnunet_ssl.data.folders import dataset_id
+from nnunet_ssl.data.published_networks import NETWORKS
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.errors import complain
-from nnunet_ssl.planning.plans_copy import PlansCopy, parse_settings_of_all, write_plans_copy
+from nnunet_ssl.planning.plans_copy import PlansCopy, parse_assignments, parse_settings_of_all, write_plans_copy
 from nnunet_ssl.planning.small_network import SmallNetwork
 from nnunet_ssl.setting_descriptions import describe
 from nnunet_ssl.trainers import CONTROL
-from nnunet_ssl.training.settings import BLOCK, CHANGED, TrainingSettings
+from nnunet_ssl.training.settings import BLOCK, CHANGED, PredictionSettings, TrainingSettings
 
 EXAMPLE = "nnUNetTrainerMeanTeacher"
 
@@ -28,21 +29,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "settings for --training:\n" + "\n".join(
         f"  {setting.name:<30}{setting.doc}" for setting in describe(TrainingSettings)
     )
+    parser.epilog += "\nsettings for --prediction:\n" + "\n".join(
+        f"  {setting.name:<30}{setting.doc}" for setting in describe(PredictionSettings)
+    )
     parser.add_argument("-d", required=True, metavar="DATASET", help="dataset id or name")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans to copy (default: nnUNetPlans)")
     parser.add_argument("--split", help="name of a split made by `nnunet_ssl splits`; without it every label is used")
     parser.add_argument("--name", help="name of the copy (default: PLANS_SPLIT)")
     parser.add_argument(
-        "--training", nargs="+", default=[], metavar="KEY=VALUE", help="for every trainer alike, see below"
+        "--training",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for every trainer alike, see below",
     )
     parser.add_argument(
-        "--hyperparameters", nargs="+", default=[], metavar="TRAINER:KEY=VALUE", help="of single trainers"
+        "--hyperparameters",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TRAINER:KEY=VALUE",
+        help="of single trainers",
+    )
+    parser.add_argument(
+        "--prediction",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how windows become a prediction in the validation and in `nnunet_ssl predict-as-paper`, see below",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a copy of the same name")
     network = parser.add_argument_group(
-        "a small network, for a CPU",
-        "The copy has one configuration, whose network fits the patch by nnU-Net's own rules. With --spacing it has\n"
-        "preprocessed data of its own.",
+        "another network: small, for a CPU, or that of a publication",
+        "The copy has one configuration, whose network fits the patch by nnU-Net's own rules, or with --network is a\n"
+        "publication's. With --spacing it has preprocessed data of its own.",
     )
     network.add_argument("-c", metavar="CONFIGURATION", help="the configuration, with at least one of the following")
     network.add_argument(
@@ -59,6 +81,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="per axis in the order of the plans, or one for all axes (default: of the plans)",
     )
+    network.add_argument(
+        "--network",
+        choices=tuple(NETWORKS),
+        help="of a publication: V-Net of UA-MT (vnet16) or of DHC and SKCDF (vnet32), U-Net of SSL4MIS (unet16)",
+    )
+    network.add_argument(
+        "--dropout",
+        type=float,
+        metavar="RATE",
+        help="of whole channels in that network: in a V-Net at the bottleneck and before the head (default: none)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         training=training,
         hyperparameters=hyperparameters,
+        prediction=parse_assignments(args.prediction),
         network=_network(args),
         overwrite=args.overwrite,
     )
@@ -78,16 +112,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _network(args: argparse.Namespace) -> SmallNetwork | None:
-    changes = (args.features, args.patch, args.batch, args.spacing)
+    changes = (args.features, args.patch, args.batch, args.spacing, args.network, args.dropout)
     if all(value is None for value in changes):
         if args.c is not None:
             raise complain(
-                "-c chooses the configuration of a small network, of which nothing was given.",
-                remedy="Give --features, --patch, --batch or --spacing, or leave out -c to copy every configuration.",
+                "-c chooses the configuration of another network, of which nothing was given.",
+                remedy="Give --features, --patch, --batch, --spacing or --network, or leave out -c to copy every "
+                "configuration.",
             )
         return None
     if args.c is None:
-        raise complain("A small network needs its configuration.", remedy="Give -c, such as -c 2d or -c 3d_fullres.")
+        raise complain("Another network needs its configuration.", remedy="Give -c, such as -c 2d or -c 3d_fullres.")
     return SmallNetwork(args.c, *changes)
 
 
@@ -101,6 +136,7 @@ def report(result: PlansCopy, source: str) -> list[str]:
         lines.append(f"{source} carries settings already; they hold where nothing else was given.")
     lines.append(f"split: {block.get('split') or 'none, every training label is used'}")
     lines += [f"training: {key} = {value}" for key, value in block.get("training", {}).items()]
+    lines += [f"prediction: {key} = {value}" for key, value in block.get("prediction", {}).items()]
     for trainer, values in block.get("hyperparameters", {}).items():
         lines += [f"{trainer}: {key} = {value}" for key, value in values.items()]
     configuration = "3d_fullres" if "3d_fullres" in configurations else next(iter(configurations))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_ssl.data.plans_block import BLOCK, CHANGED
+from nnunet_ssl.data.published_networks import recognised
 
 
 def assignment(key: str, value: Any) -> str:
@@ -31,6 +32,8 @@ def rewriting_command(dataset: int, plans: Mapping[str, Any], source: str, origi
         words += ["--split", block["split"]]
     if block.get("training"):
         words += ["--training", *(assignment(key, value) for key, value in block["training"].items())]
+    if block.get("prediction"):
+        words += ["--prediction", *(assignment(key, value) for key, value in block["prediction"].items())]
     of_trainers = [
         f"{trainer}:{assignment(key, value)}"
         for trainer, values in block.get("hyperparameters", {}).items()
@@ -47,9 +50,14 @@ def small_network_options(plans: Mapping[str, Any], original: Mapping[str, Any])
     for configuration, keys in plans.get(BLOCK, {}).get(CHANGED, {}).items():
         if keys and configuration not in of_source:
             own = plans["configurations"][configuration]
-            features = own["architecture"]["arch_kwargs"]["features_per_stage"]
-            words += ["-c", configuration, "--features", *_words(features), "--patch", *_words(own["patch_size"])]
-            words += ["--batch", str(own["batch_size"])]
+            published = recognised(own["architecture"])
+            words += ["-c", configuration]
+            if published is None:
+                words += ["--features", *_words(own["architecture"]["arch_kwargs"]["features_per_stage"])]
+            else:
+                words += ["--network", published[0]]
+                words += [] if published[1] is None else ["--dropout", f"{published[1]:g}"]
+            words += ["--patch", *_words(own["patch_size"]), "--batch", str(own["batch_size"])]
             words += ["--spacing", *_words(own["spacing"])] if "spacing" in keys else []
     return words
 

@@ -9,6 +9,7 @@ import re
 
 NAMES = (
     "nnUNetTrainerSupervised",
+    "nnUNetTrainerPublishedSupervised",
     "nnUNetTrainerMeanTeacher",
     "nnUNetTrainerUAMT",
     "nnUNetTrainerURPC",

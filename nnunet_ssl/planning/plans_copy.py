@@ -17,7 +17,15 @@ from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.planning.small_network import SmallNetwork, shrink
 from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.trainers.lookup import find_any_trainer
-from nnunet_ssl.training.settings import BLOCK, BLOCK_KEYS, CHANGED, TrainingSettings, find_problems, settings_name
+from nnunet_ssl.training.settings import (
+    BLOCK,
+    BLOCK_KEYS,
+    CHANGED,
+    TrainingSettings,
+    find_problems,
+    prediction_problems,
+    settings_name,
+)
 
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final", "splits_ssl")  # other JSON files of the same folder
 
@@ -45,6 +53,7 @@ def make_plans_copy(
     split: str | None,
     training: Mapping[str, Any],
     hyperparameters: Mapping[str, Mapping[str, Any]],
+    prediction: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Copy of a plans dictionary under another name, with a settings block. The argument is not changed.
 
@@ -55,6 +64,7 @@ def make_plans_copy(
         split: name of a split, or None for no split (or the one of the block).
         training: see :class:`nnunet_ssl.training.settings.TrainingSettings`.
         hyperparameters: trainer -> values; ``_<N>epochs`` at the end of a trainer's name is dropped.
+        prediction: see :class:`nnunet_ssl.training.settings.PredictionSettings`.
 
     Raises:
         SemiSupervisedError: an unusable name, unknown trainers or settings, values out of range, all at once.
@@ -64,7 +74,7 @@ def make_plans_copy(
     problems = [p for p in (name_problem(name),) if p]
     old = result.get(BLOCK, {})
     if not isinstance(old, dict) or not all(
-        isinstance(old.get(k, {}), dict) for k in ("training", "hyperparameters", CHANGED)
+        isinstance(old.get(k, {}), dict) for k in ("training", "hyperparameters", "prediction", CHANGED)
     ):
         raise complain(f'plans["{BLOCK}"] of "{plans.get("plans_name")}" is damaged; start from other plans (-p).')
     problems += [f'unknown key "{key}" in plans["{BLOCK}"]' for key in old if key not in BLOCK_KEYS]
@@ -75,6 +85,9 @@ def make_plans_copy(
         problems.append(f'"split" must be the name of a split in splits_ssl.json, got {block["split"]!r}')
     if training or "training" in old:
         block["training"] = {**old.get("training", {}), **training}
+    if prediction:
+        block["prediction"] = {**old.get("prediction", {}), **prediction}
+    problems += prediction_problems(block.get("prediction"))
     values = dict(old.get("hyperparameters", {}))
     for trainer, own in hyperparameters.items():
         values[settings_name(trainer)] = {**values.get(settings_name(trainer), {}), **own}
@@ -110,6 +123,7 @@ def write_plans_copy(
     split: str | None = None,
     training: Mapping[str, Any] | None = None,
     hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+    prediction: Mapping[str, Any] | None = None,
     network: SmallNetwork | None = None,
     overwrite: bool = False,
 ) -> PlansCopy:
@@ -130,7 +144,7 @@ def write_plans_copy(
         name = f"{plans_identifier}_{split}"
     if name in RESERVED:
         raise complain(f'"{name}" is the name of another file in {base}.', remedy="Choose another --name.")
-    plans = make_plans_copy(source, name, split, training or {}, hyperparameters or {})
+    plans = make_plans_copy(source, name, split, training or {}, hyperparameters or {}, prediction)
     if network is not None:
         plans = shrink(plans, network)
     if name != plans_identifier:  # else the settings of a copy are changed in place, and its source stays

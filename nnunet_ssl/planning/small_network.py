@@ -15,6 +15,7 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ssl.data.published_networks import DIVISOR, architecture
 from nnunet_ssl.errors import complain
 from nnunet_ssl.training.settings import BLOCK, CHANGED
 
@@ -35,6 +36,8 @@ class SmallNetwork:
         patch_size: voxels per axis; None: that of the plans, or the whole median image where this is smaller.
         batch_size: patches per step.
         spacing: millimetres per axis in the order of the plans, or one number for every axis.
+        network: name of a publication's network, see ``published_networks``; None: nnU-Net's own.
+        dropout: of whole channels in that network; None: without.
     """
 
     configuration: str
@@ -42,6 +45,8 @@ class SmallNetwork:
     patch_size: Sequence[int] | None = None
     batch_size: int | None = None
     spacing: Sequence[float] | None = None
+    network: str | None = None
+    dropout: float | None = None
 
 
 def with_small_network(
@@ -90,8 +95,12 @@ def shrink(plans: dict[str, Any], small: SmallNetwork) -> dict[str, Any]:
     if problems:
         raise _refused(problems)
     resampled = source | _resampled(source, small.spacing)
-    patch, network = _network(resampled, small)
     batch = source["batch_size"] if small.batch_size is None else small.batch_size
+    if small.network is None:
+        patch, network = _network(resampled, small)
+    else:
+        patch, network = _published_patch(resampled, small), {}
+        resampled["architecture"] = architecture(small.network, len(patch), small.dropout)
     alone = plans | {"configurations": {name: resampled}}
     result = with_small_network(alone, name, plans["plans_name"], patch, batch, **network)
     block, configuration = result.get(BLOCK, {}), result["configurations"][name]
@@ -130,6 +139,10 @@ def _problems(small: SmallNetwork, axes: int) -> list[str]:
         problems.append(f"--spacing: {small.configuration} has {axes} axes, got {_text(small.spacing)}")
     if not all(math.isfinite(value) and value > 0 for value in small.spacing or ()):
         problems.append(f"--spacing: millimetres above 0, got {_text(small.spacing or ())}")
+    if small.network is not None and small.features is not None:
+        problems.append(f"--features: --network {small.network} has features of its own")
+    if small.dropout is not None and (small.network is None or not 0 < small.dropout < 1):
+        problems.append(f"--dropout: with --network, above 0 and below 1, got {small.dropout:g}")
     numbers = {"--patch": small.patch_size, "--features": small.features}
     if small.batch_size is not None:
         numbers["--batch"] = [small.batch_size]
@@ -149,6 +162,13 @@ def _resampled(source: dict[str, Any], spacing: Sequence[float] | None) -> dict[
         "median_image_size_in_voxels": np.round(sizes).tolist(),
         "data_identifier": f"{source['data_identifier']}_spacing{'x'.join(f'{value:g}' for value in new)}",
     }
+
+
+def _published_patch(configuration: dict[str, Any], small: SmallNetwork) -> list[int]:
+    patch = list(small.patch_size or configuration["patch_size"])
+    if any(edge % DIVISOR for edge in patch):
+        raise _refused([f"--network {small.network}: the patch needs multiples of {DIVISOR}, got {_text(patch)}"])
+    return patch
 
 
 def _network(configuration: dict[str, Any], small: SmallNetwork) -> tuple[list[int], dict[str, Any]]:

@@ -9,6 +9,7 @@ from nnunet_ssl.training.settings import LENGTH_VARIANT, register_trainers
 CONTROL = "nnUNetTrainerSupervised"  # the labelled cases alone, with which every method is compared
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
+    "nnUNetTrainerPublishedSupervised": "nnunet_ssl.trainers.published_supervised",
     "nnUNetTrainerMeanTeacher": "nnunet_ssl.trainers.mean_teacher",
     "nnUNetTrainerUAMT": "nnunet_ssl.trainers.uamt.trainer",
     "nnUNetTrainerURPC": "nnunet_ssl.trainers.urpc.trainer",

@@ -197,22 +197,21 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
 
     def network_copy(self) -> nn.Module:
         """A frozen copy of self.network without deep supervision; it receives -pretrained_weights too."""
-        copy = self._another_network(deep_supervision=False)
+        copy: Any = self.second_network()  # with deep supervision a network may have weights that it lacks without
+        if self.enable_deep_supervision:
+            copy.decoder.deep_supervision = False
         copy.load_state_dict(unwrap(self.network).state_dict())
         self._copies.append(copy)
         return copy.requires_grad_(False)
 
     def second_network(self) -> nn.Module:
         """A trainable network of the same plans with weights of its own, clipped on its own as every auxiliary one."""
-        return self._another_network(self.enable_deep_supervision)
-
-    def _another_network(self, deep_supervision: bool) -> nn.Module:
         return self.build_network_architecture(
             self.plans_manager,
             self.configuration_manager,
             self.num_input_channels,
             self.label_manager.num_segmentation_heads,
-            enable_deep_supervision=deep_supervision,
+            enable_deep_supervision=self.enable_deep_supervision,
         )
 
     # ---- construction

@@ -36,8 +36,17 @@ from nnunet_ssl.training.checkpoint import (
     write_atomically,
 )
 from nnunet_ssl.training.network import freeze_unused_heads, unwrap
+from nnunet_ssl.training.prediction import validate
+from nnunet_ssl.training.published_recipes import PUBLISHED
 from nnunet_ssl.training.recipe import NNUNET_EPOCHS, Recipe
-from nnunet_ssl.training.settings import BLOCK, Settings, check_kept_epochs, check_mirror_axes, parse_settings
+from nnunet_ssl.training.settings import (
+    BLOCK,
+    Settings,
+    check_kept_epochs,
+    check_mirror_axes,
+    check_stride,
+    parse_settings,
+)
 
 
 def kept_checkpoint(epoch: int) -> str:
@@ -80,6 +89,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         refuse_unusable_data(plans, configuration, dataset_json)
         check_mirror_axes(settings.training.mirror_axes, plans, configuration)
         check_kept_epochs(settings.training.kept_epochs, self.planned_epochs(plans))
+        check_stride(settings.prediction, plans, configuration)
         if settings.split is None:
             check_fold(plans, configuration, fold)
         refuse_if_trained_elsewhere(plans, type(self).__name__, configuration, fold)
@@ -94,7 +104,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._resumed = False
         self._follow_recipe()
         for name, value in asdict(settings.training).items():
-            if value is not None and name != "optimizer":
+            if value is not None and name not in ("optimizer", "recipe"):
                 setattr(self, name, value)
         self.num_epochs = self.planned_epochs(plans)
         if device.type == "cpu":
@@ -103,7 +113,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def _follow_recipe(self) -> None:
         """Replace what nnU-Net hard-codes and has just set."""
-        recipe = self.recipe_in_force = self.recipe_for(self.hyperparameters)
+        recipe = self.recipe_in_force = self.recipe_of(self.settings)
         self.optimization = recipe.optimization_for(self.settings.training.optimizer)
         if self.optimization.rate is not None:
             self.initial_lr = self.optimization.rate
@@ -120,7 +130,10 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         if not recipe.mixed_precision:
             self.grad_scaler = None
         if not (recipe.clipped and recipe.mixed_precision) and type(self).train_step is nnUNetTrainer.train_step:
-            raise NotImplementedError(f"{type(self).__name__}: nnU-Net's own step clips, and is in mixed precision")
+            raise NotImplementedError(
+                f"{type(self).__name__}: nnU-Net's own step clips, and is in mixed precision. As the control of a "
+                "published recipe use nnUNetTrainerPublishedSupervised."
+            )
 
     @classmethod
     def recipe_for(cls, hyperparameters: Any) -> Recipe:
@@ -128,10 +141,16 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         return cls.recipe
 
     @classmethod
+    def recipe_of(cls, settings: Settings) -> Recipe:
+        """The published recipe that the settings name, or that of the trainer."""
+        named = settings.training.recipe
+        return cls.recipe_for(settings.hyperparameters) if named is None else PUBLISHED[named]
+
+    @classmethod
     def planned_epochs(cls, plans: dict[str, Any]) -> int:
         """Length of training with these plans: the trainer's name, the settings, the recipe, or nnU-Net's own."""
         settings = cls.settings_of(plans)
-        recipe = cls.recipe_for(settings.hyperparameters)
+        recipe = cls.recipe_of(settings)
         return cls.length_variant_epochs or settings.training.num_epochs or recipe.epochs or NNUNET_EPOCHS
 
     def set_up(self) -> None:
@@ -184,10 +203,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self.configuration_manager.configuration["batch_size"] = size
         super()._set_batch_size_and_oversample()
 
-    @classmethod
-    def get_training_transforms(cls, *arguments: Any, **options: Any) -> Any:
+    def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:
         """nnU-Net's augmentation, or of a recipe without augmentation nnU-Net's transforms for that."""
-        if cls.recipe.augmented:
+        if self.recipe_in_force.augmented:
             return super().get_training_transforms(*arguments, **options)
         return nnUNetTrainerNoDA.get_training_transforms(*arguments, **options)
 
@@ -213,7 +231,10 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self._alone():
-            super().perform_actual_validation(save_probabilities)
+            if self.settings.prediction is None:
+                super().perform_actual_validation(save_probabilities)
+            else:
+                validate(self, self.settings.prediction, save_probabilities)
 
     def _end_loading(self) -> None:
         """As nnU-Net does at the end of a training, whatever state the workers are in."""
@@ -286,8 +307,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def settings_in_force(self) -> dict[str, Any]:
         """Plain Python, for the log and the checkpoint."""
-        training = {name: getattr(self, name) for name in asdict(self.settings.training) if name != "optimizer"}
+        apart = ("optimizer", "recipe")
+        training = {name: getattr(self, name) for name in asdict(self.settings.training) if name not in apart}
         training["optimizer"] = self.optimization.name
+        if self.settings.training.recipe is not None:
+            training["recipe"] = self.settings.training.recipe
         return {
             "split": self.settings.split,
             "training": training,

@@ -3,6 +3,7 @@
     {"split": "l10",
      "training": {"num_epochs": 200, "optimizer": "adamw", "initial_lr": 0.003},
      "hyperparameters": {"nnUNetTrainerMeanTeacher": {"consistency_weight": 0.1}},
+     "prediction": {"stride": [4, 18, 18]},
      "source": "nnUNetPlans", "changed": {"2d": ["data_identifier", "spacing"]}}
 
 "source" names the plans of which these are a copy; no training depends on it.
@@ -25,8 +26,11 @@ from nnunet_ssl.data.external_trainers import has_settings
 from nnunet_ssl.data.plans_block import BLOCK, CHANGED, SOURCE
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
-BLOCK_KEYS = ("split", "training", "hyperparameters", SOURCE, CHANGED)
+BLOCK_KEYS = ("split", "training", "hyperparameters", "prediction", SOURCE, CHANGED)
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
+
+RECIPES = ("uamt", "dhc", "skcdf", "ssl4mis", "plgcl", "dkuxnet")
+"""Names of :mod:`published_recipes`, which imports PyTorch."""
 
 T = TypeVar("T")
 
@@ -101,15 +105,44 @@ class TrainingSettings:
         "on a CPU, networks of semi-supervised trainers compute in bfloat16, for processors that have it (AVX512-BF16, "
         "AMX); nnU-Net's own step, the losses and predictions stay in float32 (nnU-Net: off)",
     )
+    recipe: str | None = setting(
+        None,
+        "train as a publication did in place of the trainer's own way: optimiser, schedule, length, batch, crops, "
+        "augmentation, precision; what else stands here wins",
+        choices=RECIPES,
+    )
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How windows become a prediction, where publications do not do it as nnU-Net does.
+
+    The validation at the end of a training and `nnunet_ssl predict-as-paper` follow them; nnUNetv2_predict does not.
+    """
+
+    stride: list[int] | None = setting(  # noqa: RUF009 - a field, as the others
+        None,
+        "voxels from one window to the next, per axis of the patch (nnU-Net: half the patch); needed for the others",
+    )
+    weights: str = setting("uniform", "of a window's voxels (nnU-Net: gaussian)", choices=("uniform", "gaussian"))
+    averaged: str = setting(
+        "probabilities", "what windows and networks average (nnU-Net: logits)", choices=("probabilities", "logits")
+    )
+    checkpoint: str = setting(
+        "final",
+        "of predict-as-paper: the last one, or the one that was best on the validation cases, which results then say",
+        choices=("final", "best"),
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The parsed block for one trainer."""
+    """The parsed block for one trainer; ``prediction`` is ``None`` where nnU-Net's own way is meant."""
 
     split: str | None
     training: TrainingSettings
     hyperparameters: Any
+    prediction: PredictionSettings | None = None
 
 
 def settings_name(trainer_name: str) -> str:
@@ -148,13 +181,31 @@ def parse_settings(plans: dict[str, Any], trainer_name: str, hyperparameter_clas
         ]
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += find_problems(hyperparameter_class, own, f'"hyperparameters" of {name}')
+    prediction = block.get("prediction") or None
+    problems += prediction_problems(prediction)
     if problems:
         raise complain(
             f'The block plans["{BLOCK}"] of plans "{plans.get("plans_name")}" is not usable for {trainer_name}:',
             problems,
             "Correct it with `nnunet_ssl plans` or in the plans file.",
         )
-    return Settings(split, TrainingSettings(**block.get("training", {})), hyperparameter_class(**own))
+    return Settings(
+        split,
+        TrainingSettings(**block.get("training", {})),
+        hyperparameter_class(**own),
+        PredictionSettings(**prediction) if prediction else None,
+    )
+
+
+def prediction_problems(values: Any) -> list[str]:
+    """What is wrong with ``plans["nnunet_ssl"]["prediction"]``; nothing where there is none."""
+    if not values:
+        return []
+    problems = find_problems(PredictionSettings, values, '"prediction"')
+    stride = values.get("stride") if isinstance(values, dict) else None
+    if not problems and (not stride or any(type(step) is not int or step < 1 for step in stride)):
+        problems.append(f'"prediction": stride = {stride!r} must be voxels per axis of the patch, each at least 1')
+    return problems
 
 
 def find_problems(settings_class: type, values: Any, where: str) -> list[str]:
@@ -207,6 +258,20 @@ def check_kept_epochs(epochs: list[int] | None, length: int) -> None:
         raise complain(f'"training": kept_epochs = {epochs} must be whole numbers from 1 to {length}, the last epoch.')
 
 
+def check_stride(prediction: PredictionSettings | None, plans: dict[str, Any], configuration: str) -> None:
+    """Raise SemiSupervisedError for a stride that does not fit the patch of the configuration."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # as below
+
+    if prediction is None or prediction.stride is None:
+        return
+    patch = PlansManager(plans).get_configuration(configuration).patch_size
+    if len(prediction.stride) != len(patch) or any(s > p for s, p in zip(prediction.stride, patch, strict=True)):
+        raise complain(
+            f'"prediction": stride = {prediction.stride} does not fit configuration {configuration}, whose patch is '
+            f"{list(patch)}: one number per axis, none larger than the patch.",
+        )
+
+
 def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configuration: str) -> None:
     """Raise SemiSupervisedError for axes that the patch of the configuration does not have."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # brings PyTorch, which `path` is without
@@ -223,14 +288,17 @@ def check_mirror_axes(axes: list[int] | None, plans: dict[str, Any], configurati
 __all__ = [
     "BLOCK",
     "LENGTH_VARIANT",
+    "PredictionSettings",
     "SemiSupervisedError",
     "Settings",
     "TrainingSettings",
     "check_kept_epochs",
     "check_mirror_axes",
+    "check_stride",
     "find_problems",
     "other_default",
     "parse_settings",
+    "prediction_problems",
     "register_trainers",
     "setting",
     "settings_name",

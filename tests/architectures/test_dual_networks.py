@@ -77,7 +77,7 @@ def test_counterparts_have_as_many_stages_as_the_plans():
     (_, residual), (_, plain) = counterparts("somewhere.ResidualEncoderUNet", kwargs)
     assert residual is kwargs
     assert plain == {"n_stages": 2, "n_conv_per_stage": [2, 2], "n_conv_per_stage_decoder": [2]}
-    with pytest.raises(NotImplementedError, match="PlainConvUNet or ResidualEncoderUNet in the plans, not a UMamba"):
+    with pytest.raises(NotImplementedError, match="ResidualEncoderUNet, VNet or ResVNet in the plans, not a UMamba"):
         counterparts("somewhere.UMamba", {})
 
 

@@ -275,7 +275,7 @@ def test_wrong_sizes_and_networks_are_refused():
         build()(images(1, patch=(16, 16, 24)))
     with pytest.raises(ValueError, match="inference_decoder"):
         build(inference_decoder="teacher")
-    with pytest.raises(NotImplementedError, match="PlainConvUNet or ResidualEncoderUNet"):
+    with pytest.raises(NotImplementedError, match="PlainConvUNet, ResidualEncoderUNet or VNet"):
         SKCDFNet(nn.Conv3d(1, 2, 1), (16, 16, 16))
 
 

@@ -48,6 +48,6 @@ def test_convolution_and_interpolation_in_either_order():
 
 def test_a_network_of_another_kind():
     with pytest.raises(
-        NotImplementedError, match="MC-Net needs a PlainConvUNet or ResidualEncoderUNet .* not a Linear"
+        NotImplementedError, match="MC-Net needs a PlainConvUNet, ResidualEncoderUNet or VNet .* not a Linear"
     ):
         decoder_alone(nn.Linear(1, 1), "MC-Net")

@@ -210,6 +210,17 @@ def test_kits19_leaves_out_the_cases_without_label(tmp_path, raw):
     assert found == ["case_00000_0000.nii.gz", "case_00209_0000.nii.gz"]
 
 
+def test_kits19_as_one_class(tmp_path, raw):
+    folder, pixels = tmp_path / "data" / "case_00000", image(0)
+    write(pixels, folder / "imaging.nii.gz")
+    write(label((1, 2), pixels), folder / "segmentation.nii.gz")
+    assert prepare_kits19.main(["-i", str(tmp_path / "data"), "--one-class", "-d", "9", "-np", "1"]) == 0
+    target = raw / "Dataset009_KiTS19Whole"
+    assert json.loads((target / "dataset.json").read_text())["labels"] == {"background": 0, "kidney": 1}
+    written = array_of(target / "labelsTr" / "case_00000.nii.gz")
+    assert np.array_equal(written, array_of(folder / "segmentation.nii.gz") > 0)
+
+
 # --- Pancreas-CT: DICOM series and labels whose headers turn another way ---
 
 

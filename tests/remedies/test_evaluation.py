@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources
 from nnunet_ssl.evaluation.report.load import load_benchmark
 from nnunet_ssl.evaluation.report.write import write_report
 from nnunet_ssl.evaluation.scoring.results import read_rows
+from nnunet_ssl.planning.plans_copy import write_plans_copy
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from tests.evaluation.report import synthetic
 from tests.evaluation.scoring.folders import Folders, write_json
 from tests.remedies.rows import OBEY, Here, Row, check, message_of
-from tests.running import write_split
+from tests.running import SHORT, make_trainer, write_split
 
 EVALUATE = (
     "evaluate",
@@ -37,6 +40,31 @@ VALIDATION = (*EVALUATE[:4], "{folder}/model/fold_0/validation", *EVALUATE[5:])
 OUT = ("benchmark", "-o", "{folder}/out")
 CHOICE = ("-d", "901", "-c", "3d_fullres", "-tr", "nnUNetTrainerSupervised", "--splits", "n2", "-device", "cpu")
 WRITE = ("--write", "sh")
+
+
+PREDICT = ("predict-as-paper", "-i", "{folder}", "-o", "{folder}/out", "-d", "901", "-p", "paper", "-tr",
+           "nnUNetTrainerMeanTeacher", "-c", "3d_fullres", "-device", "cpu")  # fmt: skip
+
+
+def trained_model(
+    prediction: dict[str, object] | None = None, checkpoint: str = "checkpoint_final.pth"
+) -> Callable[[Here], None]:
+    """A model in nnUNet_results, as a training leaves it, and an image to predict."""
+
+    def make(here: Here) -> None:
+        here.patch.setenv("nnUNet_results", str(here.folder / "results"))
+        write_plans_copy(901, name="paper", training=SHORT, prediction=prediction, overwrite=True)
+        trainer = make_trainer(here.base, nnUNetTrainerMeanTeacher, plans_name="paper", training=None, fold="all")
+        trainer.initialize()
+        folder = Path(trainer.output_folder).with_name("fold_0")
+        folder.mkdir(exist_ok=True)
+        for name in ("plans.json", "dataset.json"):
+            content = trainer.plans_manager.plans if name == "plans.json" else trainer.dataset_json
+            (folder.parent / name).write_text(json.dumps(content))
+        trainer.save_checkpoint(str(folder / checkpoint))
+        shutil.copy(next(Path(here.base.parents[1], "nnUNet_raw", here.base.name, "imagesTr").iterdir()), here.folder)
+
+    return make
 
 
 def labels(change: Callable[[Here, Folders], object] = lambda here, folders: None) -> Callable[[Here], None]:
@@ -295,6 +323,34 @@ ROWS = {
         lambda here: here.said_by(EVALUATE),
         evaluated(lambda text: text.replace(",1.0,", ",one,")),
         dataset=None,
+    ),
+    # ---- predict-as-paper
+    "a model without prediction settings": Row(
+        "evaluation.as_paper:predict_as_paper 1",
+        PREDICT,
+        "Use nnUNetv2_predict, or train with plans of nnunet_ssl plans --prediction stride=...",
+        trained_model(prediction={"stride": [8, 8, 8]}),
+        trained_model(),
+    ),
+    "a checkpoint that is not there yet": Row(
+        "evaluation.as_paper:predict_as_paper 2",
+        PREDICT,
+        "Finish the training, or name folds with -f and a file with -chk",
+        trained_model(prediction={"stride": [8, 8, 8]}),
+        trained_model(prediction={"stride": [8, 8, 8]}, checkpoint="checkpoint_latest.pth"),
+    ),
+    "a model whose results are nowhere": Row(
+        "evaluation.as_paper:_model 1",
+        PREDICT,
+        "Set nnU-Net's paths first",
+        lambda here: here.patch.setenv("nnUNet_results", str(here.folder / "results")),
+        lambda here: (trained_model(prediction={"stride": [8, 8, 8]})(here), here.patch.delenv("nnUNet_results")),
+    ),
+    "no model": Row(
+        "evaluation.as_paper:_model 2",
+        PREDICT,
+        "Train it: nnUNetv2_train 901 3d_fullres 0 -p paper -tr nnUNetTrainerMeanTeacher",
+        trained_model(prediction={"stride": [8, 8, 8]}),
     ),
     # ---- report
     "no benchmark": Row(

@@ -135,6 +135,7 @@ RUNS: dict[tuple[str, str], dict[str, Any]] = {
 """Hyper-parameters of the runs that are resumed and predict: no default where the checkpoint must hold more for it."""
 PREDICTS_WITH_THE_PLANS_NETWORK = (
     "nnUNetTrainerSupervised",
+    "nnUNetTrainerPublishedSupervised",
     "nnUNetTrainerMeanTeacher",
     "nnUNetTrainerUAMT",
     "nnUNetTrainerURPC",

@@ -168,6 +168,7 @@ SSNET = Routes(
 )
 ROUTES = {
     "nnUNetTrainerSupervised": WHOLE,
+    "nnUNetTrainerPublishedSupervised": WHOLE,
     "nnUNetTrainerUXNet": WHOLE,
     "nnUNetTrainerCMAformerSupervised": WHOLE,
     "nnUNetTrainerMeanTeacher": MEAN_TEACHER,

@@ -31,6 +31,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 EQUAL: dict[str, tuple[str, ...]] = {
     "nnUNetTrainerSupervised": ("supervised",),
+    "nnUNetTrainerPublishedSupervised": ("supervised",),
     "nnUNetTrainerUXNet": ("supervised",),
     "nnUNetTrainerCMAformerSupervised": ("supervised",),
     "nnUNetTrainerMeanTeacher": ("supervised", "consistency"),

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
+from nnunet_ssl.trainers.published_supervised import nnUNetTrainerPublishedSupervised
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
+from nnunet_ssl.training.published_recipes import PUBLISHED
 from nnunet_ssl.training.recipe import (
     ADAMW,
     ADAMW_FOR_TRANSFORMERS,
@@ -106,3 +109,34 @@ def test_what_decays_and_what_does_not():
     assert len(others["params"]) == 3 and others["weight_decay"] == 0.0
     (trainable,), (everything,) = NNUNET.groups(network, 0.01), ADAMW.groups(network, 0.01)
     assert len(trainable["params"]) == 4 and len(everything["params"]) == 6
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_any_trainer_follows_a_recipe_that_the_settings_name(ready_dataset, name):
+    recipe = PUBLISHED[name]
+    trainer = make_trainer(ready_dataset(), nnUNetTrainerMeanTeacher, "2d", training={"recipe": name})
+    trainer.initialize()
+    (group,) = trainer.optimizer.param_groups
+    wanted = recipe.optimization
+    assert type(trainer.optimizer).__name__.lower() == wanted.name
+    assert group["lr"] == wanted.rate and group.get("momentum", wanted.momentum) == wanted.momentum
+    assert trainer.num_epochs == (recipe.epochs or NNUNET_EPOCHS)
+    assert trainer.batch_size == recipe.batch_size_for(2)
+    assert (trainer.grad_scaler is None) or recipe.mixed_precision
+    assert trainer.settings_in_force()["training"]["recipe"] == name
+    given = {"recipe": name, "num_epochs": 2, "initial_lr": 0.7}
+    other = make_trainer(ready_dataset(), nnUNetTrainerMeanTeacher, "2d", training=given)
+    assert (other.num_epochs, other.initial_lr, other.weight_decay) == (2, 0.7, trainer.weight_decay)
+
+
+def test_nnunet_s_own_step_cannot_follow_what_it_does_not_know(ready_dataset):
+    with pytest.raises(NotImplementedError, match="use nnUNetTrainerPublishedSupervised"):
+        make_trainer(ready_dataset(), nnUNetTrainerSupervised, "2d", training={"recipe": "uamt"})
+
+
+def test_the_published_control_has_the_recipe_and_the_loss(ready_dataset):
+    settings = {"training": {"recipe": "plgcl"}, "hyperparameters": {"supervised_loss": "ce"}}
+    trainer = make_trainer(ready_dataset(), nnUNetTrainerPublishedSupervised, "2d", **settings)
+    trainer.initialize()
+    assert trainer.recipe_in_force is PUBLISHED["plgcl"] and trainer.loss.loss.weight_dice == 0.0
+    assert nnUNetTrainerPublishedSupervised.planned_epochs({}) == 24  # UA-MT's, where none is named

@@ -9,6 +9,7 @@ import numpy as np
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
 from nnunet_ssl.data.quiet import describe_failure
+from nnunet_ssl.evaluation.scoring.conventions import Convention
 from nnunet_ssl.evaluation.scoring.grid import grid_difference
 from nnunet_ssl.evaluation.scoring.label_file import read_label_file, unknown_labels, values_in
 from nnunet_ssl.evaluation.scoring.labels import Labels
@@ -27,12 +28,14 @@ class Rules:
         labels: the classes and the values that may occur; None to collect the values instead of scoring.
         voxel: distances in voxels instead of mm.
         tolerance: of the NSD, in mm or voxels.
+        convention: of a publication, in place of this package's own.
     """
 
     reader: str
     labels: Labels | None
     voxel: bool
     tolerance: float
+    convention: Convention | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,15 @@ def _score_case(case: str, reference_file: str, prediction_file: str, rules: Rul
     if problems or not score:
         return CaseResult(problems=tuple(problems))
     spacing = (1.0,) * reference.labels.ndim if rules.voxel else reference.grid.spacing
-    scored = score_classes(reference.labels, prediction.labels, spacing, rules.tolerance, rules.labels.classes)
-    rows = tuple({"case": case} | row for row in scored)
+    pairs = {case: (reference.labels, prediction.labels)}
+    if rules.convention is not None and rules.convention.by_slice and reference.labels.ndim == 3:
+        slices = zip(reference.labels, prediction.labels, strict=True)
+        pairs, spacing = {f"{case}:{number}": pair for number, pair in enumerate(slices)}, spacing[1:]
+    rows = tuple(
+        {"case": name} | row
+        for name, pair in pairs.items()
+        for row in score_classes(*pair, spacing, rules.tolerance, rules.labels.classes, rules.convention)
+    )
     return CaseResult(rows, (), reference.grid.has_spacing)
 
 

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from nnunetv2.configuration import default_num_processes
 
 from nnunet_ssl.data.folders import existing_part
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import complain
+from nnunet_ssl.evaluation.prediction_record import RECORD, describe
 from nnunet_ssl.evaluation.scoring.case import CaseResult, Rules
 from nnunet_ssl.evaluation.scoring.cases import pair_cases
+from nnunet_ssl.evaluation.scoring.conventions import CONVENTIONS
 from nnunet_ssl.evaluation.scoring.dataset import find_dataset, find_reader
 from nnunet_ssl.evaluation.scoring.found_labels import find_labels
 from nnunet_ssl.evaluation.scoring.results import Evaluation
@@ -27,6 +30,7 @@ def evaluate_folder(
     output: str | None = None,
     *,
     voxel: bool = False,
+    convention: str | None = None,
     tolerance: float = TOLERANCE,
     processes: int = default_num_processes,
     cases: Sequence[str] | None = None,
@@ -39,6 +43,7 @@ def evaluate_folder(
         prediction: folder of the predictions, such as model/fold_0/validation or the output of nnUNetv2_predict.
         output: folder of the results; default: that of the predictions. Made if it does not exist.
         voxel: distances and tolerance in voxels, as if the spacing were 1, in place of mm.
+        convention: name of the way in which a publication scores, see ``CONVENTIONS``; in voxels.
         tolerance: of the NSD, in mm or voxels.
         processes: at most so many, never more than there are cases or cores; small jobs stay in this process.
         cases: ids of the cases to evaluate; default: those of the fold, or all reference labels.
@@ -50,6 +55,8 @@ def evaluate_folder(
             unexpected, unreadable, on another grid or with unknown labels, all of them listed. Nothing is written.
     """
     output = prediction if output is None else output
+    chosen = None if convention is None else CONVENTIONS[convention]
+    voxel = voxel or chosen is not None
     _check_arguments(reference, prediction, output, tolerance, processes)
     dataset = find_dataset(reference, prediction, dataset_json)
     pairs = pair_cases(reference, prediction, dataset, cases)
@@ -60,7 +67,7 @@ def evaluate_folder(
         if labels is None:
             labels, note = find_labels(pairs.files, reader, processes)
             notes.append(note)
-        rules = Rules(reader, labels, voxel, float(tolerance))
+        rules = Rules(reader, labels, voxel, float(tolerance), chosen)
         results = score_cases(pairs.files, rules, processes, score=not pairs.problems)
     problems = [*pairs.problems, *(problem for result in results.values() for problem in result.problems)]
     if problems:
@@ -71,10 +78,10 @@ def evaluate_folder(
             "Correct these files, or name the cases to evaluate with --cases.",
         )
     unit, about_spacing = _unit(results, voxel)
-    notes += about_spacing
+    notes += [*about_spacing, *_how_predicted(prediction)]
     rows = [row for result in results.values() for row in result.rows]
     evaluation = Evaluation(
-        os.path.abspath(reference), os.path.abspath(prediction), unit, float(tolerance), rows, notes
+        os.path.abspath(reference), os.path.abspath(prediction), unit, float(tolerance), rows, notes, convention
     )
     evaluation.write(output)
     return evaluation
@@ -93,6 +100,12 @@ def _check_arguments(reference: str, prediction: str, output: str, tolerance: fl
         problems.append(f"the results cannot be written to {output}: {above} is not writable; give a folder with -o")
     if problems:
         raise complain("This cannot be evaluated:", problems)
+
+
+def _how_predicted(folder: str) -> list[str]:
+    """What `nnunet_ssl predict-as-paper` recorded beside the predictions."""
+    path = os.path.join(folder, RECORD)
+    return [f"Predicted by {describe(read_json(path, dict))}."] if os.path.isfile(path) else []
 
 
 def _unit(results: dict[str, CaseResult], voxel: bool) -> tuple[str, list[str]]:

@@ -33,8 +33,9 @@ def tables(content: Mapping[str, Any]) -> str:
         for name, entry in classes.items()
     ]
     left_out = [name for name, entry in classes.items() if entry["dice"]["mean"] is None]
+    worst = "with the worst value" if content.get("convention") is None else "as the convention says"
     parts = [
-        "Mean ± standard deviation over cases; missed and false-positive structures count with the worst value:",
+        f"Mean ± standard deviation over cases; missed and false-positive structures count {worst}:",
         _table(["class", *heads, *(status.replace("_", " ") for status in STATUSES)], rows),
         *([f"Without any value, and so not in the mean over classes: {', '.join(left_out)}."] if left_out else []),
         "Mean over the ok cases alone, which hides missed and false-positive structures:",

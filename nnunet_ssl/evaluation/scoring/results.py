@@ -21,6 +21,7 @@ import nnunet_ssl
 from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.scoring.aggregate import mean_over_classes, summarize
+from nnunet_ssl.evaluation.scoring.conventions import CONVENTIONS
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS, METRICS, definitions
 from nnunet_ssl.evaluation.scoring.markdown import render
 from nnunet_ssl.system.whole_files import whole_file
@@ -42,6 +43,7 @@ class Evaluation:
         tolerance: of the NSD, in this unit.
         rows: one per case and class, keys as the columns of evaluation.csv; NaN where there is no value.
         notes: what a reader of the numbers should know.
+        convention: name of a publication's way of scoring, or None for this package's own.
     """
 
     reference: str
@@ -50,6 +52,7 @@ class Evaluation:
     tolerance: float
     rows: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    convention: str | None = None
 
     @cached_property
     def classes(self) -> dict[str, dict[str, Any]]:
@@ -61,13 +64,23 @@ class Evaluation:
         """Metric -> mean over the foreground classes."""
         return mean_over_classes(self.classes)
 
+    def definitions(self) -> dict[str, str]:
+        """What each number is; where a publication means something else by it, that."""
+        own = definitions(self.unit, self.tolerance)
+        if self.convention is None:
+            return own
+        chosen = CONVENTIONS[self.convention]
+        left_out = [name for name in METRICS if name not in chosen.reported]
+        return {name: text for name, text in own.items() if name not in left_out} | chosen.described()
+
     def to_json(self) -> dict[str, Any]:
         """Content of evaluation.json, None in place of NaN."""
         content = {
             "version": VERSION,
             "unit": self.unit,
             "tolerance": self.tolerance,
-            "definitions": definitions(self.unit, self.tolerance),
+            "convention": self.convention,
+            "definitions": self.definitions(),
             "versions": versions(),
             "reference": self.reference,
             "prediction": self.prediction,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from nnunet_ssl.evaluation.scoring.conventions import Convention
 from nnunet_ssl.evaluation.scoring.definitions import DISTANCES, METRICS
 from nnunet_ssl.evaluation.scoring.labels import EvaluatedClass
 
@@ -24,6 +25,7 @@ def score_classes(
     spacing: Sequence[float],
     tolerance: float,
     classes: Sequence[EvaluatedClass],
+    convention: Convention | None = None,
 ) -> list[Row]:
     """One row per class, without the name of the case.
 
@@ -35,6 +37,7 @@ def score_classes(
         spacing: per axis of the arrays; distances are in its unit.
         tolerance: of the NSD, in the same unit.
         classes: to be scored.
+        convention: of a publication, in place of this package's own.
     """
     thin = [axis for axis, n in enumerate(reference.shape) if n == 1]
     if reference.ndim == 3 and len(thin) == 1:
@@ -46,7 +49,8 @@ def score_classes(
     for entry in classes:
         box = enclosing_box(reference.shape, entry.values, found)
         masks = (class_mask(reference[box], entry), class_mask(prediction[box], entry))
-        rows.append({"class": entry.name, "label": entry.label} | score_pair(*masks, spacing, tolerance, diagonal))
+        scored = score_pair(*masks, spacing, tolerance, diagonal, convention)
+        rows.append({"class": entry.name, "label": entry.label} | scored)
     return rows
 
 
@@ -77,7 +81,12 @@ def class_mask(labels: np.ndarray, entry: EvaluatedClass) -> np.ndarray:
 
 
 def score_pair(
-    reference: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], tolerance: float, diagonal: float
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing: Sequence[float],
+    tolerance: float,
+    diagonal: float,
+    convention: Convention | None = None,
 ) -> Row:
     """Status, metrics and voxel counts of two masks, any of which may be empty.
 
@@ -87,15 +96,22 @@ def score_pair(
         spacing: per axis.
         tolerance: of the NSD, in the unit of the spacing.
         diagonal: of the whole image in the same unit, the distance of missed and false-positive structures.
+        convention: whose values empty masks get, whose HD95 is meant, and which metrics have values at all.
     """
     present, predicted = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     if present and predicted:
-        from nnunet_ssl.evaluation.scoring.metrics import score_masks  # takes seconds to import
+        from nnunet_ssl.evaluation.scoring.metrics import pooled_hd95, score_masks  # takes seconds to import
 
         status, values = "ok", score_masks(prediction, reference, spacing, tolerance)
+        if convention is not None:
+            values |= {name: math.nan for name in METRICS if name not in convention.reported}
+            if "hd95" in convention.reported:
+                values["hd95"] = pooled_hd95(prediction, reference)
     elif present or predicted:
         status = "missed" if present else "false_positive"
         values = {name: diagonal if name in DISTANCES else 0.0 for name in METRICS}
     else:
         status, values = "true_negative", dict.fromkeys(METRICS, math.nan)
+    if convention is not None and status != "ok":
+        values = convention.of_empty(status)
     return {"status": status, **values, "reference_voxels": present, "predicted_voxels": predicted}

@@ -9,10 +9,10 @@ from torch import nn
 
 from nnunet_ssl.trainers.dkuxnet.settings import DKUXNetHyperparameters
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
-from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
+from nnunet_ssl.training.published_recipes import PUBLISHED
+from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
 
-EPOCHS = 160  # of nnU-Net's 250 steps: 40,000, released code; 4000 passes over 8 or 10 labelled cases come to as many
 BATCH_SIZE = 1  # labelled and unlabelled each: "a batch size of 4, which cropped two training samples", Sec. 3.2
 RELEASED_GROUPS = (16, 4)  # and the rest, released code
 NUMBER_OF_GROUPS = (
@@ -51,16 +51,7 @@ class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
     Hyperparameters: ClassVar[type] = DKUXNetPaperHyperparameters
     hyperparameters: DKUXNetPaperHyperparameters
     published_groups: ClassVar[int] = NUMBER_OF_GROUPS
-    recipe: ClassVar[Recipe] = replace(
-        nnUNetTrainerDKUXNet.recipe,
-        optimization=Optimization("adamw", rate=1e-4, weight_decay=0.01, schedule=CONSTANT),
-        epochs=EPOCHS,
-        batch_size=BATCH_SIZE,
-        foreground_share=0.0,
-        mirrored_prediction=False,
-        clipped=False,
-        mixed_precision=False,
-    )
+    recipe: ClassVar[Recipe] = replace(PUBLISHED["dkuxnet"], optimizers=nnUNetTrainerDKUXNet.recipe.optimizers)
 
     @staticmethod
     def default_group_sizes(queries: int, groups: int) -> list[int]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from nnunet_ssl.losses.squared_dice import squared_dice_ce
 from nnunet_ssl.trainers.dual_networks.settings import DualNetworksHyperparameters
 from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
-from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe, divided_by_ten_at
+from nnunet_ssl.training.published_recipes import PUBLISHED
+from nnunet_ssl.training.recipe import Optimization, Recipe
 from nnunet_ssl.training.settings import other_default
 
 BATCH_SIZE = 2  # labelled and unlabelled each, released code
@@ -47,23 +48,15 @@ class nnUNetTrainerDualNetworks_released(nnUNetTrainerDualNetworks):
     In the authors' script the pseudo-label and the contrastive loss carry no gradient. L_s: cross-entropy and a Dice
     with squared denominators; L_mis: squared error where the confident foreground of the two differs. SGD at 0.01 with
     momentum 0.9, divided by 10 after 2500 and 5000 of 6000 steps; random crops; no deep supervision, clipping or mixed
-    precision. What the settings block names under "training" wins. The networks are nnU-Net's.
+    precision. What the settings block names under "training" wins. The networks
+    are those of the plans; the authors' are `nnunet_ssl plans --network vnet16`.
     """
 
     Hyperparameters: ClassVar[type] = DualNetworksReleasedHyperparameters
     hyperparameters: DualNetworksReleasedHyperparameters
     recipe: ClassVar[Recipe] = replace(
-        AS_PUBLISHED,
-        optimization=Optimization(
-            "sgd",
-            weight_decay=WEIGHT_DECAY,
-            momentum=0.9,
-            nesterov=False,
-            schedule=divided_by_ten_at(2500 / 6000, 5000 / 6000),  # Sec. 3.1
-        ),
+        PUBLISHED["uamt"],  # Sec. 3.1
         optimizers={name: Optimization(name, weight_decay=WEIGHT_DECAY) for name in ("sgd", "adamw")},
-        epochs=24,  # of nnU-Net's 250 steps: 6000 iterations, Sec. 3.1
-        batch_size=BATCH_SIZE,
     )
 
     def supervised(self, outputs: Any, target: Any) -> Tensor:

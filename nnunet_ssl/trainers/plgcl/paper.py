@@ -8,7 +8,8 @@ from typing import ClassVar
 from nnunet_ssl.trainers.plgcl.morphological_view import PublishedView
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
-from nnunet_ssl.training.recipe import CONSTANT, Optimization, Recipe
+from nnunet_ssl.training.published_recipes import PUBLISHED
+from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
 
 
@@ -41,10 +42,7 @@ class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
 
     Hyperparameters: ClassVar[type] = PLGCLPaperHyperparameters
     hyperparameters: PLGCLPaperHyperparameters
-    recipe: ClassVar[Recipe] = Recipe(
-        Optimization("adam", rate=1e-4, weight_decay=0.0, schedule=CONSTANT),  # Sec. 4.2; no decay is stated
-        batch_size_2d=8,  # labelled and unlabelled each, 16 in Sec. 4.2
-    )
+    recipe: ClassVar[Recipe] = PUBLISHED["plgcl"]
 
     def make_strong_view(self, anisotropic: bool) -> PublishedView:
         return PublishedView((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)

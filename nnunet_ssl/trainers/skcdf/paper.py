@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from nnunet_ssl.trainers.skcdf.settings import SKCDFHyperparameters
 from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
-from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe
+from nnunet_ssl.training.published_recipes import PUBLISHED
+from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
 
 BATCH_SIZE = 2  # labelled and unlabelled each, Sec. 4.2
@@ -32,18 +33,12 @@ class nnUNetTrainerSKCDF_paper(nnUNetTrainerSKCDF):
     """SGD at 0.3 with momentum 0.9, 1500 passes over the unlabelled cases, random crops without augmentation.
 
     No deep supervision, no gradient clipping, no mixed precision, no mirroring in prediction. What the settings block
-    names under "training" wins. The network stays the plans' U-Net; the paper's is a V-Net with batch norm.
+    names under "training" wins. The network is that of the plans; the paper's is `nnunet_ssl plans --network vnet32`.
     """
 
     Hyperparameters: ClassVar[type] = SKCDFPaperHyperparameters
     hyperparameters: SKCDFPaperHyperparameters
-    recipe: ClassVar[Recipe] = replace(
-        AS_PUBLISHED,
-        optimization=Optimization("sgd", rate=0.3, momentum=0.9),  # Sec. 4.2; the release uses 0.1 for AMOS
-        epochs=1500,  # Sec. 4.2
-        validation_steps=VALIDATION_STEPS,
-        batch_size=BATCH_SIZE,
-    )
+    recipe: ClassVar[Recipe] = replace(PUBLISHED["skcdf"], epochs=1500, validation_steps=VALIDATION_STEPS)  # Sec. 4.2
 
     def on_train_start(self) -> None:
         if self.settings.training.num_iterations_per_epoch is None:  # one pass over the unlabelled cases

@@ -1,0 +1,52 @@
+"""Recipes of publications by name, for ``training: {"recipe": NAME}`` in the plans: any trainer can train as they did.
+
+Numbers with their source; what a publication leaves open is nnU-Net's. An epoch has nnU-Net's 250 steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nnunet_ssl.training.recipe import AS_PUBLISHED, CONSTANT, Optimization, Recipe, divided_by_ten_at
+
+SGD = Optimization("sgd", rate=0.01, weight_decay=1e-4, momentum=0.9, nesterov=False)
+
+PUBLISHED: dict[str, Recipe] = {
+    # UA-MT's code for the left atrium, which Dual Networks (Sec. 3.1) and the tables of DKUXNet follow: 6000 steps
+    "uamt": replace(
+        AS_PUBLISHED,
+        optimization=replace(SGD, schedule=divided_by_ten_at(2500 / 6000, 5000 / 6000)),
+        epochs=24,
+        batch_size=2,
+    ),
+    # DHC's code for Synapse, whose numbers SKCDF's Tables 1 and 2 repeat: polynomial decay over 300 passes, 2400 steps
+    "dhc": replace(
+        AS_PUBLISHED,
+        optimization=Optimization("sgd", rate=0.03, weight_decay=3e-5, momentum=0.9),
+        epochs=10,
+        batch_size=2,
+        mixed_precision=True,
+    ),
+    # SKCDF, Sec. 4.2; 12,000 steps are 1500 passes over 16 unlabelled scans
+    "skcdf": replace(
+        AS_PUBLISHED,
+        optimization=Optimization("sgd", rate=0.3, momentum=0.9),
+        epochs=48,
+        batch_size=2,
+    ),
+    # SSL4MIS' code for ACDC, the one that PLGCL's released code descends from: 30,000 steps, geometric augmentation
+    "ssl4mis": replace(AS_PUBLISHED, optimization=SGD, augmented=True, epochs=120, batch_size_2d=12),
+    # PLGCL, Sec. 4.2: Adam at 1e-4, 16 slices, half of them labelled; no decay, length or augmentation is stated
+    "plgcl": Recipe(
+        Optimization("adam", rate=1e-4, weight_decay=0.0, schedule=CONSTANT),
+        batch_size_2d=8,
+    ),
+    # DKUXNet, Sec. 3.2, and its released code: AdamW at 1e-4, 40,000 steps, uniform crops
+    "dkuxnet": replace(
+        AS_PUBLISHED,
+        optimization=Optimization("adamw", rate=1e-4, weight_decay=0.01, schedule=CONSTANT),
+        augmented=True,
+        epochs=160,
+        batch_size=1,
+    ),
+}
