@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_ssl.losses.gaussian_contrast import binary_entropy
+from nnunet_ssl.losses.precision import float32_region
 from nnunet_ssl.trainers.plgcl.patch_grid import PatchGrid
 
 ANCHORS = ("confidence", "max", "uniform")
@@ -71,7 +72,7 @@ def score_windows(
 def window_sums(volume: Tensor, grid: PatchGrid) -> Tensor:
     """Sums over the windows of (..., *S) -> (..., W), the last axis of the grid fastest; axis by axis, in float32."""
     dimensions = len(grid.size)
-    with torch.autocast(volume.device.type, enabled=False):
+    with float32_region(volume.device):
         for axis in reversed(range(dimensions)):
             inside = _inside(grid, axis, volume.shape[-1], volume.device)
             volume = (volume.float() @ inside).movedim(-1, -dimensions)
