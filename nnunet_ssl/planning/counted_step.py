@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from nnunet_ssl.planning.known_shapes import KnownShapes
+
 aten = torch.ops.aten
 
 
@@ -46,18 +48,22 @@ class CountedStep(TorchDispatchMode):
         self.forward = self.backward = 0
         self.now = self.peak = 0
         self._alive: set[int] = set()
+        self._known = KnownShapes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = self._known.call(func, args, kwargs)
         self._count(func.overloadpacket, args, kwargs, result)
-        known = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == self.device:
-                storage = tensor.untyped_storage()
-                if storage._cdata not in known and storage._cdata not in self._alive:
-                    self._add(storage)
+        new = [storage for storage in self._storages(result) if storage._cdata not in self._alive]
+        if new:
+            known = {storage._cdata for storage in self._storages((args, kwargs))}
+            for storage in {s._cdata: s for s in new if s._cdata not in known}.values():
+                self._add(storage)
         return result
+
+    def _storages(self, values: Any) -> list[torch.UntypedStorage]:
+        tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+        return [tensor.untyped_storage() for tensor in tensors if tensor.device.type == self.device]
 
     def _count(self, packet: Any, args: Any, kwargs: Any, result: Any) -> None:
         if packet is aten.convolution_backward:

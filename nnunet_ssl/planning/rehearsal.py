@@ -105,7 +105,7 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
         for parameter in group["params"]:
             parameter.grad = torch.empty_like(parameter)
     optimizer.step()
-    optimizer.step = lambda *_: None  # type: ignore[assignment]  # one tensor after the other: it needs no memory
+    optimizer.step = lambda *_: None  # type: ignore[method-assign]  # one tensor after the other: it needs no memory
 
 
 def _wants_half(trainer: Any) -> bool:

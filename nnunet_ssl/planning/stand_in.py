@@ -69,7 +69,7 @@ def make_trainer(
         made.print_to_log_file = lambda *args, **kwargs: None
         made._save_debug_information = lambda: None
         if device.type == "meta":
-            made._do_i_compile = lambda: False
+            made._do_i_compile = _never  # type: ignore[method-assign]
             if isinstance(made, nnUNetTrainerSemiSupervised):
                 made._another_network = _on_device(made._another_network, device)
         made.initialize()
@@ -80,6 +80,10 @@ def make_trainer(
         if any(field.name == "guard" for field in fields(made.hyperparameters)):
             made.hyperparameters = replace(made.hyperparameters, guard=False)  # what is random looks like no label
     return made
+
+
+def _never() -> bool:
+    return False
 
 
 def _on_device(build: Callable[..., nn.Module], device: torch.device) -> Callable[..., nn.Module]:
