@@ -85,7 +85,7 @@ def _inside(grid: PatchGrid, axis: int, length: int, device: torch.device) -> Te
     table = torch.zeros(length, len(grid.starts[axis]))
     for window, start in enumerate(grid.starts[axis]):
         table[start : start + grid.size[axis], window] = 1.0
-    return table.to(device)
+    return table.to(device, non_blocking=True)
 
 
 # ---- selection
@@ -247,4 +247,4 @@ def _cut(volume: Tensor, image: Tensor, corner: Tensor, size: Sequence[int]) -> 
 @lru_cache(maxsize=16)
 def _corners(grid: PatchGrid, device: torch.device) -> Tensor:
     """(W, axes) first voxel of each window, in the order of :func:`window_sums`."""
-    return torch.cartesian_prod(*map(torch.tensor, grid.starts)).view(grid.number, -1).to(device)
+    return torch.cartesian_prod(*map(torch.tensor, grid.starts)).view(grid.number, -1).to(device, non_blocking=True)
