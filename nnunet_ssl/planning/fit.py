@@ -124,7 +124,7 @@ def smaller_patches(configuration: dict[str, Any]) -> Iterable[list[int]]:
     patch = [int(n) for n in configuration["patch_size"]]
     divisors = get_pool_and_conv_props(spacing, patch, MIN_EDGE, 999999)[4]
     while True:
-        axis = int(np.argmax(np.divide(patch, median)))
+        axis = int(np.argsort(np.divide(patch, median))[-1])
         tried = [*patch]
         tried[axis] -= int(divisors[axis])
         if tried[axis] < MIN_EDGE:
@@ -135,7 +135,7 @@ def smaller_patches(configuration: dict[str, Any]) -> Iterable[list[int]]:
         patch = [int(n) for n in padded]
         if len(strides) < 2 or prod(patch) < SMALLEST * prod(configuration["patch_size"]):
             return
-        yield patch
+        yield [*patch]
 
 
 def _shrunk(

@@ -32,6 +32,8 @@ LOOKS = {
     "from the host": lambda x: torch.zeros(3).to(x.device),
 }
 
+ALONE = ("", "Supervised", "UXNet", "CMAformerSupervised")  # nnU-Net's own step
+
 
 @cache
 def rehearsed(name: str) -> StepCost:
@@ -41,8 +43,9 @@ def rehearsed(name: str) -> StepCost:
 
 
 def options(name: str) -> dict[str, int]:
-    """Looks at the pull of many terms take most of the time; one of the networks of queries has them."""
-    return {"pull_looks": 0} if name in ("nnUNetTrainerDKUXNet", "nnUNetTrainerDKUXNet_paper") else {}
+    """Looks at the pull of each term take most of the time; a few trainers have them, of one term and of many."""
+    looking = ("MeanTeacher", "CPS", "SKCDF", "LDC", "DualNetworks")
+    return {} if name.removeprefix(STOCK) in (*looking, *ALONE) else {"pull_looks": 0}
 
 
 def measured(name: str) -> tuple[int, int]:
