@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
+
+from nnunet_ssl.architectures.precision import in_float32_region_on_meta
 
 META = "meta"
 HALF = {
@@ -28,8 +32,8 @@ FULL = {
 class ShapesAlone(TorchFunctionMode):
     """Lets a step run whose tensors have no data.
 
-    ``.cpu()`` of such a tensor gives zeros; any other look at its values is PyTorch's own error, as it would make a
-    GPU wait.
+    ``.cpu()`` of such a tensor gives zeros, and where nnU-Net's own code asks whether it is true, it is. Any other look
+    at its values is PyTorch's own error, as it would make a GPU wait.
 
     Args:
         fused_attention: attention with one of CUDA's fused kernels; otherwise as products of matrices.
@@ -49,11 +53,20 @@ class ShapesAlone(TorchFunctionMode):
         if name == "cpu" and args[0].device.type == META:
             self.reads += 1
             return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        if name == "__bool__" and args[0].device.type == META and _called_by_nnunet():
+            return True  # its loss with an ignore label asks whether any voxel is annotated
         if name == "exponential_" and args[0].device.type == META:
             kwargs.pop("generator", None)  # which PyTorch does not take there
         if name == "scaled_dot_product_attention" and self.fused_attention:
             return _fused_attention(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _called_by_nnunet() -> bool:
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_globals["__name__"].startswith(("nnunet_ssl.planning", "torch")):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and frame.f_globals["__name__"].startswith("nnunetv2.")
 
 
 def _fused_attention(
@@ -89,11 +102,23 @@ class HalfPrecision(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
+        if func is Tensor.backward or func is torch.autograd.grad:
+            return self._through(func, args, kwargs or {})
         # behind the forward pass Python computes anew alone what was not kept, in the precision that it had
-        if (name in HALF or name in FULL) and (self.depth or torch._C._current_autograd_node() is not None):
+        wanted = (name in HALF or name in FULL) and not in_float32_region_on_meta()
+        if wanted and (self.depth or torch._C._current_autograd_node() is not None):
             to: Callable[[Any], Any] = self._half if name in HALF else _full
             args, kwargs = tree_map(to, args), tree_map(to, kwargs)
         return func(*args, **(kwargs or {}))
+
+    def _through(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A backward pass inside the mode, which PyTorch leaves for a call that it hands to it."""
+        run = func
+        if func is Tensor.backward:
+            run, kwargs = torch.autograd.backward, dict(kwargs)
+            kwargs["grad_tensors"] = kwargs.pop("gradient", None)
+        with patch.object(torch.autograd, "has_torch_function", lambda *_: False), self:
+            return run(*args, **kwargs)
 
     def _half(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.device.type != META:
