@@ -105,7 +105,11 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
         for parameter in group["params"]:
             parameter.grad = torch.empty_like(parameter)
     optimizer.step()
-    optimizer.step = lambda *_: None  # type: ignore[method-assign]  # one tensor after the other: it needs no memory
+    optimizer.step = _rest  # type: ignore[method-assign, assignment]  # it goes tensor by tensor: no peak
+
+
+def _rest(*_: Any) -> None:
+    pass
 
 
 def _wants_half(trainer: Any) -> bool:
@@ -116,7 +120,7 @@ def _wants_half(trainer: Any) -> bool:
 def _in_half_precision(trainer: Any, half: HalfPrecision) -> None:
     """Wherever the trainer asks for nnU-Net's mixed precision."""
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
-        trainer.mixed_precision = half.on
+        trainer.mixed_precision = half.on  # type: ignore[method-assign]
         return
     for module in (trainer.network, trainer.loss):
         module.forward = _within(half, module.forward)

@@ -69,9 +69,9 @@ def make_trainer(
         made.print_to_log_file = lambda *args, **kwargs: None
         made._save_debug_information = lambda: None
         if device.type == "meta":
-            made._do_i_compile = _never  # type: ignore[method-assign]
+            made._do_i_compile = _never
             if isinstance(made, nnUNetTrainerSemiSupervised):
-                made._another_network = _on_device(made._another_network, device)
+                made._another_network = _on_device(made._another_network, device)  # type: ignore[method-assign]
         made.initialize()
     made.current_epoch = made.num_epochs // 2
     made.network.train()
