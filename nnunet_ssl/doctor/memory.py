@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 
@@ -34,11 +36,9 @@ def _finding(dataset: Dataset, configuration: str, names: Sequence[str]) -> Find
     item, needs, unsupported = f"{configuration} memory", {}, []
     for name in names:
         try:
-            cost = rehearse(find_any_trainer(name), dataset.plans, configuration, dataset.dataset_json)
+            needs[name] = _gib_of_step(name, configuration, json.dumps(dataset.plans), json.dumps(dataset.dataset_json))
         except (NotImplementedError, SemiSupervisedError) as error:
             unsupported.append(f"{name}: {error}")
-        else:
-            needs[name] = cost.peak / GIB
     text = "\n".join([*(f"a training step of {name} needs {gib:.1f} GiB" for name, gib in needs.items()), *unsupported])
     if unsupported:
         return Finding(NOTE, item, text)
@@ -49,6 +49,13 @@ def _finding(dataset: Dataset, configuration: str, names: Sequence[str]) -> Find
         remedy = f"{words} --fit {left:.3g} -tr {' '.join(needs)}"
         return Finding(WRONG, item, f"{text}\nThe GPU has {there:.3g} GiB", remedy)
     return Finding(OK, item, text)
+
+
+@lru_cache(maxsize=64)
+def _gib_of_step(trainer: str, configuration: str, plans: str, dataset_json: str) -> float:
+    """Of what JSON describes, so that asking again costs nothing."""
+    asked = json.loads(plans), configuration, json.loads(dataset_json)
+    return rehearse(find_any_trainer(trainer), *asked).peak / GIB
 
 
 def _gib_of_gpu() -> float | None:

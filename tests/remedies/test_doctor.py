@@ -111,7 +111,7 @@ def damaged_copy(here: Here) -> None:
 
 ROWS = {
     "a GPU that is too small for the plans": Row(
-        "doctor.memory:_finding 3",
+        "doctor.memory:_finding 1",
         of_doctor("2d memory", "2d"),
         "nnunet_ssl plans -d 901 -p nnUNetPlans -c 2d --name smaller --fit",
         OBEY,
