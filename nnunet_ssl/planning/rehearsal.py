@@ -90,7 +90,7 @@ def kinds_of_steps(trainer: Any) -> list[int]:
     if not isinstance(trainer, nnUNetTrainerSemiSupervised):
         return [1]
     looks = steps_to_look_at(trainer.hyperparameters.pull_looks, trainer.num_iterations_per_epoch)
-    plain = next(i for i in range(1, OBSERVE_EVERY) if i not in looks)
+    plain = next((i for i in range(1, OBSERVE_EVERY) if i not in looks), 1)
     return [0, *sorted(looks)[:1], plain]
 
 
