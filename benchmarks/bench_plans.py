@@ -1,12 +1,6 @@
-"""A plan that a CPU can step through, and the folders a trainer wants to see before it initialises."""
+"""A plan that a CPU can step through."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
-
-import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 DATASET = "Dataset998_Benchmark"
 
@@ -56,16 +50,3 @@ def builtin_plans(dimensions: int) -> tuple[dict, dict]:
     }
     labels = {"background": 0, "one": 1, "two": 2, "three": 3}
     return plans, {"channel_names": {"0": "mr"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
-
-
-def fake_preprocessed(root: Path, plans: dict, configuration: str) -> None:
-    """One empty preprocessed case, and nnU-Net's variables pointing below ``root``."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        os.environ[name] = str(root / name)
-        (root / name).mkdir()
-    identifier = plans["configurations"][configuration]["data_identifier"]
-    folder = root / "nnUNet_preprocessed" / plans["dataset_name"] / identifier
-    folder.mkdir(parents=True)
-    empty = np.zeros((1, 4, 4, 4), np.float32)
-    sizes = {"chunks": empty.shape, "blocks": empty.shape}
-    nnUNetDatasetBlosc2.save_case(empty, empty.astype(np.int16), {}, str(folder / "case"), **sizes)

@@ -6,12 +6,19 @@
     python benchmarks/step_time.py --plans PLANS.json --dataset-json DATASET.json -c 3d_fullres
     python benchmarks/step_time.py --both-networks -tr nnUNetTrainerDualNetworks
     python benchmarks/step_time.py --loaders -d 4 -c 3d_fullres      # throughput of the loaders on a real dataset
+    python benchmarks/step_time.py --count -tr all --plans PLANS.json --dataset-json DATASET.json -c 2d
 
 nnU-Net trains on as many patches as the two streams hold together. The trainers take turns, step by step, within one
 run, so that a busy machine slows each of them alike; times are medians, memory is the peak over a few steps. The data
 are random: only the work of the step counts. pull_of_epoch is what measuring the pull of each term adds to an epoch,
 as a share of it. With --both-networks, nnU-Net also trains the residual (or plain) counterpart of the plans' U-Net, and
 time and memory are given as ratios to the sum of nnU-Net's two steps as well.
+
+--count computes nothing: operations (convolutions, products of matrices, attention) and peak memory come from the
+shapes of tensors, in mixed precision as on CUDA, or with --float32 as on a CPU. flops_ratio and saved_ratio compare
+with nnU-Net's step on as many patches; the latter is of what a step needs beside weights, gradients and optimiser.
+The parts of a step (views, forward, backward, optimiser) are given in seconds; with --loaders also what a step waits
+for the real loader, and as "starved" its share of the step.
 """
 
 from __future__ import annotations
@@ -34,9 +41,11 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bench_plans import builtin_plans, fake_preprocessed
+from bench_trainers import STOCK, chosen_plans, make_trainer, trainer_class
+from loader_time import measure_loaders
+from step_count import count_steps
+from step_parts import LOADER, StepParts
 
-STOCK = "nnUNetTrainer"
 COUNTERPART = "nnUNetTrainer, counterpart"
 
 
@@ -56,62 +65,37 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--both-networks", action="store_true", help="compare with nnU-Net on both networks")
     parser.add_argument("--loaders", action="store_true")
+    parser.add_argument("--count", action="store_true", help="operations and memory from shapes alone")
+    parser.add_argument("--float32", action="store_true", help="count as on a CPU, without mixed precision")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
+    if args.tr == ["all"]:
+        from nnunet_ssl.trainers import TRAINERS
+
+        args.tr = [*TRAINERS]
     if args.plans and not (args.dataset_json and args.c):
         parser.error("--plans needs --dataset-json and -c")
     if args.loaders and not args.d:
         parser.error("--loaders needs -d, a preprocessed dataset")
+    if args.count and args.loaders:
+        parser.error("--count runs no loader; ask for one of --count and --loaders")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device")
     return args
 
 
-def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device) -> Any:
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    plans = json.loads(json.dumps(plans)) | {"continue_training": False}
-    with redirect_stdout(open(os.devnull, "w")):
-        trainer = recursive_find_trainer_class_by_name(name)(plans, configuration, "all", dataset_json, device)
-        trainer.initialize()
-    trainer.print_to_log_file = lambda *args, **kwargs: None
-    return trainer
-
-
-def random_batch(trainer: Any, patches: int) -> dict[str, Any]:
-    """What nnU-Net's loader yields, with random content."""
-    patch = trainer.configuration_manager.patch_size
-    scales = trainer._get_deep_supervision_scales() or [[1] * len(patch)]
-    classes = trainer.label_manager.num_segmentation_heads
-    shapes = [[round(p * s) for p, s in zip(patch, scale, strict=True)] for scale in scales]
-    target = [torch.randint(0, classes, (patches, 1, *shape), dtype=torch.int16) for shape in shapes]
-    images = torch.randn(patches, trainer.num_input_channels, *patch)
-    return {"data": images, "target": target if len(target) > 1 else target[0]}
-
-
-def two_streams(trainer: Any, patches: int) -> dict:
-    """Such a batch and an unlabelled one, with what the workers name beside them; no voxel is padding."""
-    batch = random_batch(trainer, patches)
-    valid = torch.ones(patches, 1, *trainer.configuration_manager.patch_size, dtype=torch.bool)
-    batch["extra"] = {"valid": valid}
-    labels = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
-    for step in trainer.labeled_steps():
-        found = [step(segmentation=label) for label in labels]
-        batch["extra"] |= {n: torch.stack([f[n] for f in found]) for n in found[0] if n != "segmentation"}
-    batch["unlabeled"] = {"data": torch.randn_like(batch["data"]), "valid": valid}
-    for stream, named in (("labeled", batch["extra"]), ("unlabeled", batch["unlabeled"])):
-        if trainer.streams.needs(stream, "image") and trainer.streams.needs(stream, "weak"):
-            named["weak"] = torch.randn_like(batch["data"])
-    return batch
+def sees_unlabeled(trainer: Any) -> bool:
+    streams = getattr(trainer, "streams", None)
+    return streams is not None and streams.pool
 
 
 def step_of(
     name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict
-) -> tuple[Callable, float]:
-    """A function that runs one training step of the trainer on its share of 2 x batch size patches.
-
-    With an argument, one in which the pull of each term is measured; beside it the share of an epoch's steps that do.
+) -> tuple[StepOf, float]:
+    """One training step of the trainer on its share of 2 x batch size patches, and the share of an epoch's steps that
+    measure the pull of each term.
     """
+    from nnunet_ssl.planning.stand_in import training_batch
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
     from nnunet_ssl.training.watch import steps_to_look_at
 
@@ -123,24 +107,33 @@ def step_of(
     looks: set[int] = set()
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
         looks = steps_to_look_at(trainer.hyperparameters.pull_looks, trainer.num_iterations_per_epoch)
-        batch = two_streams(trainer, size)
-        trainer.streams.strong_view = trainer.make_strong_view(anisotropic=False)
-        trainer.current_epoch = trainer.num_epochs // 2  # past a warm-up, with every term at work
-        trainer.guard.look = lambda *_: None  # type: ignore[method-assign]  # random labels would hold some terms back
-    else:
-        batch = random_batch(trainer, 2 * size)
-    trainer.network.train()
+    batch = training_batch(trainer, size if sees_unlabeled(trainer) else 2 * size, torch.device("cpu"))
     if device.type == "cuda":
         batch = {k: _pin(v) for k, v in batch.items()}
 
-    def step(look: bool = False) -> None:
-        if looks:
-            trainer.step = min(looks) if look else 0
-        trainer.train_step(batch)
-        if device.type == "cuda":
+    return StepOf(trainer, batch, looks), len(looks) / trainer.num_iterations_per_epoch
+
+
+class StepOf:
+    """One training step; with an argument, one in which the pull of each term is measured."""
+
+    def __init__(self, trainer: Any, batch: dict[str, Any], looks: set[int]) -> None:
+        self.trainer, self.batch, self.looks = trainer, batch, looks
+
+    def __call__(self, look: bool = False) -> None:
+        if self.looks:
+            self.trainer.step = min(self.looks) if look else 0
+        self.trainer.train_step(self.batch)
+        if self.trainer.device.type == "cuda":
             torch.cuda.synchronize()
 
-    return step, len(looks) / trainer.num_iterations_per_epoch
+
+def parts_of_steps(trainer: Any, batch: dict[str, Any], steps: int) -> dict[str, float]:
+    """Seconds of the parts of a step, without a loader: the mean of so many."""
+    clock = StepParts(trainer, lambda: batch)
+    for _ in range(steps):
+        clock.step()
+    return {f"{part}_s": seconds for part, seconds in clock.means().items() if part != LOADER}
 
 
 def counterpart_plans(plans: dict, configuration: str) -> dict:
@@ -170,11 +163,9 @@ def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configurat
         for _ in range(3):
             step()
         return torch.cuda.max_memory_allocated() / 2**20
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
     import nnunet_ssl.training.base  # noqa: F401 - imports are not the step's memory
 
-    recursive_find_trainer_class_by_name(name.split(",")[0])  # for external trainers it imports all of nnU-Net's
+    trainer_class(name.split(",")[0])  # for external trainers it imports all of nnU-Net's
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
     before = _resident_mib("VmRSS")
     step, _ = step_of(name, args, plans, configuration, dataset_json)
@@ -190,15 +181,11 @@ def _resident_mib(key: str) -> float:
 
 
 def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
-    if args.plans:
-        plans, dataset_json = (json.loads(p.read_text()) for p in (args.plans, args.dataset_json))
-        configuration = args.c
-    else:
-        plans, dataset_json = builtin_plans(args.dimensions)
-        configuration = args.c or ("3d_fullres" if args.dimensions == 3 else "2d")
-    plans["nnunet_ssl"] = {"hyperparameters": args.hyperparameters}
+    from nnunet_ssl.planning.stand_in import write_stand_in
+
+    plans, dataset_json, configuration = chosen_plans(args)
     with tempfile.TemporaryDirectory() as folder:
-        fake_preprocessed(Path(folder), plans, configuration)
+        write_stand_in(Path(folder), plans, configuration)
         names = [STOCK, *([COUNTERPART] if args.both_networks else []), *args.tr]
         made = {name: step_of(name, args, plans, configuration, dataset_json) for name in names}
         steps = {name: step for name, (step, _) in made.items()}
@@ -211,6 +198,7 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 start = time.perf_counter()
                 step()
                 times[name].append(time.perf_counter() - start)
+        parts = {name: parts_of_steps(step.trainer, step.batch, args.steps) for name, step in steps.items()}
         pulls = {name: pull_of_epoch(*step_and_share) for name, step_and_share in made.items()}
         with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             memory = {n: pool.apply(memory_in_child, (n, args, plans, configuration, dataset_json)) for n in names}
@@ -227,6 +215,7 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 "pull_of_epoch": pulls[name],
                 "memory_mib": memory[name],
                 "memory_ratio": memory[name] / memory[STOCK],
+                **parts[name],
             }
         )
     if args.both_networks:
@@ -251,36 +240,6 @@ def pull_of_epoch(step: Callable, share: float, turns: int = 3) -> float:
     return max(looking / plain - 1, 0.0) * share
 
 
-def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:
-    """Patches per second that the loaders deliver when nothing else runs."""
-    from batchgenerators.utilities.file_and_folder_operations import load_json
-    from nnunetv2.paths import nnUNet_preprocessed
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-    from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-
-    dataset = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d))
-    plans, dataset_json = load_json(str(dataset / f"{args.p}.json")), load_json(str(dataset / "dataset.json"))
-    rows = []
-    for name in [STOCK, *args.tr]:
-        trainer = make_trainer(name, plans, args.c or "3d_fullres", dataset_json, torch.device("cpu"))
-        with redirect_stdout(open(os.devnull, "w")):
-            loader, validation = trainer.get_dataloaders()
-        batch = next(loader)
-        patches = len(batch["data"]) + (len(batch["unlabeled"]["data"]) if "unlabeled" in batch else 0)
-        for _ in range(20):  # beyond the queue
-            next(loader)
-        start = time.perf_counter()
-        for _ in range(args.steps * 4):
-            next(loader)
-        rows.append({"trainer": name, "patches_per_s": patches * args.steps * 4 / (time.perf_counter() - start)})
-        for augmenter in (loader, validation):
-            if hasattr(augmenter, "_finish"):
-                augmenter._finish()
-    for row in rows:
-        row["ratio"] = row["patches_per_s"] / rows[0]["patches_per_s"]
-    return {"what": f"loaders of {dataset.name}, {get_allowed_n_proc_DA()} workers", "rows": rows}
-
-
 def main() -> None:
     args = arguments()
     os.environ["nnUNet_compile"] = "t" if args.compile else "f"
@@ -289,7 +248,7 @@ def main() -> None:
 
     register()
     with redirect_stdout(sys.stderr):
-        result = measure_loaders(args) if args.loaders else measure_steps(args)
+        result = (count_steps if args.count else measure_loaders if args.loaders else measure_steps)(args)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.processor() or 'CPU'}"
     result["device"] = f"{device}, {args.threads} threads, torch {torch.__version__}, compile {args.compile}"
     print(result["what"], "|", result["device"])

@@ -10,6 +10,7 @@ from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.published_networks import NETWORKS
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.errors import complain
+from nnunet_ssl.planning.fit import Estimate, Fit
 from nnunet_ssl.planning.plans_copy import PlansCopy, parse_assignments, parse_settings_of_all, write_plans_copy
 from nnunet_ssl.planning.small_network import SmallNetwork
 from nnunet_ssl.setting_descriptions import describe
@@ -66,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "The copy has one configuration, whose network fits the patch by nnU-Net's own rules, or with --network is a\n"
         "publication's. With --spacing it has preprocessed data of its own.",
     )
-    network.add_argument("-c", metavar="CONFIGURATION", help="the configuration, with at least one of the following")
+    network.add_argument(
+        "-c", metavar="CONFIGURATION", help="the configuration, with at least one of the following or with --fit"
+    )
     network.add_argument(
         "--features", nargs="+", type=int, metavar="N", help="channels of each stage (default: 8 16 32 64 64 ...)"
     )
@@ -92,6 +95,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="of whole channels in that network: in a V-Net at the bottleneck and before the head (default: none)",
     )
+    memory = parser.add_argument_group(
+        "memory of a GPU",
+        "The copy has a batch, and where that is not enough a patch, with which a training step of the trainers fits,\n"
+        "by nnU-Net's own rules. Beside the step's tensors CUDA and cuDNN take about 1 GiB.",
+    )
+    memory.add_argument("--fit", type=float, metavar="GIB", help="what the tensors of a training step may take")
+    memory.add_argument(
+        "-tr", nargs="+", metavar="TRAINER", help=f"each of them has to fit (default: {EXAMPLE} and the control)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         hyperparameters=hyperparameters,
         prediction=parse_assignments(args.prediction),
         network=_network(args),
+        fit=_fit(args),
         overwrite=args.overwrite,
     )
     print("\n".join(report(result, args.p)))
@@ -114,16 +127,29 @@ def run(args: argparse.Namespace) -> int:
 def _network(args: argparse.Namespace) -> SmallNetwork | None:
     changes = (args.features, args.patch, args.batch, args.spacing, args.network, args.dropout)
     if all(value is None for value in changes):
-        if args.c is not None:
+        if args.c is not None and args.fit is None:
             raise complain(
                 "-c chooses the configuration of another network, of which nothing was given.",
-                remedy="Give --features, --patch, --batch, --spacing or --network, or leave out -c to copy every "
-                "configuration.",
+                remedy="Give --features, --patch, --batch, --spacing, --network or --fit, or leave out -c to copy "
+                "every configuration.",
             )
         return None
     if args.c is None:
         raise complain("Another network needs its configuration.", remedy="Give -c, such as -c 2d or -c 3d_fullres.")
     return SmallNetwork(args.c, *changes)
+
+
+def _fit(args: argparse.Namespace) -> Fit | None:
+    if args.fit is None:
+        if args.tr:
+            raise complain(
+                "-tr names the trainers whose memory is planned, of which nothing was given.",
+                remedy="Give --fit GIB, or leave out -tr.",
+            )
+        return None
+    if not args.fit > 0:
+        raise complain(f"--fit: GiB above 0, got {args.fit:g}.", remedy="Give the memory of the GPU less 1 GiB.")
+    return Fit(args.fit, args.tr or [EXAMPLE, CONTROL], [args.c] if args.c else [])
 
 
 def report(result: PlansCopy, source: str) -> list[str]:
@@ -139,18 +165,28 @@ def report(result: PlansCopy, source: str) -> list[str]:
     lines += [f"prediction: {key} = {value}" for key, value in block.get("prediction", {}).items()]
     for trainer, values in block.get("hyperparameters", {}).items():
         lines += [f"{trainer}: {key} = {value}" for key, value in values.items()]
+    lines += [memory_line(estimate) for estimate in result.estimates]
     configuration = "3d_fullres" if "3d_fullres" in configurations else next(iter(configurations))
-    if small:
+    if result.estimates:
+        lines += [_small(n, configurations[n])[0] for n in dict.fromkeys(e.configuration for e in result.estimates)]
+    elif small:
         folder = os.path.join(os.path.dirname(result.path), configurations[configuration]["data_identifier"])
         lines += _small(configuration, configurations[configuration])
         lines += _preprocessing(folder, dataset, name, configuration)
     trainers = [*block.get("hyperparameters", {EXAMPLE: {}})]
     lines += ["Next, the same fold with a semi-supervised trainer and with the control on the labelled cases alone:"]
     lines += ["  export nnUNet_extTrainer=$(nnunet_ssl path)"]
-    device = " -device cpu" if small else ""
+    device = " -device cpu" if small and not result.estimates else ""
     for trainer in [*(t for t in trainers if t != CONTROL), CONTROL]:
         lines.append(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {name}{device}")
     return lines
+
+
+def memory_line(estimate: Estimate) -> str:
+    """What a training step needs, in a line."""
+    before, after = (f"{gib:.1f} GiB" for gib in (estimate.before, estimate.after))
+    changed = f", with the plans as they were {before}" if before != after else ""
+    return f"{estimate.configuration}: a training step of {estimate.trainer} needs {after}{changed}"
 
 
 def _small(name: str, configuration: dict[str, Any]) -> list[str]:

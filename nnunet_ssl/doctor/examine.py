@@ -15,6 +15,7 @@ from nnunet_ssl.doctor.dataset import Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.environment import environment_findings
 from nnunet_ssl.doctor.installation import device_findings, installation_findings
 from nnunet_ssl.doctor.lookup import trainer_findings
+from nnunet_ssl.doctor.memory import memory_findings
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding, Section, from_error
 from nnunet_ssl.doctor.settings_files import plans_findings, split_findings
 from nnunet_ssl.errors import SemiSupervisedError
@@ -61,6 +62,8 @@ def examine_dataset(
         known = {case for cases in labeled.values() for case in cases}
         check_complete(dataset.plans, os.path.join(base, f"{plans_identifier}.json"))
         data = data_findings(dataset, labeled, configurations)
+        usable = {name: cases for name, cases in labeled.items() if configurations is None or name in configurations}
+        data += memory_findings(dataset, usable) if not any(f.mark == WRONG for f in data) else []
     except SemiSupervisedError as error:
         data = [from_error(plans_identifier, error)]
     data.append(_writable(base, data))

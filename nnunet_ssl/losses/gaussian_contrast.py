@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nnunet_ssl.losses.precision import float32_region
+
 COVARIANCES = ("full", "diag", "none")
 
 
@@ -49,7 +51,7 @@ def gaussian_info_nce(
         (Q,) float32 (float64 for float64 queries). Without statistics of its own class, or without a usable negative, a
         query has the value 0, connected to ``queries``; see :func:`has_contrast`.
     """
-    with torch.autocast(queries.device.type, enabled=False):  # a_k reaches 50, beyond what half precision can exp
+    with float32_region(queries.device):  # a_k reaches 50, beyond what half precision can exp
         f = queries.to(torch.promote_types(queries.dtype, torch.float32))
         enters = usable.expand(len(f), -1)
         known = enters.any(0) if usable.ndim == 2 else usable
@@ -95,7 +97,7 @@ def gaussian_statistics(keys: Tensor, valid: Tensor, covariance: str = "full") -
     """
     if covariance not in COVARIANCES:
         raise ValueError(f"covariance must be one of {', '.join(COVARIANCES)}, got {covariance!r}")
-    with torch.autocast(keys.device.type, enabled=False):
+    with float32_region(keys.device):
         weight = valid.to(keys.dtype)[..., None]
         number = weight.sum(1).clamp(min=1.0)
         means = (keys * weight).sum(1) / number

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_ssl.losses.precision import at_least_float32
+from nnunet_ssl.losses.precision import at_least_float32, float32_region
 
 LEAST_NORM = 1.0  # one voxel of mass: a map without any foreground has no direction, and no exploding gradient
 SHORT = 1e-4  # a single voxel's vector below it counts for nothing
@@ -81,7 +81,7 @@ def _directions(vectors: Tensor, least: float = LEAST_NORM) -> Tensor:
 
 def _similarities(vectors: Tensor, least: float = LEAST_NORM) -> Tensor:
     """(..., M, L) -> (..., M, M)."""
-    with torch.autocast(vectors.device.type, enabled=False):
+    with float32_region(vectors.device):
         directions = _directions(vectors, least)
         return directions @ directions.mT
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base, write_json
 from nnunet_ssl.data.plans_block import SOURCE
 from nnunet_ssl.data.splits import find_split, read_splits, splits_path
 from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.planning.fit import Estimate, Fit, fitted
 from nnunet_ssl.planning.small_network import SmallNetwork, shrink
 from nnunet_ssl.system.failures import raise_failure
 from nnunet_ssl.trainers.lookup import find_any_trainer
@@ -39,12 +41,14 @@ class PlansCopy:
         plans: its content.
         merged: the source carried settings already; the new ones were laid over them.
         unchanged: the file stood there with the same content.
+        estimates: memory of each trainer and configuration, where plans were fitted to one.
     """
 
     path: str
     plans: dict[str, Any]
     merged: bool
     unchanged: bool
+    estimates: Sequence[Estimate] = ()
 
 
 def make_plans_copy(
@@ -125,12 +129,14 @@ def write_plans_copy(
     hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
     prediction: Mapping[str, Any] | None = None,
     network: SmallNetwork | None = None,
+    fit: Fit | None = None,
     overwrite: bool = False,
 ) -> PlansCopy:
     """Write ``<name>.json`` beside the plans it is a copy of; ``<plans>_<split>`` unless named.
 
     Args:
         network: for a CPU, see :func:`nnunet_ssl.planning.small_network.shrink`; None: that of the plans.
+        fit: memory of a training step, see :func:`nnunet_ssl.planning.fit.fitted`; None: as much as the plans take.
 
     Raises:
         SemiSupervisedError: no such dataset, plans or split; the name is taken (``overwrite`` replaces plans that carry
@@ -147,6 +153,9 @@ def write_plans_copy(
     plans = make_plans_copy(source, name, split, training or {}, hyperparameters or {}, prediction)
     if network is not None:
         plans = shrink(plans, network)
+    estimates: Sequence[Estimate] = ()
+    if fit is not None:
+        plans, estimates = fitted(plans, read_dataset_json(os.path.join(base, "dataset.json")), fit)
     if name != plans_identifier:  # else the settings of a copy are changed in place, and its source stays
         plans[BLOCK][SOURCE] = plans_identifier
     split = plans[BLOCK].get("split")  # asked for, or carried by the source
@@ -156,7 +165,8 @@ def write_plans_copy(
     unchanged = os.path.exists(path) and _check_taken(path, plans, overwrite)
     if not unchanged:
         write_json(path, plans, indent=4)
-    return PlansCopy(path, plans, merged=bool({*source.get(BLOCK, {})} - {CHANGED, SOURCE}), unchanged=unchanged)
+    merged = bool({*source.get(BLOCK, {})} - {CHANGED, SOURCE})
+    return PlansCopy(path, plans, merged, unchanged, estimates)
 
 
 def _check_taken(path: str, plans: dict[str, Any], overwrite: bool) -> bool:

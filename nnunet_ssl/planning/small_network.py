@@ -90,7 +90,7 @@ def shrink(plans: dict[str, Any], small: SmallNetwork) -> dict[str, Any]:
         SemiSupervisedError: no such configuration, or values that nnU-Net could not use.
     """
     name = small.configuration
-    source = _configuration(plans, name)
+    source = read_configuration(plans, name)
     problems = _problems(small, len(source["patch_size"]))
     if problems:
         raise _refused(problems)
@@ -110,8 +110,12 @@ def shrink(plans: dict[str, Any], small: SmallNetwork) -> dict[str, Any]:
     return result
 
 
-def _configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
-    """With what it inherits, and without what ties it to other configurations."""
+def read_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
+    """A copy with what it inherits, and without what ties it to other configurations.
+
+    Raises:
+        SemiSupervisedError: there is none of that name, or it is a stage of a cascade or no U-Net of nnU-Net's.
+    """
     if name not in plans["configurations"]:
         raise _refused([f"the plans have no configuration {name}; they have {', '.join(plans['configurations'])}"])
     configuration = copy.deepcopy(PlansManager(plans).get_configuration(name).configuration)
@@ -128,7 +132,7 @@ def _configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _refused(problems: Sequence[str]) -> Exception:
-    return complain("This small network cannot be planned:", problems)
+    return complain("These plans cannot be made smaller:", problems)
 
 
 def _problems(small: SmallNetwork, axes: int) -> list[str]:
@@ -191,14 +195,32 @@ def _network(configuration: dict[str, Any], small: SmallNetwork) -> tuple[list[i
         raise _refused(
             [f"--patch: the strides ask for multiples of {_text(divisors)}; {_text(wanted)} would be {_text(fitting)}"]
         )
+    return fitting, _of_stages(old, features, strides[:stages], [*kernels[: stages - 1], [3] * len(wanted)])
+
+
+def network_of_patch(configuration: dict[str, Any], patch: Sequence[int]) -> dict[str, Any]:
+    """Arguments of the network that change with the patch: as many stages as nnU-Net gives it, at most those there are.
+
+    Args:
+        configuration: of nnU-Net's plans, with a U-Net.
+        patch: voxels per axis.
+    """
+    old = configuration["architecture"]["arch_kwargs"]
+    _, strides, kernels, _, _ = get_pool_and_conv_props(configuration["spacing"], patch, MIN_EDGE, 999999)
+    stages = min(len(strides), old["n_stages"])
+    return _of_stages(old, old["features_per_stage"][:stages], strides[:stages], kernels[:stages])
+
+
+def _of_stages(old: dict[str, Any], features: Sequence[int], strides: Any, kernels: Any) -> dict[str, Any]:
+    stages = len(features)
     network = {
         "n_stages": stages,
         "features_per_stage": list(features),
-        "strides": [list(stride) for stride in strides[:stages]],
-        "kernel_sizes": [*map(list, kernels[: stages - 1]), [3] * len(wanted)],  # nnU-Net's own for the last stage
+        "strides": [list(stride) for stride in strides],
+        "kernel_sizes": [list(kernel) for kernel in kernels],  # nnU-Net's own for the last stage
         "n_conv_per_stage_decoder": _first(old["n_conv_per_stage_decoder"], stages - 1),
     }
-    return fitting, network | {key: _first(old[key], stages) for key in PER_STAGE if key in old}
+    return network | {key: _first(old[key], stages) for key in PER_STAGE if key in old}
 
 
 def _first(per_stage: int | Sequence[int], stages: int) -> int | list[int]:

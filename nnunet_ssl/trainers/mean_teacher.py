@@ -38,6 +38,8 @@ class nnUNetTrainerMeanTeacher(MixesPatches, nnUNetTrainerSemiSupervised):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
+        if hp.consistency_weight == 0:
+            return Terms(supervised=self.supervised_loss(self.forward(self.network, labeled.image), labeled.target))
         weight = self.held(hp.consistency_weight * self.ramp(hp.rampup_fraction))
         box = self.cutmix.draw(unlabeled.weak)
         images = self.cutmix.paste(getattr(unlabeled, hp.student_view), box)

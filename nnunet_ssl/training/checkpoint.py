@@ -130,6 +130,8 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 def own_generator(device: torch.device) -> torch.Generator:
     """A generator from which one method alone draws: seeded with torch's own seed, and another one on each rank."""
+    if device.type == "meta":  # where nothing is drawn
+        device = torch.device("cpu")
     return torch.Generator(device).manual_seed(torch.initial_seed() % 2**62 + rank())
 
 

@@ -10,10 +10,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import step_time
-from bench_plans import builtin_plans, fake_preprocessed
+from bench_plans import builtin_plans
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities import find_objects
 
+from nnunet_ssl.planning.stand_in import write_stand_in
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.training import base
 from tests.trainers.registered import NAMES, small
@@ -23,7 +24,7 @@ from tests.trainers.routing import ROUTES
 @pytest.mark.parametrize("name", [step_time.STOCK, *NAMES])
 def test_a_step_of_every_trainer(tmp_path, monkeypatch, name):
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(variable, "changed by fake_preprocessed")
+        monkeypatch.setenv(variable, "changed by write_stand_in")
     classes = {name: find_trainer(name) for name in NAMES} | {step_time.STOCK: nnUNetTrainer}
     # nnU-Net's search takes longer than the steps
     monkeypatch.setattr(find_objects, "recursive_find_trainer_class_by_name", classes.get)
@@ -38,7 +39,7 @@ def test_a_step_of_every_trainer(tmp_path, monkeypatch, name):
     looked = []
     measure = base.pull_of_terms
     monkeypatch.setattr(base, "pull_of_terms", lambda *args: looked.append(1) or measure(*args))
-    fake_preprocessed(tmp_path, plans, "2d")
+    write_stand_in(tmp_path, plans, "2d")
     step, share = step_time.step_of(name, Namespace(device="cpu"), plans, "2d", dataset_json)
     step()
     assert not looked

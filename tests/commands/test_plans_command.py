@@ -63,7 +63,7 @@ def test_without_a_split_every_label_is_used(base, capsys):
         (["--split", "l10", "--name", "a__b"], "double underscore"),
         (["--training", "num_epochs=3"], "--split or --name"),
         (["--name", "cpu", "--batch", "2"], "Give -c, such as -c 2d"),
-        (["--name", "cpu", "-c", "2d"], "Give --features, --patch, --batch, --spacing or --network"),
+        (["--name", "cpu", "-c", "2d"], "Give --features, --patch, --batch, --spacing, --network or --fit"),
         (["--name", "cpu", "-c", "2d", "--batch", "2"], "none of nnU-Net's U-Nets"),
     ],
 )

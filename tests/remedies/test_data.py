@@ -21,10 +21,12 @@ from tests.remedies.obey import raw
 from tests.remedies.rows import OBEY, Here, Row, check, message_of, of_doctor
 from tests.running import CASES, hide, write_split
 from tests.tiny import DATASET
+from tests.trainers.registered import IGNORE
 
 FOLDS = [{"train": [c for c in CASES if c != case], "val": [case]} for case in CASES[:3]]
 SPLITS = ("splits", "-d", "901", "--fractions", "0.5")
 PLANS = ("plans", "-d", "901", "--name", "q")
+FITTED = (*PLANS, "-c", "2d")
 PREPROCESS = ("preprocess", "-d", "901", "-c", "3d_fullres", "-np", "1")
 LISTED = ("splits", "-d", "901", "--labeled-from", "{folder}/list.json", "--names", "own")
 GROUPED = (*SPLITS, "--groups", "{folder}/groups.json")
@@ -228,6 +230,22 @@ ROWS = {
         (*PLANS, "--features", "4", "8"),
         "Give -c",
         (*PLANS, "--features", "4", "8", "-c", "2d"),
+    ),
+    "trainers of a memory that was not given": Row(
+        "commands.plans:_fit 1", (*PLANS, "-tr", "nnUNetTrainerSupervised"), "leave out -tr", PLANS
+    ),
+    "no memory at all": Row(
+        "commands.plans:_fit 2", (*FITTED, "--fit", "0"), "Give the memory of the GPU", (*FITTED, "--fit", "8")
+    ),
+    "too little memory": Row(
+        "planning.fit:_shrunk 1", (*FITTED, "--fit", "1e-5"), "Give it --fit 0.1", (*FITTED, "--fit", "0.1")
+    ),
+    "the memory of a method that does not support the plans": Row(
+        "planning.fit:fitted 1",
+        (*FITTED, "--fit", "8", "-tr", "nnUNetTrainerDTC"),
+        "other trainers with -tr",
+        (*FITTED, "--fit", "8", "-tr", "nnUNetTrainerMCNet"),
+        dataset=(("labels", IGNORE),),
     ),
     # ---- images without labels
     "nnUNet_raw is not set": Row(

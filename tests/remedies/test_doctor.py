@@ -10,10 +10,13 @@ from collections.abc import Callable
 import pytest
 
 from nnunet_ssl.discovery import VARIABLE, external_directory
-from nnunet_ssl.doctor import installation, lookup, preflight
+from nnunet_ssl.doctor import installation, lookup, memory, preflight
 from nnunet_ssl.doctor.environment import environment_findings
+from nnunet_ssl.doctor.examine import examine_dataset
 from nnunet_ssl.doctor.report import Finding
-from nnunet_ssl.trainers import TRAINERS
+from nnunet_ssl.planning.fit import GIB
+from nnunet_ssl.planning.rehearsal import rehearse
+from nnunet_ssl.trainers import CONTROL, TRAINERS, find_trainer
 from tests.remedies.obey import raw
 from tests.remedies.rows import OBEY, Here, Row, check, of_doctor, shown
 from tests.running import CASES
@@ -86,6 +89,14 @@ def number(here: Here, of_cases: int) -> None:
             path.write_text(json.dumps({**json.loads(path.read_text()), "numTraining": of_cases}))
 
 
+def small_gpu(here: Here) -> None:
+    """Its memory is nine tenths of what a step of the control takes."""
+    plans, dataset_json = (json.loads((here.base / f"{n}.json").read_text()) for n in ("nnUNetPlans", "dataset"))
+    need = rehearse(find_trainer(CONTROL), plans, "2d", dataset_json).peak / GIB
+    here.patch.setattr(memory, "BESIDE", 0.0)
+    here.patch.setattr(memory, "_gib_of_gpu", lambda: 0.9 * need)
+
+
 def block(here: Here, **content: object) -> None:
     plans = json.loads((here.base / "nnUNetPlans.json").read_text())
     (here.base / "q.json").write_text(json.dumps(plans | {"plans_name": "q", "nnunet_ssl": content}))
@@ -99,6 +110,14 @@ def damaged_copy(here: Here) -> None:
 
 
 ROWS = {
+    "a GPU that is too small for the plans": Row(
+        "doctor.memory:_finding 1",
+        of_doctor("2d memory", "2d"),
+        "nnunet_ssl plans -d 901 -p nnUNetPlans -c 2d --name smaller --fit",
+        OBEY,
+        small_gpu,
+        then=lambda here: shown("2d memory", [f for s in examine_dataset(901, "smaller", ["2d"]) for f in s.findings]),
+    ),
     # ---- the environment
     "a folder is not set": Row(
         "doctor.environment:_folder 1",

@@ -45,10 +45,12 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
     generator: torch.Generator
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
-        hp = self.hyperparameters
+        hp, images = self.hyperparameters, getattr(labeled, self.labeled_view)
+        if hp.unsupervised_weight == 0:
+            return Terms(supervised=self.supervised_loss(self.forward(self.network, images), labeled.target))
         box = self.draw_box(unlabeled.weak) if self.alternation.second else None
         seen = unlabeled.strong if box is None else CutMix.paste(unlabeled.weak, box)
-        outputs, others = self.forward_joint(getattr(labeled, self.labeled_view), seen)
+        outputs, others = self.forward_joint(images, seen)
         student = finest(others)
 
         teacher = self.teacher(unlabeled.weak)

@@ -45,6 +45,8 @@ class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, valid = self.hyperparameters, unlabeled.valid
         networks = (self.network, self.auxiliary[SECOND])
+        if hp.cross_weight == 0 and self.balances[0].rule == "none":
+            return self._labeled_alone(getattr(labeled, self.labeled_view), labeled.target, networks)
         weight = self.held(hp.cross_weight * self.ramp(hp.rampup_fraction))
         box = self.cutmix.draw(unlabeled.weak)
         images = torch.cat([getattr(labeled, self.labeled_view), self.cutmix.paste(unlabeled.weak, box)])
@@ -67,6 +69,12 @@ class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
         for name, logits, label, balance in zip(NAMES, other, reversed(labels), self.balances, strict=True):
             terms.add(f"cross_{name}", self.cross(logits, label, valid, balance), weight)
         return terms
+
+    def _labeled_alone(self, images: Tensor, target: Any, networks: tuple[nn.Module, nn.Module]) -> Terms:
+        """Where nothing is learnt from the other network."""
+        pairs = zip(NAMES, networks, self.balances, strict=True)
+        found = {f"supervised_{n}": self.supervise(self.forward(net, images), target, own) for n, net, own in pairs}
+        return Terms(**found)
 
     def supervise(self, outputs: Any, target: Any, balance: Balance) -> Tensor:
         """The supervised term of one network."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_ssl.losses.gaussian_contrast import binary_entropy
+from nnunet_ssl.losses.precision import float32_region
 from nnunet_ssl.trainers.plgcl.patch_grid import PatchGrid
 
 ANCHORS = ("confidence", "max", "uniform")
@@ -71,7 +72,7 @@ def score_windows(
 def window_sums(volume: Tensor, grid: PatchGrid) -> Tensor:
     """Sums over the windows of (..., *S) -> (..., W), the last axis of the grid fastest; axis by axis, in float32."""
     dimensions = len(grid.size)
-    with torch.autocast(volume.device.type, enabled=False):
+    with float32_region(volume.device):
         for axis in reversed(range(dimensions)):
             inside = _inside(grid, axis, volume.shape[-1], volume.device)
             volume = (volume.float() @ inside).movedim(-1, -dimensions)
@@ -84,7 +85,7 @@ def _inside(grid: PatchGrid, axis: int, length: int, device: torch.device) -> Te
     table = torch.zeros(length, len(grid.starts[axis]))
     for window, start in enumerate(grid.starts[axis]):
         table[start : start + grid.size[axis], window] = 1.0
-    return table.to(device)
+    return table.to(device, non_blocking=True)
 
 
 # ---- selection
@@ -246,4 +247,4 @@ def _cut(volume: Tensor, image: Tensor, corner: Tensor, size: Sequence[int]) -> 
 @lru_cache(maxsize=16)
 def _corners(grid: PatchGrid, device: torch.device) -> Tensor:
     """(W, axes) first voxel of each window, in the order of :func:`window_sums`."""
-    return torch.cartesian_prod(*map(torch.tensor, grid.starts)).view(grid.number, -1).to(device)
+    return torch.cartesian_prod(*map(torch.tensor, grid.starts)).view(grid.number, -1).to(device, non_blocking=True)

@@ -46,6 +46,8 @@ class nnUNetTrainerURPC(nnUNetTrainerSemiSupervised):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp = self.hyperparameters
+        if hp.consistency_weight == 0:
+            return Terms(supervised=self.supervise(self.forward(self.network, labeled.image), labeled.target))
         weight = self.held(hp.consistency_weight * self.ramp(hp.rampup_fraction))
         with self.dropout.of_last(len(unlabeled)):
             outputs, rest = self.forward_joint(labeled.image, unlabeled.weak)

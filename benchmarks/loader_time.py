@@ -1,0 +1,55 @@
+"""How many patches the loaders of a real dataset deliver, and what a step waits for them; step_time.py --loaders."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_trainers import STOCK, make_trainer
+from step_parts import LOADER, StepParts
+
+
+def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:
+    """Patches per second that the loaders deliver when nothing else runs."""
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+    from nnunetv2.paths import nnUNet_preprocessed
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+    from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+    dataset = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d))
+    plans, dataset_json = load_json(str(dataset / f"{args.p}.json")), load_json(str(dataset / "dataset.json"))
+    rows = []
+    for name in [STOCK, *args.tr]:
+        trainer = make_trainer(name, plans, args.c or "3d_fullres", dataset_json, torch.device(args.device))
+        with redirect_stdout(open(os.devnull, "w")):
+            loader, validation = trainer.get_dataloaders()
+        batch = next(loader)
+        patches = len(batch["data"]) + (len(batch["unlabeled"]["data"]) if "unlabeled" in batch else 0)
+        for _ in range(20):  # beyond the queue
+            next(loader)
+        start = time.perf_counter()
+        for _ in range(args.steps * 4):
+            next(loader)
+        rows.append({"trainer": name, "patches_per_s": patches * args.steps * 4 / (time.perf_counter() - start)})
+        rows[-1] |= training_with(trainer, loader, args.steps)
+        for augmenter in (loader, validation):
+            if hasattr(augmenter, "_finish"):
+                augmenter._finish()
+    for row in rows:
+        row["ratio"] = row["patches_per_s"] / rows[0]["patches_per_s"]
+    return {"what": f"loaders of {dataset.name}, {get_allowed_n_proc_DA()} workers", "rows": rows}
+
+
+def training_with(trainer: Any, loader: Any, steps: int) -> dict[str, float]:
+    """Seconds of the parts of a step that is fed by the loader, and the share of it that waits for the loader."""
+    trainer.network.train()
+    clock = StepParts(trainer, lambda: next(loader))
+    for _ in range(steps):
+        clock.step()
+    means = clock.means()
+    return {f"{part}_s": seconds for part, seconds in means.items()} | {"starved": means[LOADER] / sum(means.values())}
