@@ -44,7 +44,7 @@ PLANS: list[tuple[str, dict[str, Any], str]] = [
     ("UniMatch", NO_UNET, "UniMatch does not support elsewhere.Primus.*feature_dropout=null"),
     ("UAMT", NO_UNET, "UAMT does not support elsewhere.Primus.*teacher_dropout=0"),
     ("URPC", NO_UNET, "URPC does not support elsewhere.Primus.*outputs of a U-Net"),
-    ("DualNetworks", {"network_class_name": "a.UMamba"}, "PlainConvUNet or ResidualEncoderUNet in the plans, not a UM"),
+    ("DualNetworks", {"network_class_name": "a.UMamba"}, "PlainConvUNet, ResidualEncoderUNet, VNet or ResVNet in the plans, not a UM"),
     ("DKUXNet", {"arch_kwargs": {}}, "DKUXNet cannot be built from plans of .*PlainConvUNet.*strides"),
     ("MeanTeacher", {"network_class_name": "nnunet_ssl.architectures.dkuxnet.DKUXNet"},
      "support nnunet_ssl.*DKUXNet.*more than a segmentation"),

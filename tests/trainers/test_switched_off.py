@@ -25,6 +25,7 @@ LEFT = {
 MORE_THAN_NNUNET = {"nnUNetTrainerMCNet": 1.9, "nnUNetTrainerDTC": 1.1, "nnUNetTrainerURPC": 1.01}
 WHY = {
     "nnUNetTrainerSupervised": "has no unlabelled term",
+    "nnUNetTrainerPublishedSupervised": "has no unlabelled term",
     "nnUNetTrainerDKUXNetSupervised": "has no unlabelled term",
     "nnUNetTrainerUXNet": "has no unlabelled term",
     "nnUNetTrainerCMAformerSupervised": "has no unlabelled term",
