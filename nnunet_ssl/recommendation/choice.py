@@ -53,14 +53,15 @@ def choose(facts: Facts, measured: Sequence[Measured]) -> Choice:
 def rank(facts: Facts, measured: Sequence[Measured]) -> list[str]:
     """Trainers that have gained, the one that gained most first.
 
-    Those measured in as many dimensions come before others: gains of two comparisons cannot be compared.
+    Those measured in as many dimensions come before others: gains of two comparisons cannot be compared. A single run
+    says nothing, since nobody knows what another seed would give.
     """
     gains: dict[str, tuple[bool, float]] = {}
     for trainer in dict.fromkeys(row.trainer for row in measured):
         rows = _of(trainer, measured)
         same = [row for row in rows if row.dimensions == facts.dimensions]
         own = same or rows
-        if trainer not in facts.unsupported and all(row.gain > row.spread for row in own):
+        if trainer not in facts.unsupported and all(row.runs > 1 and row.gain > row.spread for row in own):
             gains[trainer] = (bool(same), mean(row.gain for row in own))
     return sorted(gains, key=lambda trainer: gains[trainer], reverse=True)
 

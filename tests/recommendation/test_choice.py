@@ -34,6 +34,11 @@ def test_a_gain_within_the_spread_of_the_runs_is_none():
     assert lower.trainer is None and "has gained more than its runs differ by" in lower.reasons[0]
 
 
+def test_one_run_is_not_enough():
+    best = replace(row("UniMatch", 3, 0.89, spread=0.0), runs=1)
+    assert choose(FACTS, [*ROWS, best]).trainer == "nnUNetTrainerFixMatch"
+
+
 def test_what_refuses_the_data_is_not_recommended():
     refused = replace(FACTS, unsupported={"nnUNetTrainerFixMatch": "does not support regions"})
     assert choose(refused, ROWS).trainer == "nnUNetTrainerCPS"
