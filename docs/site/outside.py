@@ -18,7 +18,7 @@ LINK = re.compile(r"\]\((?P<path>[^)#:\s]+\.md)(?P<anchor>#[^)]*)?\)")
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """MkDocs' hook: the text of a page, with links that start from its place in the repository."""
     here = page.file.src_uri
-    source = {site: f"{path}" for path, site in PAGES.items()}.get(here, f"docs/{here}")
+    source = {site: path for path, site in PAGES.items()}.get(here, f"docs/{here}")
 
     def moved(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["path"]))

@@ -37,31 +37,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans to copy (default: nnUNetPlans)")
     parser.add_argument("--split", help="name of a split made by `nnunet_ssl splits`; without it every label is used")
     parser.add_argument("--name", help="name of the copy (default: PLANS_SPLIT)")
-    parser.add_argument(
-        "--training",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="for every trainer alike, see below",
-    )
-    parser.add_argument(
-        "--hyperparameters",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="TRAINER:KEY=VALUE",
-        help="of single trainers",
-    )
-    parser.add_argument(
-        "--prediction",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="how windows become a prediction in the validation and in `nnunet_ssl predict-as-paper`, see below",
-    )
+    for option, form, meaning in (
+        ("--training", "KEY=VALUE", "for every trainer alike, see below"),
+        ("--hyperparameters", "TRAINER:KEY=VALUE", "of single trainers"),
+        (
+            "--prediction",
+            "KEY=VALUE",
+            "how windows become a prediction in the validation and in `nnunet_ssl predict-as-paper`, see below",
+        ),
+    ):
+        parser.add_argument(option, nargs="+", action="extend", default=[], metavar=form, help=meaning)
     parser.add_argument("--overwrite", action="store_true", help="replace a copy of the same name")
+    _add_network(parser)
+    _add_memory(parser)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group(
         "another network: small, for a CPU, or that of a publication",
         "The copy has one configuration, whose network fits the patch by nnU-Net's own rules, or with --network is a\n"
@@ -95,6 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="of whole channels in that network: in a V-Net at the bottleneck and before the head (default: none)",
     )
+
+
+def _add_memory(parser: argparse.ArgumentParser) -> None:
     memory = parser.add_argument_group(
         "memory of a GPU",
         "The copy has a batch, and where that is not enough a patch, with which a training step of the trainers fits,\n"

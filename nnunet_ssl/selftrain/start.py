@@ -12,13 +12,10 @@ from nnunetv2.paths import nnUNet_raw
 from nnunet_ssl import discovery
 from nnunet_ssl.data.folders import labeled_cases, load_plans, preprocessed_base
 from nnunet_ssl.data.nnunet_folds import nnunet_folds, write_folds
-from nnunet_ssl.data.workers import usable_cores
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.evaluation.benchmark import provenance
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources
-from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
-from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, FAILED, log_path
-from nnunet_ssl.evaluation.benchmark.run_local import Here, run_local, run_one, stopped_by_signals
+from nnunet_ssl.evaluation.benchmark.run_local import run_in_foreground, run_local
 from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
 from nnunet_ssl.selftrain import dataset_ids, disk
 from nnunet_ssl.selftrain.checks import note_checked_pool, problems_of
@@ -137,14 +134,4 @@ def run_single(output: str, step_id: str) -> int:
     if waiting:
         print(f"{step_id} needs the result of {', '.join(waiting)}; nothing was done.", file=sys.stderr)
         return 1
-    print(f"log: {log_path(output, step_id)}", flush=True)
-    with stopped_by_signals() as stop, Evaluator(usable_cores()) as evaluator:
-        here = Here(output, run.settings.device, 1, evaluator, stop, work.board(output, [step], 1), work)
-        record = run_one(here, step, None)
-    if record is None:
-        print(f"{step_id} is being run by another process; nothing was done.", file=sys.stderr)
-        return 1
-    print(f"{record.state}: {step_id}", flush=True)
-    if record.state == FAILED:
-        print(record.error, file=sys.stderr)
-    return 0 if record.state == COMPLETE else 1
+    return run_in_foreground(output, step, run.settings.device, work)

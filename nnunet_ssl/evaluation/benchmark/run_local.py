@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,10 +21,12 @@ from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
 from nnunet_ssl.evaluation.benchmark.jobs import (
     COMPLETE,
+    FAILED,
     INTERRUPTED,
     Job,
     Record,
     job_folder,
+    log_path,
     read_record,
     write_record,
 )
@@ -95,6 +98,28 @@ class Here:
     stop: threading.Event
     board: Board
     work: Work = BENCHMARK
+
+
+def run_in_foreground(output: str, job: Any, device: str, work: Work = BENCHMARK) -> int:
+    """One job that says how it went. Returns 1 if it is not complete in the end.
+
+    Args:
+        output: folder of the benchmark.
+        job: what to run.
+        device: nnU-Net's -device.
+        work: what kind of job it is.
+    """
+    print(f"log: {log_path(output, job.id)}", flush=True)
+    with stopped_by_signals() as stop, Evaluator(usable_cores()) as evaluator:
+        here = Here(output, device, 1, evaluator, stop, work.board(output, [job], 1), work)
+        record = run_one(here, job, None)
+    if record is None:
+        print(f"{job.id} is being run by another process; nothing was done.", file=sys.stderr)
+        return 1
+    print(f"{record.state}: {job.id}", flush=True)
+    if record.state == FAILED:
+        print(record.error, file=sys.stderr)
+    return 0 if record.state == COMPLETE else 1
 
 
 def run_one(here: Here, job: Any, gpu: str | None) -> Record | None:

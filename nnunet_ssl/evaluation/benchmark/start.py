@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from nnunet_ssl import discovery
-from nnunet_ssl.data.workers import usable_cores
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources, write_script
-from nnunet_ssl.evaluation.benchmark.evaluator import Evaluator
 from nnunet_ssl.evaluation.benchmark.expand import prepare
 from nnunet_ssl.evaluation.benchmark.jobs import (
-    COMPLETE,
-    FAILED,
     MANIFEST_FILE,
     Job,
     is_complete,
-    log_path,
     read_benchmark,
     write_manifest,
 )
 from nnunet_ssl.evaluation.benchmark.manifest import Manifest, parse_manifest, to_json
-from nnunet_ssl.evaluation.benchmark.progress import Board
-from nnunet_ssl.evaluation.benchmark.run_local import Here, retire, run_local, run_one, stopped_by_signals
+from nnunet_ssl.evaluation.benchmark.run_local import retire, run_in_foreground, run_local
 from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
 
 RUNNERS = ("local", "slurm", "submitit-local")
@@ -86,14 +79,4 @@ def run_single(output: str, job_id: str) -> int:
     if not found:
         raise complain(f'{output} has no job "{job_id}". Its jobs:', [job.id for job in jobs])
     (job,) = found
-    print(f"log: {log_path(output, job.id)}", flush=True)
-    with stopped_by_signals() as stop, Evaluator(usable_cores()) as evaluator:
-        here = Here(output, manifest["device"], 1, evaluator, stop, Board(output, [job], 1))
-        record = run_one(here, job, None)
-    if record is None:
-        print(f"{job.id} is being run by another process; nothing was done.", file=sys.stderr)
-        return 1
-    print(f"{record.state}: {job.id}", flush=True)
-    if record.state == FAILED:
-        print(record.error, file=sys.stderr)
-    return 0 if record.state == COMPLETE else 1
+    return run_in_foreground(output, job, manifest["device"])
