@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,18 @@ STOCK = "nnUNetTrainer"
 
 
 def chosen_plans(args: argparse.Namespace) -> tuple[dict, dict, str]:
-    """(plans, dataset.json, configuration) that were asked for, with the settings that were given."""
-    if args.plans:
+    """(plans, dataset.json, configuration) that were asked for, with the settings that were given.
+
+    Raises:
+        SystemExit: no preprocessed dataset has the id, or no plans of that name.
+    """
+    if args.d is not None:
+        files = [p for p in Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*/{args.p}.json")]
+        if len(files) != 1:
+            raise SystemExit(f"dataset {args.d} has {len(files)} plans {args.p} in {os.environ['nnUNet_preprocessed']}")
+        plans, dataset_json = (json.loads(p.read_text()) for p in (files[0], files[0].with_name("dataset.json")))
+        configuration = args.c
+    elif args.plans:
         plans, dataset_json = (json.loads(p.read_text()) for p in (args.plans, args.dataset_json))
         configuration = args.c
     else:
@@ -26,11 +37,13 @@ def chosen_plans(args: argparse.Namespace) -> tuple[dict, dict, str]:
     return plans, dataset_json, configuration
 
 
-def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device) -> Any:
+def make_trainer(
+    name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device, fold: int | str = "all"
+) -> Any:
     """The trainer of that name, silent and past its warm-up; see nnunet_ssl.planning.stand_in."""
     from nnunet_ssl.planning import stand_in
 
-    return stand_in.make_trainer(trainer_class(name), plans, configuration, dataset_json, device)
+    return stand_in.make_trainer(trainer_class(name), plans, configuration, dataset_json, device, fold)
 
 
 def trainer_class(name: str) -> type:

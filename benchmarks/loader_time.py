@@ -6,26 +6,24 @@ import argparse
 import os
 import time
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import torch
-from bench_trainers import STOCK, make_trainer
+from bench_trainers import STOCK, chosen_plans, make_trainer
 from step_parts import LOADER, StepParts
 
 
 def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:
     """Patches per second that the loaders deliver when nothing else runs."""
-    from batchgenerators.utilities.file_and_folder_operations import load_json
-    from nnunetv2.paths import nnUNet_preprocessed
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
     from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-    dataset = Path(nnUNet_preprocessed, maybe_convert_to_dataset_name(int(args.d) if args.d.isdigit() else args.d))
-    plans, dataset_json = load_json(str(dataset / f"{args.p}.json")), load_json(str(dataset / "dataset.json"))
+    plans, dataset_json, configuration = chosen_plans(args)
+    fold: int | str = "all"
+    if args.split:
+        plans["nnunet_ssl"]["split"], fold = args.split, 0
     rows = []
     for name in [STOCK, *args.tr]:
-        trainer = make_trainer(name, plans, args.c or "3d_fullres", dataset_json, torch.device(args.device))
+        trainer = make_trainer(name, plans, configuration, dataset_json, torch.device(args.device), fold)
         with redirect_stdout(open(os.devnull, "w")):
             loader, validation = trainer.get_dataloaders()
         batch = next(loader)
@@ -42,7 +40,10 @@ def measure_loaders(args: argparse.Namespace) -> dict[str, Any]:
                 augmenter._finish()
     for row in rows:
         row["ratio"] = row["patches_per_s"] / rows[0]["patches_per_s"]
-    return {"what": f"loaders of {dataset.name}, {get_allowed_n_proc_DA()} workers", "rows": rows}
+    return {
+        "what": f"loaders of {plans['dataset_name']}, {configuration}, {get_allowed_n_proc_DA()} workers",
+        "rows": rows,
+    }
 
 
 def training_with(trainer: Any, loader: Any, steps: int) -> dict[str, float]:

@@ -5,6 +5,7 @@
     python benchmarks/step_time.py --device cuda --compile           # GPU, mixed precision, torch.compile
     python benchmarks/step_time.py --plans PLANS.json --dataset-json DATASET.json -c 3d_fullres
     python benchmarks/step_time.py --both-networks -tr nnUNetTrainerDualNetworks
+    python benchmarks/step_time.py -d 4 -c 3d_fullres -tr methods    # plans of a preprocessed dataset, every method
     python benchmarks/step_time.py --loaders -d 4 -c 3d_fullres      # throughput of the loaders on a real dataset
     python benchmarks/step_time.py --count -tr all --plans PLANS.json --dataset-json DATASET.json -c 2d
 
@@ -18,20 +19,22 @@ time and memory are given as ratios to the sum of nnU-Net's two steps as well.
 shapes of tensors, in mixed precision as on CUDA, or with --float32 as on a CPU. flops_ratio and saved_ratio compare
 with nnU-Net's step on as many patches; the latter is of what a step needs beside weights, gradients and optimiser.
 The parts of a step (views, forward, backward, optimiser) are given in seconds; with --loaders also what a step waits
-for the real loader, and as "starved" its share of the step.
+for the real loader, and as "starved" its share of the step. A trainer that refuses the plans or needs more memory than
+there is does not stop the others: it is listed with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,14 +50,21 @@ from step_count import count_steps
 from step_parts import LOADER, StepParts
 
 COUNTERPART = "nnUNetTrainer, counterpart"
+PRESETS = ("_paper", "_released")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-tr", nargs="+", default=["nnUNetTrainerSupervised", "nnUNetTrainerMeanTeacher"])
+    parser.add_argument("-tr", nargs="+", default=["nnUNetTrainerSupervised", "nnUNetTrainerMeanTeacher"],
+                        help="trainers; all: every one, methods: every one but the presets")  # fmt: skip
     parser.add_argument("-c", default=None, help="configuration of --plans or of the dataset")
-    parser.add_argument("-d", default=None, help="dataset id or name, for --loaders")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans name, for --loaders")
+    parser.add_argument(
+        "-d", type=int, default=None, help="id of a dataset whose plans are taken; its data with --loaders"
+    )
+    parser.add_argument("-p", default="nnUNetPlans", help="name of the plans of -d")
+    parser.add_argument(
+        "--split", help="split of -d whose first fold the loaders read; default: all images and imagesUn"
+    )
     parser.add_argument("--plans", type=Path, help="plans file; default: a built-in plan")
     parser.add_argument("--dataset-json", type=Path)
     parser.add_argument("--hyperparameters", type=json.loads, default={}, help="settings block's hyperparameters, JSON")
@@ -63,19 +73,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="trainers that would be built later are left out"
+    )
     parser.add_argument("--both-networks", action="store_true", help="compare with nnU-Net on both networks")
     parser.add_argument("--loaders", action="store_true")
     parser.add_argument("--count", action="store_true", help="operations and memory from shapes alone")
     parser.add_argument("--float32", action="store_true", help="count as on a CPU, without mixed precision")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    args = parser.parse_args()
-    if args.tr == ["all"]:
+    args = parser.parse_args(words)
+    if args.tr in (["all"], ["methods"]):
         from nnunet_ssl.trainers import TRAINERS
 
-        args.tr = [*TRAINERS]
+        args.tr = [name for name in TRAINERS if args.tr == ["all"] or not name.endswith(PRESETS)]
     if args.plans and not (args.dataset_json and args.c):
         parser.error("--plans needs --dataset-json and -c")
-    if args.loaders and not args.d:
+    if args.d is not None and (args.plans or not args.c):
+        parser.error("-d needs -c, and brings plans of its own in place of --plans")
+    if args.loaders and args.d is None:
         parser.error("--loaders needs -d, a preprocessed dataset")
     if args.count and args.loaders:
         parser.error("--count runs no loader; ask for one of --count and --loaders")
@@ -156,22 +171,30 @@ def _pin(value: Any) -> Any:
 
 
 def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict) -> float:
-    """Peak memory in MiB that building the trainer and three steps take, in a process of its own."""
+    """Peak resident memory in MiB that building the trainer and three steps take, in a process of its own."""
     torch.set_num_threads(args.threads)
-    if args.device == "cuda":
-        step, _ = step_of(name, args, plans, configuration, dataset_json)
-        for _ in range(3):
-            step()
-        return torch.cuda.max_memory_allocated() / 2**20
     import nnunet_ssl.training.base  # noqa: F401 - imports are not the step's memory
 
     trainer_class(name.split(",")[0])  # for external trainers it imports all of nnU-Net's
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
     before = _resident_mib("VmRSS")
-    step, _ = step_of(name, args, plans, configuration, dataset_json)
+    warmed(name, args, plans, configuration, dataset_json)
+    return _resident_mib("VmHWM") - before
+
+
+def warmed(
+    name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict
+) -> tuple[StepOf, float, float]:
+    """The step and share of `step_of` after three steps, and the peak in MiB that this took on a CUDA device, else 0."""
+    cuda = args.device == "cuda"
+    before = 0
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    step, share = step_of(name, args, plans, configuration, dataset_json)
     for _ in range(3):
         step()
-    return _resident_mib("VmHWM") - before
+    return step, share, (torch.cuda.max_memory_allocated() - before) / 2**20 if cuda else 0.0
 
 
 def _resident_mib(key: str) -> float:
@@ -181,17 +204,26 @@ def _resident_mib(key: str) -> float:
 
 
 def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
+    from nnunet_ssl.errors import SemiSupervisedError
     from nnunet_ssl.planning.stand_in import write_stand_in
 
     plans, dataset_json, configuration = chosen_plans(args)
     with tempfile.TemporaryDirectory() as folder:
         write_stand_in(Path(folder), plans, configuration)
-        names = [STOCK, *([COUNTERPART] if args.both_networks else []), *args.tr]
-        made = {name: step_of(name, args, plans, configuration, dataset_json) for name in names}
+        made, memory, failed = {}, {}, {}
+        late = time.perf_counter() + args.seconds
+        for name in [STOCK, *([COUNTERPART] if args.both_networks else []), *args.tr]:
+            if time.perf_counter() > late:
+                failed[name] = f"left out after {args.seconds:.0f} s"
+                continue
+            try:
+                step, share, memory[name] = warmed(name, args, plans, configuration, dataset_json)
+            except (SemiSupervisedError, torch.OutOfMemoryError) as error:
+                failed[name] = str(error)
+            else:
+                made[name] = step, share
+        names = [*made]
         steps = {name: step for name, (step, _) in made.items()}
-        for step in steps.values():
-            for _ in range(3):
-                step()
         times: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(args.steps):
             for name, step in steps.items():
@@ -200,8 +232,9 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
                 times[name].append(time.perf_counter() - start)
         parts = {name: parts_of_steps(step.trainer, step.batch, args.steps) for name, step in steps.items()}
         pulls = {name: pull_of_epoch(*step_and_share) for name, step_and_share in made.items()}
-        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            memory = {n: pool.apply(memory_in_child, (n, args, plans, configuration, dataset_json)) for n in names}
+        if args.device == "cpu":
+            with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+                memory = {n: pool.apply(memory_in_child, (n, args, plans, configuration, dataset_json)) for n in names}
     patch = plans["configurations"][configuration]["patch_size"]
     rows = []
     for name in names:
@@ -223,7 +256,7 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
             for key in ("step_s", "memory_mib"):
                 row[f"{key.split('_')[0]}_of_both"] = row[key] / (rows[0][key] + rows[1][key])
     batch = plans["configurations"][configuration]["batch_size"]
-    return {"what": f"{configuration}, patch {patch}, {2 * batch} patches per step", "rows": rows}
+    return {"what": f"{configuration}, patch {patch}, {2 * batch} patches per step", "rows": rows, "failed": failed}
 
 
 def pull_of_epoch(step: Callable, share: float, turns: int = 3) -> float:
@@ -240,8 +273,8 @@ def pull_of_epoch(step: Callable, share: float, turns: int = 3) -> float:
     return max(looking / plain - 1, 0.0) * share
 
 
-def main() -> None:
-    args = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
     os.environ["nnUNet_compile"] = "t" if args.compile else "f"
     torch.set_num_threads(args.threads)
     from nnunet_ssl.discovery import register
@@ -256,6 +289,8 @@ def main() -> None:
     print("| " + " | ".join(keys) + " |\n|" + "---|" * len(keys))
     for row in result["rows"]:
         print("| " + " | ".join(f"{row[k]:.3f}" if isinstance(row[k], float) else str(row[k]) for k in keys) + " |")
+    for name, reason in result.get("failed", {}).items():
+        print(f"{name}: {reason}")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))
 

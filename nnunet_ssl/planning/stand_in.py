@@ -52,20 +52,26 @@ def stand_in_folders(plans: Mapping[str, Any], configuration: str) -> Iterator[N
 
 
 def make_trainer(
-    trainer: type, plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any], device: torch.device
+    trainer: type,
+    plans: Mapping[str, Any],
+    configuration: str,
+    dataset_json: Mapping[str, Any],
+    device: torch.device,
+    fold: int | str = "all",
 ) -> Any:
     """A silent trainer with its networks and optimiser, in the middle of training, so that every term is at work.
 
     Args:
         trainer: nnU-Net's own or one of this package.
-        plans, configuration, dataset_json: they stay as they are; a split that the settings name is passed over.
+        plans, configuration, dataset_json: they stay as they are.
         device: ``meta`` for a trainer without data.
+        fold: of the split that the settings name, for real data; "all" passes over the split.
     """
     own = copy.deepcopy(dict(plans)) | {"continue_training": False}
-    if BLOCK in own:
+    if BLOCK in own and fold == "all":
         own[BLOCK].pop("split", None)
     with redirect_stdout(open(os.devnull, "w")):
-        made = trainer(own, configuration, "all", copy.deepcopy(dict(dataset_json)), device)
+        made = trainer(own, configuration, fold, copy.deepcopy(dict(dataset_json)), device)
         made.print_to_log_file = lambda *args, **kwargs: None
         made._save_debug_information = lambda: None
         if device.type == "meta":
