@@ -22,7 +22,7 @@ def chosen_plans(args: argparse.Namespace) -> tuple[dict, dict, str]:
         SystemExit: no preprocessed dataset has the id, or no plans of that name.
     """
     if args.d is not None:
-        files = [p for p in Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*/{args.p}.json")]
+        files = list(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*/{args.p}.json"))
         if len(files) != 1:
             raise SystemExit(f"dataset {args.d} has {len(files)} plans {args.p} in {os.environ['nnUNet_preprocessed']}")
         plans, dataset_json = (json.loads(p.read_text()) for p in (files[0], files[0].with_name("dataset.json")))

@@ -59,12 +59,10 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
                         help="trainers; all: every one, methods: every one but the presets")  # fmt: skip
     parser.add_argument("-c", default=None, help="configuration of --plans or of the dataset")
     parser.add_argument(
-        "-d", type=int, default=None, help="id of a dataset whose plans are taken; its data with --loaders"
+        "-d", type=int, default=None, help="id of a dataset whose plans (with --loaders also data) are taken"
     )
     parser.add_argument("-p", default="nnUNetPlans", help="name of the plans of -d")
-    parser.add_argument(
-        "--split", help="split of -d whose first fold the loaders read; default: all images and imagesUn"
-    )
+    parser.add_argument("--split", help="split of -d whose first fold the loaders read; default: everything")
     parser.add_argument("--plans", type=Path, help="plans file; default: a built-in plan")
     parser.add_argument("--dataset-json", type=Path)
     parser.add_argument("--hyperparameters", type=json.loads, default={}, help="settings block's hyperparameters, JSON")
@@ -73,9 +71,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="trainers that would be built later are left out"
-    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="trainers not built by then are left out")
     parser.add_argument("--both-networks", action="store_true", help="compare with nnU-Net on both networks")
     parser.add_argument("--loaders", action="store_true")
     parser.add_argument("--count", action="store_true", help="operations and memory from shapes alone")
@@ -185,7 +181,7 @@ def memory_in_child(name: str, args: argparse.Namespace, plans: dict, configurat
 def warmed(
     name: str, args: argparse.Namespace, plans: dict, configuration: str, dataset_json: dict
 ) -> tuple[StepOf, float, float]:
-    """The step and share of `step_of` after three steps, and the peak in MiB that this took on a CUDA device, else 0."""
+    """The step and share of `step_of` after three steps, and the peak in MiB of it on a CUDA device, else 0."""
     cuda = args.device == "cuda"
     before = 0
     if cuda:

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from tests.running import write_split
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import gpu_table
 import step_time
 
-from tests.running import write_split
-
+BENCHMARKS = Path(gpu_table.__file__).parent
 RECORDER = '#!/usr/bin/env bash\nprintf "%q " "$@" >>"$RECORD"; echo >>"$RECORD"\n'
 FED = "nnUNetTrainerFixMatch"
 
@@ -83,13 +83,10 @@ def test_its_parts_end_in_one_table(script, planned, tmp_path, monkeypatch, caps
     gpu_table.main([str(out)])
     table = capsys.readouterr().out
     assert f"Dataset {number}, 2d, patch" in table and "share of the step" in table
-    (row,) = (
-        line.split(" | ") for line in table.splitlines() if line.startswith(f"| `{FED}`") and line.count("|") == 8
-    )
+    row = next(line for line in table.splitlines() if line.startswith(f"| `{FED}`")).split(" | ")
     found = json.loads((out / f"eager_{number}.json").read_text())["rows"][1]
-    assert row[1:3] == [f"{found['step_s']:.4f}", f"{found['time_ratio']:.2f}"] and all(
-        cell.strip(" |") for cell in row
-    )
+    assert row[1:3] == [f"{found['step_s']:.4f}", f"{found['time_ratio']:.2f}"]
+    assert len(row) == 7 and all(cell.strip(" |") for cell in row)
 
 
 def test_on_a_gpu_it_prepares_tests_and_leaves_out_what_is_late(script, tmp_path, monkeypatch):
