@@ -12,7 +12,6 @@ from typing import Any
 
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, job_folder, read_record
-from nnunet_ssl.selftrain.hashes import hash_of, hash_of_file
 from nnunet_ssl.selftrain.models import Training, lengths, teacher_checkpoints, training_of
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.settings import PREVIOUS, STABILITY
@@ -31,6 +30,7 @@ from nnunet_ssl.selftrain.steps import (
     step_id,
     steps_of,
 )
+from nnunet_ssl.system.hashes import hash_of, hash_of_file
 
 OF_SELECTION = ("select", "threshold", "keep_fraction", "min_cases", "keep_empty", "voxels", "voxel_confidence",
                 "monitor_withheld_labels")  # fmt: skip

@@ -13,10 +13,10 @@ from nnunet_ssl.data.splits import read_splits, split_to_json
 from nnunet_ssl.evaluation.benchmark.expand import HASH_LENGTH, copy_name, training_hash
 from nnunet_ssl.evaluation.benchmark.results import CHECKPOINT, fold_folder
 from nnunet_ssl.planning.plans_copy import make_plans_copy, write_plans_copy
-from nnunet_ssl.selftrain.hashes import hash_of
 from nnunet_ssl.selftrain.run import LABELED_SPLIT, Run
 from nnunet_ssl.selftrain.settings import CHECKPOINTS, SelfTraining
 from nnunet_ssl.selftrain.steps import CONTROL, FINETUNE, TRAIN, Step, last_training
+from nnunet_ssl.system.hashes import hash_of
 from nnunet_ssl.trainers import CONTROL as TRAINER
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.configured import kept_checkpoint

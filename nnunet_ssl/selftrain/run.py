@@ -18,8 +18,8 @@ from nnunet_ssl.data.pool_remedies import IMAGES
 from nnunet_ssl.data.splits import load_fold
 from nnunet_ssl.evaluation.scoring.dataset import read_labels
 from nnunet_ssl.evaluation.scoring.labels import Labels
-from nnunet_ssl.selftrain.hashes import hash_of
 from nnunet_ssl.selftrain.settings import CHECKPOINTS, FOLDS, SelfTraining
+from nnunet_ssl.system.hashes import hash_of
 
 LABELED_SPLIT = "all_labels"  # in names of plans, where no split is named
 

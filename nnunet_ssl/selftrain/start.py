@@ -19,13 +19,13 @@ from nnunet_ssl.evaluation.benchmark.run_local import run_in_foreground, run_loc
 from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
 from nnunet_ssl.selftrain import dataset_ids, disk
 from nnunet_ssl.selftrain.checks import note_checked_pool, problems_of
-from nnunet_ssl.selftrain.hashes import hash_of
 from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.settings import FILE, SelfTraining, read_settings, write_settings
 from nnunet_ssl.selftrain.steps import SELECT, Step
 from nnunet_ssl.selftrain.warnings import warnings
 from nnunet_ssl.selftrain.work import work_of
+from nnunet_ssl.system.hashes import hash_of
 from nnunet_ssl.training.settings import BLOCK
 
 
