@@ -7,6 +7,7 @@ that was made anew, leads to other data and to trainings of another name.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -76,6 +77,8 @@ class Keys:
                 return None
             cases = {number: [fold.labeled, fold.val] for number, fold in run.folds.items()}
             own = [hash_of_file(selection), settings.mode, settings.labeled_share, settings.student_plans, cases]
+            if settings.student_plans != settings.plans:  # else the first teachers' trainings tell
+                own.append(run.student_plans)
         return None if None in before else hash_of([step.id, own, before])
 
     # ---- trainings
@@ -101,8 +104,7 @@ class Keys:
         member = teacher if teacher in trainings else trainings[0]
         step = self.steps[step_id(last_training(self.run, round_number - 1), round_number - 1, member)]
         checkpoint = teacher_checkpoints(self.run, step.epochs or 1)[teacher]
-        found = self.training(step)
-        return Training(**{**vars(found), "checkpoint": checkpoint})
+        return replace(self.training(step), checkpoint=checkpoint)
 
     # ---- what is done
 
