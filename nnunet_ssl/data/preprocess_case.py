@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from nnunet_ssl.data.image_files import spacing_file
 from nnunet_ssl.data.quiet import Captured, captured_output, describe_failure
 from nnunet_ssl.data.unlabeled_store import FOLDER, RECORD, publish
 from nnunet_ssl.system.failures import raise_failure
+from nnunet_ssl.system.hashes import hash_of
 
 CONFIGURATION_KEYS = (
     "preprocessor_name",
@@ -73,7 +72,7 @@ def settings_hash(plans: Mapping[str, Any], configuration: str, dataset_json: Ma
     """sha256 of everything in plans and dataset.json that changes a preprocessed image without label."""
     locations = empty_class_locations(PlansManager(dict(plans)), dataset_json)
     content = {**preprocessing_settings(plans, configuration), "class_locations": [list(key) for key in locations]}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hash_of(content)
 
 
 def empty_class_locations(manager: PlansManager, dataset_json: Mapping[str, Any]) -> dict[tuple[int, ...], list[Any]]:

@@ -9,7 +9,6 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
 from nnunet_ssl.data.folders import name_problem
 from nnunet_ssl.data.image_checks import check_images, needs_of
-from nnunet_ssl.data.image_folder import list_images
 from nnunet_ssl.data.pool_remedies import IMAGES, cases_in
 from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.data.workers import Workers, usable_cores
@@ -78,20 +77,21 @@ def _said_by(look: Callable[[], object]) -> list[str]:
 
 
 def _pool_problems(run: Run) -> list[str]:
-    folder = os.path.join(run.raw, IMAGES)
+    folder = run.unlabeled.path
     missing = sorted({*run.labeled, *run.withheld} - set(run.files))
     if missing:
         return [f"{run.raw} lacks the images of {some(missing)}"]
+    missing = [case for case in run.labeled if not os.path.isfile(run.files[case]["label"])]
+    if missing:
+        return [f"{run.raw} lacks the labels of {some(missing)}, which students read there"]
     if not run.pool:
         return [_no_pool(run, folder)]
-    found = list_images(folder, run.ending).problems if os.path.isdir(folder) and run.pool.keys() - run.withheld else []
-    found = [f"{folder}: {problem}" for problem in found]
-    unlabeled = {case: files for case, files in run.pool.items() if case not in run.withheld}
-    found += [f"{case} of {folder} is also a case of imagesTr" for case in unlabeled if case in run.files]
+    found = [f"{case} of {folder} is also a case of imagesTr" for case in run.unlabeled.cases if case in run.files]
     found += _test_images(run) if not run.settings.transductive else []
-    validated = {case for fold in run.folds.values() for case in fold.val}
-    same = same_images(run.pool, (run.files[case]["images"][0] for case in sorted(validated)))
-    found += [f"{case} of the pool is the same image as the validation case {file}" for case, file in same.items()]
+    others = {case: files for case, files in run.pool.items() if case not in run.labeled}
+    same = same_images(others, (run.files[case]["images"][0] for case in run.labeled))
+    found += [f"{case} of the pool is the same image as the labelled case {file} -> remove one of them"
+              for case, file in same.items()]  # fmt: skip
     return found or _unreadable(run)
 
 

@@ -54,8 +54,8 @@ def chain(kind: str, paths: Sequence[str]) -> str:
     """A shell script that submits arrays, each to begin when all tasks of the one before have ended well."""
     number = "| sed -n 's/^Job <\\([0-9]*\\)>.*/\\1/p'"  # "Job <123> is submitted to queue <long>."
     submit = {
-        "slurm": ("sbatch --parsable {path}", "sbatch --parsable --dependency=afterok:$last {path}"),
-        "pbs": ("qsub {path}", "qsub -W depend=afterok:$last {path}"),
+        "slurm": ("sbatch --parsable {path}", 'sbatch --parsable --dependency=afterok:"$last" {path}'),
+        "pbs": ("qsub {path}", 'qsub -W depend=afterok:"$last" {path}'),
         "lsf": (f"bsub < {{path}} {number}", f'bsub -w "done($last)" < {{path}} {number}'),
     }
     first, later = submit[kind]

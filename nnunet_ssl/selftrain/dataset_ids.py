@@ -12,6 +12,13 @@ FIRST = 901
 NUMBER = re.compile(r"Dataset(\d+)_")
 
 
+def number_of(name: str) -> int:
+    """DatasetXXX_Name -> XXX"""
+    match = NUMBER.match(name)
+    assert match is not None  # nnU-Net has resolved the name, or choose has made it
+    return int(match[1])
+
+
 def taken() -> dict[int, list[str]]:
     """Number -> names of the datasets in any of nnU-Net's three folders that have it."""
     found: dict[int, list[str]] = {}
@@ -32,10 +39,12 @@ def choose(dataset: str, rounds: int, first: int | None, own: Sequence[str]) -> 
         dataset: full name of the labelled one.
         rounds: how many names.
         first: number of the first, the others follow; None: free ones from FIRST on.
-        own: names that an earlier start of the same run has chosen; they are kept.
+        own: names that an earlier start of the same run has chosen; they are kept, those of more rounds, too.
     """
     stem, used = NUMBER.sub("", dataset), taken()
-    names, problems = list(own[:rounds]), []
+    names, problems = list(own), []
+    if own and first not in (None, number_of(own[0])):
+        problems.append(f"--dataset-id {first}: this run has begun with {own[0]} -> leave that option out")
     number = FIRST if first is None else first + len(names)
     while len(names) < rounds:
         if first is None:
@@ -48,7 +57,7 @@ def choose(dataset: str, rounds: int, first: int | None, own: Sequence[str]) -> 
         names.append(f"Dataset{number:03d}_{stem}_selftrain_{len(names) + 1}")
         number += 1
     for name in own[:rounds]:
-        others = [n for n in used.get(int(NUMBER.match(name)[1]), []) if n != name]  # type: ignore[index]
+        others = [n for n in used.get(number_of(name), []) if n != name]
         if others:
             problems.append(f"the id of {name} is now also that of {', '.join(others)} -> rename or remove that one")
     return tuple(names), problems

@@ -7,12 +7,12 @@ that was made anew, leads to other data and to trainings of another name.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from nnunet_ssl.data.unlabeled_store import unlabeled_identifiers
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, job_folder, read_record
-from nnunet_ssl.selftrain.hashes import hash_of, hash_of_file
 from nnunet_ssl.selftrain.models import Training, lengths, teacher_checkpoints, training_of
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.settings import PREVIOUS, STABILITY
@@ -31,6 +31,7 @@ from nnunet_ssl.selftrain.steps import (
     step_id,
     steps_of,
 )
+from nnunet_ssl.system.hashes import hash_of, hash_of_file
 
 OF_SELECTION = ("select", "threshold", "keep_fraction", "min_cases", "keep_empty", "voxels", "voxel_confidence",
                 "monitor_withheld_labels")  # fmt: skip
@@ -76,6 +77,8 @@ class Keys:
                 return None
             cases = {number: [fold.labeled, fold.val] for number, fold in run.folds.items()}
             own = [hash_of_file(selection), settings.mode, settings.labeled_share, settings.student_plans, cases]
+            if settings.student_plans != settings.plans:  # else the first teachers' trainings tell
+                own.append(run.student_plans)
         return None if None in before else hash_of([step.id, own, before])
 
     # ---- trainings
@@ -101,8 +104,7 @@ class Keys:
         member = teacher if teacher in trainings else trainings[0]
         step = self.steps[step_id(last_training(self.run, round_number - 1), round_number - 1, member)]
         checkpoint = teacher_checkpoints(self.run, step.epochs or 1)[teacher]
-        found = self.training(step)
-        return Training(**{**vars(found), "checkpoint": checkpoint})
+        return replace(self.training(step), checkpoint=checkpoint)
 
     # ---- what is done
 

@@ -13,10 +13,10 @@ from nnunet_ssl.data.splits import read_splits, split_to_json
 from nnunet_ssl.evaluation.benchmark.expand import HASH_LENGTH, copy_name, training_hash
 from nnunet_ssl.evaluation.benchmark.results import CHECKPOINT, fold_folder
 from nnunet_ssl.planning.plans_copy import make_plans_copy, write_plans_copy
-from nnunet_ssl.selftrain.hashes import hash_of
 from nnunet_ssl.selftrain.run import LABELED_SPLIT, Run
-from nnunet_ssl.selftrain.settings import CHECKPOINTS, SelfTraining
+from nnunet_ssl.selftrain.settings import CHECKPOINTS, JOINT, SelfTraining
 from nnunet_ssl.selftrain.steps import CONTROL, FINETUNE, TRAIN, Step, last_training
+from nnunet_ssl.system.hashes import hash_of
 from nnunet_ssl.trainers import CONTROL as TRAINER
 from nnunet_ssl.trainers.supervised import nnUNetTrainerSupervised
 from nnunet_ssl.training.configured import kept_checkpoint
@@ -157,9 +157,14 @@ def lengths(run: Run) -> dict[str, int]:
     return {
         TRAIN: first,
         "student": student,
-        FINETUNE: max(1, round(SHARE_OF_EPOCHS * student)),
+        FINETUNE: fine_epochs(student),
         CONTROL: (run.settings.rounds + 1) * first,
     }
+
+
+def fine_epochs(epochs: int) -> int:
+    """A fifth of a training's, at least 1."""
+    return max(1, round(SHARE_OF_EPOCHS * epochs))
 
 
 def fine_rate(training: Mapping[str, Any]) -> float:
@@ -173,6 +178,12 @@ def fine_rate(training: Mapping[str, Any]) -> float:
 def kept_epochs_problem(settings: SelfTraining) -> str:
     """Why a training of this length has not as many different checkpoints; empty if it has."""
     epochs = settings.training.get("num_epochs") or NNUNET_EPOCHS
-    if not isinstance(epochs, int) or len({*_kept_epochs(settings.n_teachers, epochs), epochs}) == settings.n_teachers:
-        return ""
-    return f"--teachers checkpoints: {epochs} epochs have no {settings.n_teachers} checkpoints from 60 % on"
+    if not isinstance(epochs, int):
+        return ""  # told with the other settings of a training
+    lengths = [epochs]
+    if settings.rounds > 1 and settings.mode != JOINT:  # fine-tuned students teach the next round
+        lengths.append(fine_epochs(epochs))
+    for length in lengths:
+        if len({*_kept_epochs(settings.n_teachers, length), length}) < settings.n_teachers:
+            return f"--teachers checkpoints: {length} epochs have no {settings.n_teachers} checkpoints from 60 % on"
+    return ""

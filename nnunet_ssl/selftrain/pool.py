@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import gzip
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +14,10 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ssl.data.image_files import spacing_file
 from nnunet_ssl.selftrain.run import Run
+from nnunet_ssl.system.hashes import BLOCK
 
 UNFINISHED = ".tmp"
+GZIP_TRAILER = 8  # bytes: CRC-32 and size of what was compressed (RFC 1952)
 
 
 def link_pool(run: Run) -> None:
@@ -49,14 +52,39 @@ def links(run: Run) -> dict[str, str]:
 
 def same_images(pool: Mapping[str, Sequence[str]], others: Iterable[str]) -> dict[str, str]:
     """Case of the pool -> a file among the others with the very same content as its first image."""
-    by_size: dict[int, list[str]] = {}
+    alike: dict[int | bytes, list[str]] = {}
     for other in others:
         if os.path.isfile(other):
-            by_size.setdefault(os.path.getsize(other), []).append(other)
+            alike.setdefault(_mark(other), []).append(other)
     found = {}
     for case, files in pool.items():
-        for other in by_size.get(os.path.getsize(files[0]), []):
-            if filecmp.cmp(files[0], other, shallow=False):
+        for other in alike.get(_mark(files[0]), []):
+            if _same(files[0], other):
                 found[case] = other
                 break
     return found
+
+
+def _mark(path: str) -> int | bytes:
+    """What files of equal content have in common: their size; of gzip, which holds a name and a time, its last bytes.
+
+    These are the checksum and the size of what was compressed.
+    """
+    size = os.path.getsize(path)
+    if not path.endswith(".gz"):
+        return size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - GZIP_TRAILER))
+        return file.read()
+
+
+def _same(first: str, second: str) -> bool:
+    if filecmp.cmp(first, second, shallow=False):
+        return True
+    if not first.endswith(".gz"):
+        return False
+    with gzip.open(first) as one, gzip.open(second) as other:
+        while (block := one.read(BLOCK)) == other.read(BLOCK):
+            if not block:
+                return True
+    return False

@@ -43,8 +43,8 @@ def ensemble(step_run: StepRun) -> None:
     """Mean of the teachers' probabilities, and the label that follows from it."""
     run, k = step_run.run_of, step_run.job.round
     folders = [run.teacher_folder(k, teacher) for teacher in range(run.settings.n_teachers)]
-    processes = step_run.environment.get("nnUNet_def_n_proc", "1")
-    words = ["nnUNetv2_ensemble", "-i", *folders, "-o", run.ensemble_folder(k), "--save_npz", "-np", processes]
+    words = ["nnUNetv2_ensemble", "-i", *folders, "-o", run.ensemble_folder(k), "--save_npz"]
+    words += ["-np", step_run.processes]
     step_run.command("ensemble", words, step_run.lock("ensemble"))
     _all_there(step_run)
 

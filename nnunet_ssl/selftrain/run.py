@@ -12,14 +12,16 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.fold_rules import Fold
 from nnunet_ssl.data.folders import labeled_cases, load_plans, preprocessed_base
-from nnunet_ssl.data.image_folder import list_images
+from nnunet_ssl.data.image_folder import ImageFolder, list_images
 from nnunet_ssl.data.nnunet_folds import nnunet_folds
 from nnunet_ssl.data.pool_remedies import IMAGES
 from nnunet_ssl.data.splits import load_fold
+from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.scoring.dataset import read_labels
 from nnunet_ssl.evaluation.scoring.labels import Labels
-from nnunet_ssl.selftrain.hashes import hash_of
 from nnunet_ssl.selftrain.settings import CHECKPOINTS, FOLDS, SelfTraining
+from nnunet_ssl.system.failures import raise_failure
+from nnunet_ssl.system.hashes import hash_of
 
 LABELED_SPLIT = "all_labels"  # in names of plans, where no split is named
 
@@ -75,7 +77,7 @@ class Run:
             found: dict[str, dict[str, Any]] = get_filenames_of_train_images_and_targets(self.raw, content)
             return found
         # of folders nnU-Net's function makes the lists in twelve processes
-        images = list_images(os.path.join(self.raw, "imagesTr"), self.ending).cases
+        images = self._images("imagesTr").cases
         labels = os.path.join(self.raw, "labelsTr")
         return {c: {"images": files, "label": os.path.join(labels, c + self.ending)} for c, files in images.items()}
 
@@ -119,12 +121,23 @@ class Run:
         return sorted(set.intersection(*hidden))
 
     @cached_property
+    def unlabeled(self) -> ImageFolder:
+        """imagesUn"""
+        return self._images(IMAGES)
+
+    def _images(self, name: str) -> ImageFolder:
+        """A folder of the raw dataset, which may be missing or hold no image."""
+        folder = os.path.join(self.raw, name)
+        try:
+            return list_images(folder, self.ending)
+        except SemiSupervisedError as error:
+            raise_failure(error)
+            return ImageFolder(folder, {}, [])
+
+    @cached_property
     def pool(self) -> dict[str, list[str]]:
         """Case without label -> its images in the order of the channels: imagesUn, and the withheld cases."""
-        folder = os.path.join(self.raw, IMAGES)
-        there = os.path.isdir(folder) and any(not name.startswith(".") for name in os.listdir(folder))
-        images = list_images(folder, self.ending).cases if there else {}
-        return {**{case: list(self.files[case]["images"]) for case in self.withheld}, **images}
+        return {**{case: list(self.files[case]["images"]) for case in self.withheld}, **self.unlabeled.cases}
 
     @cached_property
     def pool_hash(self) -> str:

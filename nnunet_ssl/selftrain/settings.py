@@ -47,7 +47,7 @@ class SelfTraining:
         start: scratch, or previous: the weights that students begin with.
         student_plans: plans of the students.
         training: settings of every training alike, see ``training.settings.TrainingSettings``.
-        datasets: names of the students' datasets, one per round.
+        datasets: names of the students' datasets, one per round; those of more rounds in an earlier start stay.
         device: nnU-Net's -device.
         transductive: whether test images may be among the unlabelled ones.
         monitor_withheld_labels: whether the pseudo-labels' true Dice is reported where withheld labels exist.

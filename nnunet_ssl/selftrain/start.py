@@ -19,13 +19,13 @@ from nnunet_ssl.evaluation.benchmark.run_local import run_in_foreground, run_loc
 from nnunet_ssl.evaluation.benchmark.slurm import LOCAL, SLURM, run_submitted
 from nnunet_ssl.selftrain import dataset_ids, disk
 from nnunet_ssl.selftrain.checks import note_checked_pool, problems_of
-from nnunet_ssl.selftrain.hashes import hash_of
 from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.settings import FILE, SelfTraining, read_settings, write_settings
 from nnunet_ssl.selftrain.steps import SELECT, Step
 from nnunet_ssl.selftrain.warnings import warnings
 from nnunet_ssl.selftrain.work import work_of
+from nnunet_ssl.system.hashes import hash_of
 from nnunet_ssl.training.settings import BLOCK
 
 
@@ -36,19 +36,22 @@ def begin(settings: SelfTraining, output: str, first_id: int | None = None) -> R
         SemiSupervisedError: anything that would stop a step, all at once; nothing is written then.
     """
     discovery.register()
-    own = read_settings(output).datasets if os.path.isfile(os.path.join(output, FILE)) else ()
-    settings, problems = _resolved(settings), list[str]()
-    if settings.rounds > 0:
-        names, problems = dataset_ids.choose(settings.dataset, settings.rounds, first_id, own)
-        settings = dataclasses.replace(settings, datasets=names)
-    run = Run(output, settings)
+    settings = _resolved(settings)
+    former = read_settings(output) if os.path.isfile(os.path.join(output, FILE)) else None
+    own = former.datasets if former is not None else ()
+    names, problems = dataset_ids.choose(settings.dataset, settings.rounds, first_id, own)
+    run = Run(output, dataclasses.replace(settings, datasets=names))
+    settings = run.settings
+    if former is not None and (former.dataset, former.configuration) != (settings.dataset, settings.configuration):
+        what = f"holds the self-training of {former.dataset}, {former.configuration}"
+        problems.append(f"{output} {what} -> give another folder, -o")
     problems += problems_of(run)
     if problems:
         raise complain("The self-training cannot begin:", dict.fromkeys(problems), "Nothing was started or written.")
     os.makedirs(output, exist_ok=True)
     if settings.rounds > 0:
         note_checked_pool(run)
-    for name in settings.datasets:  # so that another run does not choose the same
+    for name in settings.datasets[: settings.rounds]:  # so that another run does not choose the same
         os.makedirs(os.path.join(nnUNet_raw, name), exist_ok=True)
     if settings.split is None:  # trainings that begin at the same time would all write it
         write_folds(run.base, nnunet_folds(run.base, labeled_cases(run.base, run.plans)))

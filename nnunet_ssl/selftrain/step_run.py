@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.configuration import default_num_processes
+
 from nnunet_ssl.evaluation.benchmark.job_run import JobRun
 from nnunet_ssl.evaluation.benchmark.results import fold_folder
 from nnunet_ssl.selftrain.keys import Keys, preprocessed_folder
@@ -59,6 +61,11 @@ class StepRun(JobRun):
             shutil.rmtree(run.ensemble_folder(step.round), ignore_errors=True)
         elif step.kind == PREPROCESS:
             shutil.rmtree(preprocessed_folder(run, step.round), ignore_errors=True)
+
+    @property
+    def processes(self) -> str:
+        """How many of nnU-Net's commands for data may use."""
+        return self.environment.get("nnUNet_def_n_proc", str(default_num_processes))
 
     def lock(self, name: str) -> str:
         """File on which a command of this step keeps others away."""

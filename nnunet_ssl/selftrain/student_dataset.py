@@ -8,14 +8,13 @@ import os
 import shutil
 from typing import Any
 
-from nnunetv2.configuration import default_num_processes
-
 from nnunet_ssl.data.dataset_json import read_dataset_json
 from nnunet_ssl.data.folders import load_plans, write_json, write_whole
 from nnunet_ssl.data.split_folds import NNUNET_FOLDS, REPEATS
 from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.errors import complain
 from nnunet_ssl.evaluation.benchmark.checks import REFERENCES
+from nnunet_ssl.selftrain.dataset_ids import number_of
 from nnunet_ssl.selftrain.keys import preprocessed_folder
 from nnunet_ssl.selftrain.repeats import repeats
 from nnunet_ssl.selftrain.run import Run
@@ -30,16 +29,15 @@ def make(step_run: StepRun) -> None:
     """dataset.json, fingerprint, plans and folds of D_k."""
     run, k = step_run.run_of, step_run.job.round
     source, target, plans = run.settings.dataset, run.student_dataset(k), run.settings.student_plans
-    number = str(int(target.removeprefix("Dataset").split("_")[0]))
+    number = str(number_of(target))
     raw, base = run.student_raw(k), run.student_base(k)
-    processes = step_run.environment.get("nnUNet_def_n_proc", str(default_num_processes))
     os.makedirs(raw, exist_ok=True)
     os.makedirs(base, exist_ok=True)
     with step_run.stage("dataset", ["write", os.path.join(raw, "dataset.json")]):
         content = dataset_json(run, k, kept_cases(run, k))
         for folder in (raw, base):
             write_json(os.path.join(folder, "dataset.json"), content)
-    words = ["nnUNetv2_extract_fingerprint", "-d", number, "-np", processes, "--clean"]
+    words = ["nnUNetv2_extract_fingerprint", "-d", number, "-np", step_run.processes, "--clean"]
     step_run.command("fingerprint", words, step_run.lock("fingerprint"))
     words = ["nnUNetv2_move_plans_between_datasets", "-s", source, "-t", target, "-sp", plans, "-tp", plans]
     step_run.command("plans", words, step_run.lock("plans"))
@@ -51,11 +49,10 @@ def make(step_run: StepRun) -> None:
 def preprocess(step_run: StepRun) -> None:
     """nnUNetv2_preprocess with the very plans of the dataset, so that intensities are normalised alike."""
     run, k = step_run.run_of, step_run.job.round
-    number = str(int(run.student_dataset(k).removeprefix("Dataset").split("_")[0]))
+    number = str(number_of(run.student_dataset(k)))
     shutil.rmtree(os.path.join(run.student_base(k), REFERENCES), ignore_errors=True)  # nnU-Net keeps newer ones
-    processes = step_run.environment.get("nnUNet_def_n_proc", str(default_num_processes))
     words = ["nnUNetv2_preprocess", "-d", number, "-c", run.settings.configuration]
-    words += ["-plans_name", run.settings.student_plans, "-np", processes]
+    words += ["-plans_name", run.settings.student_plans, "-np", step_run.processes]
     step_run.command("preprocess", words, step_run.lock("preprocess"))
     if step_run.keys.missing(step_run.job):
         raise complain(f"nnUNetv2_preprocess ended without an error, but {preprocessed_folder(run, k)} is empty.")

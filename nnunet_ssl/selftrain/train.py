@@ -22,7 +22,7 @@ def train(step_run: StepRun) -> None:
     if not is_trained(training):
         training.write_plans()
         lock = os.path.join(model_folder(training), f".fold_{training.fold}.lock")
-        step_run.command("train", _words(training, step_run.device), lock, measured=True)
+        step_run.command("train", command_of(training, step_run.device), lock, measured=True)
     if not is_trained(training):
         step_run.note(f"Training ended without an error but left no result in {fold_folder(training)}")
         raise StageFailed
@@ -32,7 +32,8 @@ def train(step_run: StepRun) -> None:
         step_run.evaluate(_evaluation(step_run, training))
 
 
-def _words(training: Training, device: str) -> list[str]:
+def command_of(training: Training, device: str) -> list[str]:
+    """nnUNetv2_train, that begins the training, or goes on from its last checkpoint."""
     words = ["nnUNetv2_train", training.dataset, training.configuration, str(training.fold), "-p", training.plans]
     words += ["-tr", training.trainer, "-device", device]
     begun = any(os.path.isfile(os.path.join(fold_folder(training), name)) for name in CHECKPOINTS)

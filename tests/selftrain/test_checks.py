@@ -8,12 +8,12 @@ from collections import namedtuple
 
 import pytest
 
+from nnunet_ssl.data.splits import Fold
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.planning.plans_copy import write_plans_copy
 from nnunet_ssl.selftrain import disk
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.settings import SelfTraining
-from nnunet_ssl.selftrain.student_dataset import ignore_value
 from tests.running import CASES, write_split
 from tests.selftrain.fakes import WORDS, Place, make_place, run
 from tests.tiny import DATASET, Tiny, case_arrays, write_images
@@ -64,6 +64,10 @@ def test_options_all_at_once(place: Place):
             ("--teachers", "checkpoints", "--n-teachers", "3"),
             "--teachers checkpoints: 2 epochs have no 3 checkpoints from 60 % on",
         ),
+        (
+            ("--teachers", "checkpoints", "--mode", "pretrain", "--training", "num_epochs=5"),
+            "--teachers checkpoints: 1 epochs have no 2 checkpoints from 60 % on",
+        ),
         (("--training", "epochs=3"), 'unknown key "epochs" in "training"'),
         (("-c", "3d_cascade_fullres"), "3d_cascade_fullres"),
         (("--split", "l10"), "has no split l10"),
@@ -90,6 +94,20 @@ def test_no_image_without_label(place: Place):
     assert problem.startswith("there is no image without label: ") and "no split withholds labels" in problem
 
 
+def test_images_under_wrong_names_and_none_at_all(place: Place, capsys):
+    """Else the withheld cases alone would be the pool, and nobody would know; without images they are."""
+    images = place.raw / "imagesUn"
+    for image in images.iterdir():
+        image.rename(images / image.name.replace("_0000", ""))
+    (problem,) = refused(place, *WORDS)
+    assert "extra_000.nii.gz: the channel is missing in the name" in problem
+    for image in images.iterdir():
+        image.unlink()
+    (images / "README.txt").touch()
+    assert run(place, *WORDS, "--rounds", "1", "--write", "sh") == 0
+    assert sorted(place.settled().pool) == CASES[2:5]
+
+
 def test_test_images_in_the_pool_by_name_and_by_content(place: Place, capsys):
     tests = place.raw / "imagesTs"
     write_images(case_arrays(Tiny(), 50)[0], tests, "extra_001", (1.0, 1.0, 1.0))  # the same name
@@ -103,14 +121,62 @@ def test_test_images_in_the_pool_by_name_and_by_content(place: Place, capsys):
                                   "allows."]  # fmt: skip
 
 
-def test_a_validation_image_in_the_pool(place: Place):
-    """Under another name: the student would train on the very image that judges it."""
+def test_a_labelled_image_in_the_pool(place: Place):
+    """Under another name: of validation, it would judge a student that has seen it; of training, teachers know it."""
     images = place.raw / "imagesUn"
-    shutil.copy(place.raw / "imagesTr" / "tiny_005_0000.nii.gz", images / "new_0000.nii.gz")
-    shutil.copy(place.raw / "imagesTr" / "tiny_000_0000.nii.gz", images / "tiny_000_0000.nii.gz")
+    for case, name in (("tiny_005", "of_val"), ("tiny_001", "of_train"), ("tiny_000", "tiny_000")):
+        shutil.copy(place.raw / "imagesTr" / f"{case}_0000.nii.gz", images / f"{name}_0000.nii.gz")
+    shutil.copy(place.raw / "imagesTr" / "tiny_003_0000.nii.gz", images / "of_withheld_0000.nii.gz")
     problems = refused(place, *WORDS)
-    assert any("new of the pool is the same image as the validation case" in problem for problem in problems)
-    assert any(problem.startswith("tiny_000 of ") and "also a case of imagesTr" in problem for problem in problems)
+    assert problems[0] == f"tiny_000 of {images} is also a case of imagesTr"
+    assert [problem.split(" of the pool is the same image as the labelled case ")[0] for problem in problems[1:]] == [
+        "of_train", "of_val"
+    ]  # fmt: skip
+
+
+def test_an_image_with_more_channels_than_the_others(place: Place):
+    images = place.raw / "imagesUn"
+    shutil.copy(images / "extra_000_0000.nii.gz", images / "extra_000_0001.nii.gz")
+    (problem,) = refused(place, *WORDS)
+    assert problem.startswith("extra_000: wrong number of channels: 2 in 2 file(s), needed 1")
+
+
+def test_a_single_image_is_a_pool(place: Place, capsys):
+    for name in ("extra_001_0000.nii.gz", "extra_002_0000.nii.gz"):
+        (place.raw / "imagesUn" / name).unlink()
+    write_split(place.base, Fold(labeled=CASES[:5], unlabeled=[], val=CASES[5:]))
+    assert run(place, *WORDS, "--rounds", "1", "--keep-fraction", "0.1") == 0
+    content = json.loads((place.out / "round_1" / "selection.json").read_text())
+    assert [(entry["case"], entry["kept"]) for entry in content["cases"]] == [("extra_000", True)]
+
+
+def test_the_folder_of_another_run(place: Place, capsys):
+    """What lies there is somebody's work of days."""
+    assert run(place, *WORDS, "--rounds", "1", "--write", "sh") == 0
+    (problem,) = refused(place, *WORDS, "-c", "2d")
+    assert problem == f"{place.out} holds the self-training of {DATASET}, 3d_fullres -> give another folder, -o"
+    (problem,) = refused(place, *WORDS, "--dataset-id", "950")
+    assert problem.startswith("--dataset-id 950: this run has begun with Dataset902_Tiny_selftrain_1")
+    assert run(place, *WORDS, "--rounds", "1", "--dataset-id", "902", "--write", "sh") == 0
+
+
+def test_labels_that_only_the_preprocessed_data_have(place: Place):
+    """Students read them in nnUNet_raw, after days of training."""
+    for case in ("tiny_001", "tiny_003"):  # the latter is withheld
+        (place.raw / "labelsTr" / f"{case}.nii.gz").unlink()
+    (problem,) = refused(place, *WORDS)
+    assert problem == f"{place.raw} lacks the labels of tiny_001, which students read there"
+    shutil.rmtree(place.raw / "imagesTr")
+    (problem,) = refused(place, *WORDS)
+    assert problem.startswith(f"{place.raw} lacks the images of tiny_000, tiny_001")
+
+
+def test_without_nnunet_results(place: Place, monkeypatch, capsys):
+    (place.root / "nnUNet_results").rmdir()
+    assert run(place, *WORDS, "--rounds", "1", "--write", "sh") == 0  # nnU-Net makes the folder
+    monkeypatch.delenv("nnUNet_results")
+    (problem,) = refused(place, *WORDS)
+    assert problem.startswith("the environment variable nnUNet_results is not set")
 
 
 def test_images_that_cannot_be_read(place: Place):
@@ -138,6 +204,9 @@ def test_an_id_that_is_taken(place: Place, capsys):
     assert run(place, *WORDS, "--select", "none", "--rounds", "3", "--write", "sh") == 0  # its own ids are its own
     stored = json.loads((place.out / "selftrain.json").read_text())["settings"]["datasets"]
     assert stored[2] == "Dataset904_Tiny_selftrain_3"
+    for rounds in ("1", "0", "3"):  # a round that is not asked for now keeps its name, and with it its trainings
+        assert run(place, *WORDS, "--select", "none", "--rounds", rounds, "--write", "sh") == 0
+        assert json.loads((place.out / "selftrain.json").read_text())["settings"]["datasets"] == stored
 
 
 def test_too_little_disk_is_told_with_the_estimate(place: Place, monkeypatch):
@@ -158,11 +227,6 @@ def test_predictions_without_probabilities_are_not_thrown_away(place: Place, cap
     with pytest.raises(SemiSupervisedError) as caught:
         run(place, *words, "--select", "confidence")
     assert str(caught.value).count("was predicted without probabilities, which are needed now") == 2
-
-
-def test_a_dataset_with_an_ignore_label_lends_it(make_dataset):
-    make_dataset(preprocess=False, labels={"background": 0, "ball": 1, "box": 2, "ignore": 3})
-    assert ignore_value(Run("out", SelfTraining(DATASET, "3d_fullres", voxels="ignore"))) == 3
 
 
 def test_the_split_of_the_plans_is_used(place: Place, capsys):

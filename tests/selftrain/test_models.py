@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from nnunet_ssl.evaluation.benchmark.expand import prepare
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment, Manifest
+from nnunet_ssl.evaluation.benchmark.results import fold_folder
 from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.models import fine_rate
+from nnunet_ssl.selftrain.train import CHECKPOINTS, command_of
 from tests.selftrain.fakes import WORDS, Place, run
 
 LONG = ("--training", "num_epochs=10", "num_iterations_per_epoch=10", "initial_lr=0.02", "seed=5")
@@ -89,6 +92,13 @@ def test_students_may_begin_with_the_previous_weights(place: Place, capsys):
     assert run(place, *WORDS, *ANY, "--from", "previous") == 0
     (line,) = (c for c in place.calls() if "-pretrained_weights" in c)
     assert "selftrain_1" in line.split()[1] and "/Dataset901_Tiny/" in line.split()[-1] and "_s0_" in line.split()[-1]
+    keys = Keys(place.settled())
+    student = keys.training(keys.steps["round1__train__0"])
+    for name in CHECKPOINTS:  # killed: with --c once there is something to continue, and else as in the beginning
+        Path(fold_folder(student), name).unlink(missing_ok=True)
+    assert command_of(student, "cpu") == line.split()
+    Path(fold_folder(student), "checkpoint_latest.pth").touch()
+    assert command_of(student, "cpu") == [*line.split()[:-2], "--c"]
 
 
 def test_no_rounds_are_the_control(place: Place, capsys):
@@ -121,3 +131,10 @@ def test_small_students(place: Place, capsys):
         "round1__train__0": "small",
         "round1__control": "nnUNetPlans_n2",
     }
+    plans["configurations"]["3d_fullres"]["batch_size"] = 7  # planned anew
+    (place.base / "small.json").write_text(json.dumps(plans))
+    calls = len(place.calls())
+    assert run(place, *WORDS, *ANY, "--student-plans", "small") == 0
+    assert [line.split()[0] for line in place.calls()[calls:]][-2:] == ["nnUNetv2_preprocess", "nnUNetv2_train"]
+    students = place.base.parent / place.settled().student_dataset(1)
+    assert json.loads((students / "small.json").read_text())["configurations"]["3d_fullres"]["batch_size"] == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -54,3 +55,12 @@ def test_images_are_compared_by_content(tmp_path):
         (tmp_path / name).write_bytes(content)
     pool = {name: [str(tmp_path / name)] for name in "abc"}
     assert same_images(pool, [str(tmp_path / name) for name in ("y", "x", "gone")]) == {"a": str(tmp_path / "x")}
+
+
+def test_when_and_under_which_name_an_image_was_compressed_makes_no_difference(tmp_path):
+    for name, content, moment in (("a", b"12", 1), ("b", b"13", 1), ("x", b"12", 2), ("y", b"99", 1)):
+        with open(tmp_path / f"{name}.gz", "wb") as file, gzip.GzipFile(name, "wb", 9, file, mtime=moment) as packed:
+            packed.write(content)
+    (tmp_path / "empty.gz").touch()
+    pool = {name: [str(tmp_path / f"{name}.gz")] for name in ("a", "b", "empty")}
+    assert same_images(pool, [str(tmp_path / f"{name}.gz") for name in "xy"]) == {"a": str(tmp_path / "x.gz")}

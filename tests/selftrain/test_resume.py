@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from nnunet_ssl.evaluation.benchmark import job_run
+from nnunet_ssl.selftrain import student_dataset
 from nnunet_ssl.selftrain.keys import Keys
 from tests.selftrain.fakes import WORDS, Place, run, run_and_kill
 
@@ -140,3 +144,27 @@ def test_a_step_that_fails_stops_what_needs_it_and_is_told(place: Place, capsys,
     assert waiting == "waiting"
     place.order(command, None)
     assert run(place, *ONE) == 0
+
+
+@pytest.mark.parametrize(("module", "function"), [(student_dataset, "write_json"), (job_run, "write_record")])
+def test_a_full_disk_is_told_and_the_same_command_goes_on(place: Place, monkeypatch, capsys, module, function: str):
+    """The disk has no room for the students' dataset, or not even for the record of that step."""
+    write = getattr(module, function)
+
+    def full(*arguments: object, **options: object) -> None:
+        if "round1__dataset" in arguments or module is student_dataset:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, full)
+        if module is student_dataset:
+            assert run(place, *ONE) == 1
+            assert "No space left on device" in place.record("round1__dataset")["error"]
+        else:
+            with pytest.raises(OSError, match="No space left on device"):
+                run(place, *ONE)
+    calls = len(place.calls())
+    assert run(place, *ONE) == 0
+    words = [line.split()[0] for line in place.calls()[calls:]]
+    assert "nnUNetv2_predict" not in words and words.count("nnUNetv2_train") <= 2  # the student, perhaps the control

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
@@ -20,7 +21,7 @@ from nnunet_ssl.selftrain.student_dataset import dataset_json, folds
 from tests.integration.commands import segmentation
 from tests.running import CASES
 from tests.selftrain import fake_nnunet
-from tests.selftrain.fakes import TRAINING, Place, command_here, run
+from tests.selftrain.fakes import TRAINING, Place, command_here, install, make_place, run
 from tests.selftrain.nnunet_here import run_here, threads
 from tests.tiny import Tiny, case_arrays
 
@@ -109,6 +110,18 @@ def test_uncertain_voxels_get_the_ignore_label(place: Place, capsys):
         assert np.array_equal(label == 3, differ) and np.array_equal(label[~differ], first[~differ])
     assert (segmentation(round_1 / "teacher_0" / "tiny_002.nii.gz") != segmentation(
         round_1 / "teacher_1" / "tiny_002.nii.gz")).any()  # fmt: skip
+
+
+def test_a_dataset_with_an_ignore_label_lends_it(make_dataset, monkeypatch, capsys):
+    labels = {"background": 0, "ball": 1, "box": 2, "ignore": 3}
+    place = make_place(make_dataset(preprocess=False, labels=labels))
+    install(monkeypatch.setattr)
+    words = ("--n-teachers", "2", "--select", "none", "--voxels", "ignore", "--voxel-confidence", "0")
+    assert run(place, *WORDS, *words) == 0
+    assert json.loads((place.root / "nnUNet_raw" / STUDENTS / "dataset.json").read_text())["labels"] == labels
+    selection = pd.read_csv(place.out / "round_1" / "selection.csv").set_index("case")
+    label = segmentation(place.out / "round_1" / "labels" / "extra_001.nii.gz")
+    assert selection.loc["extra_001", "ignored"] == pytest.approx((label == 3).mean()) and (label == 3).any()
 
 
 def test_folds_of_several_teachers_keep_their_numbers(place: Place):

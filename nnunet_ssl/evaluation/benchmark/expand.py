@@ -6,8 +6,6 @@ All of it happens before the first job: jobs that ran at the same time would wri
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from nnunet_ssl.evaluation.benchmark.checks import Examined, check_folders, entr
 from nnunet_ssl.evaluation.benchmark.jobs import Job
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment, Manifest
 from nnunet_ssl.planning.plans_copy import make_plans_copy, write_plans_copy
+from nnunet_ssl.system.hashes import hash_of
 from nnunet_ssl.trainers import CONTROL
 from nnunet_ssl.training.settings import BLOCK, settings_name
 
@@ -147,8 +146,7 @@ def _job(
 
 def training_hash(plans: Mapping[str, Any], cases: Any) -> str:
     """Of the plans but for their name, and of the cases, as plain Python."""
-    content = json.dumps([{**plans, "plans_name": ""}, cases], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return hash_of([{**plans, "plans_name": ""}, cases])
 
 
 def copy_name(plans: str, split: str, seed: int, digest: str) -> str:

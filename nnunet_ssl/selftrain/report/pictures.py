@@ -12,8 +12,7 @@ from nnunet_ssl.data.quiet import captured_output
 from nnunet_ssl.evaluation.report.content import FigureFile
 from nnunet_ssl.selftrain.report.overlay import Shown, draw
 from nnunet_ssl.selftrain.run import Run
-from nnunet_ssl.selftrain.selection.scores import mask_of
-from nnunet_ssl.selftrain.selection.vote import disagreement
+from nnunet_ssl.selftrain.selection.vote import disagreement, found_by_any
 from nnunet_ssl.selftrain.settings import IGNORE
 from nnunet_ssl.selftrain.student_dataset import ignore_value
 
@@ -68,9 +67,6 @@ def read_case(run: Run, round_number: int, case: str, why: str) -> Shown:
     chosen = reader.read_seg(os.path.join(run.labels_folder(round_number), name))[0][0].astype(np.int16)
     if any(labels.shape != image.shape[1:] for labels in (*maps, chosen)):
         raise ValueError("labels and image are not on one grid")
-    found = np.zeros(chosen.shape, dtype=bool)
-    for labels in maps:
-        for kind in run.labels.classes:
-            found |= mask_of(labels, kind.values)
+    found = found_by_any(maps, (kind.values for kind in run.labels.classes))
     z, y, x = (float(step) for step in properties["spacing"])
     return Shown(case, why, image[0], chosen, disagreement(maps), found, (z, y, x))

@@ -13,6 +13,7 @@ from nnunet_ssl.selftrain.keys import Keys
 from nnunet_ssl.selftrain.report.values import Result, seconds_until, trainings_until
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.steps import CONTROL
+from nnunet_ssl.selftrain.warnings import warnings
 
 METRICS = ("dice", "hd95")
 LONG = "control, as long"
@@ -24,7 +25,8 @@ def rounds_table(run: Run, keys: Keys, results: Sequence[Result], subjects: Mapp
 
     Columns: row (name), round, kept, pool, models, epochs, trainings, hours (all in all so far), and per metric m: m
     (mean over the validation cases, of the model that all rounds have: same seed, same fold), m_std, m_models (mean
-    over all models of the round), m_difference with _low and _high (bootstrap interval) and _p (Wilcoxon) to round 0.
+    over all models of the round), m_difference with _low and _high (bootstrap interval) and _p (Wilcoxon) to round 0;
+    and warnings.
 
     Args:
         subjects: case -> subject, for the intervals; may be empty.
@@ -45,7 +47,7 @@ def rounds_table(run: Run, keys: Keys, results: Sequence[Result], subjects: Mapp
             row["hours"] = seconds_until(run, keys, step.round) / 3600
         for metric in METRICS:
             row |= _of_metric(metric, result, models, main.get(round_name(0)), subjects)
-        rows.append(row)
+        rows.append({**row, "warnings": " ".join(warnings(run.settings))})
     return pd.DataFrame(rows)
 
 

@@ -85,7 +85,8 @@ def _sections(run: Run, keys: Keys, results: list[Result], table: pd.DataFrame) 
             continue
         figure, problems = picture(run, number, selection)
         figures: list[FigureFile] = [figure] if figure is not None else []
-        part = Part(coverage_text(run, selection), notes_on_selection(selection), [], [cases_text(selection)])
+        notes = [*warnings(run.settings), *notes_on_selection(selection)]
+        part = Part(coverage_text(run, selection), notes, [], [cases_text(selection)])
         sections.append(Section(f"Selection of round {number}", [part], [], figures, problems))
     return sections
 
@@ -116,7 +117,7 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
     }
     return [
         ("settings", ", ".join(f"{name}={value}" for name, value in shown.items())),
-        ("students' datasets", ", ".join(settings.datasets) or "none"),
+        ("students' datasets", ", ".join(settings.datasets[: settings.rounds]) or "none"),
         ("versions", ", ".join(f"{name} {version}" for name, version in provenance.versions().items())),
         ("revision", provenance.git_revision() or "an installed package"),
     ]

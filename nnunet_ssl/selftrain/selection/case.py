@@ -11,10 +11,10 @@ import numpy as np
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
 from nnunet_ssl.evaluation.scoring.labels import EvaluatedClass
-from nnunet_ssl.selftrain.hashes import hash_of_file
 from nnunet_ssl.selftrain.selection.scores import agreement, certainty, confidence, dice, lowest, mask_of
-from nnunet_ssl.selftrain.selection.vote import disagreement, majority, uncertain
+from nnunet_ssl.selftrain.selection.vote import disagreement, found_by_any, majority, uncertain
 from nnunet_ssl.selftrain.settings import AGREEMENT, CONFIDENCE, ENTROPY, STABILITY
+from nnunet_ssl.system.hashes import hash_of_file
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,7 @@ def judge(task: Task) -> Judged:
     values = None if task.probabilities is None else np.load(task.probabilities)["probabilities"]
     chosen = majority(maps) if task.ensemble is None else reader.read_seg(task.ensemble)[0][0].astype(np.int16)
     scores = _scores(task, maps, chosen, values, reader)
-    found = np.zeros(chosen.shape, dtype=bool)
-    for kind in task.classes:
-        for labels in maps:
-            found |= mask_of(labels, kind.values)
-    differ = disagreement(maps)
+    found, differ = found_by_any(maps, (kind.values for kind in task.classes)), disagreement(maps)
     truth = None if task.truth is None else reader.read_seg(task.truth)[0][0]
     written = chosen.copy()
     if task.ignore is not None:
@@ -122,11 +118,7 @@ def _scores(
         return {kind.name: agreement(maps, kind.values) for kind in task.classes}
     if task.select in (CONFIDENCE, ENTROPY):
         assert probabilities is not None
-        masks = {kind.name: mask_of(chosen, kind.values) for kind in task.classes}
-        if task.select == ENTROPY:
-            return {name: certainty(probabilities, mask) for name, mask in masks.items()}
-        pairs = zip(masks.items(), task.channels, strict=True)
-        return {name: confidence(probabilities[channel], mask) for (name, mask), channel in pairs}
+        return _of_probabilities(task, maps, chosen, probabilities)
     if task.select == STABILITY and task.previous is not None:
         before = reader.read_seg(task.previous)[0][0]
         known = np.ones(before.shape, dtype=bool) if task.ignore is None else before != task.ignore
@@ -134,6 +126,19 @@ def _scores(
             kind.name: dice(mask_of(chosen, kind.values) & known, mask_of(before, kind.values)) for kind in task.classes
         }
     return {kind.name: None for kind in task.classes}
+
+
+def _of_probabilities(
+    task: Task, maps: list[np.ndarray], chosen: np.ndarray, probabilities: np.ndarray
+) -> dict[str, float | None]:
+    """A class that a teacher finds and the label lacks has 0, as it has for agreement."""
+    scores: dict[str, float | None] = {}
+    for kind, channel in zip(task.classes, task.channels, strict=True):
+        mask = mask_of(chosen, kind.values)
+        score = certainty(probabilities, mask) if task.select == ENTROPY else confidence(probabilities[channel], mask)
+        missed = score is None and found_by_any(maps, [kind.values]).any()
+        scores[kind.name] = 0.0 if missed else score
+    return scores
 
 
 def write_label(reader: Any, labels: np.ndarray, properties: dict[str, Any], path: str) -> None:

@@ -50,7 +50,7 @@ def decide(judged: Mapping[str, Sureness], settings: SelfTraining, round_number:
     for case, found in judged.items():
         if not found.shown:
             decisions[case] = _empty("no teacher finds anything", settings)
-        elif unscored and not found.labeled:
+        elif not found.labeled and (unscored or not settings.keep_empty):
             decisions[case] = _empty("the chosen label is empty", settings)
         elif unscored:
             decisions[case] = Decision(True, why)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from nnunet_ssl.selftrain.selection.scores import mask_of
 
 
 def majority(maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -17,6 +19,15 @@ def majority(maps: Sequence[np.ndarray]) -> np.ndarray:
     votes = np.stack([np.count_nonzero(stack == labels, axis=0) for labels in maps])
     winner = votes.argmax(axis=0)  # the first of equals
     return np.take_along_axis(stack, winner[None], axis=0)[0]
+
+
+def found_by_any(maps: Sequence[np.ndarray], classes: Iterable[Sequence[int]]) -> np.ndarray:
+    """Bool, in the shape of the maps: voxels to which a teacher gives a value of one of the classes."""
+    values = [value for of_class in classes for value in of_class]
+    result = np.zeros(maps[0].shape, dtype=bool)
+    for labels in maps:
+        result |= mask_of(labels, values)
+    return result
 
 
 def disagreement(maps: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -44,6 +46,10 @@ def test_rounds_beside_the_control(done: Place):
     assert table["trainings"].tolist() == [2, 3, 1] and table["epochs"].tolist() == [2, 2, 4]
     assert table["models"].tolist() == [2, 1, 1]
     assert table.loc["1", ["kept", "pool"]].tolist() == [6, 6]
+    assert table["warnings"].eq("").all()
+    settled.settings = replace(settled.settings, transductive=True)
+    table_2 = rounds_table(settled, keys, results_of(settled, keys), {})
+    assert table_2["warnings"].str.startswith("Transductive: ").tolist() == [True] * 3
     seconds = [sum(done.record(step)["seconds"] for step in keys.steps if step.startswith("round0"))]
     assert table.loc["0, the control", "hours"] == pytest.approx(seconds[0] / 3600)
     assert table.loc["1", "hours"] > table.loc["0, the control", "hours"]
@@ -71,7 +77,8 @@ def test_warnings_stand_in_the_page(place: Place, capsys):
         (place.out / "jobs" / step / "evaluation.csv").unlink()
     write_report(place.settled())  # of a selection alone, before any student is judged
     text = (place.out / "report" / "report.md").read_text()
-    assert "Transductive: test images may be among those without label" in text
+    page, selection = text.split("## Selection of round 1")
+    assert all("Transductive: test images may be among those without label" in part for part in (page, selection))
     assert "Selection of round 1" in text and "## Rounds" not in text
 
 

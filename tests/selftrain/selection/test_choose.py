@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.evaluation.report.quantities import MISSING
+from nnunet_ssl.selftrain.report.tables import coverage_text, read_selection
 from nnunet_ssl.selftrain.run import Run
 from nnunet_ssl.selftrain.selection import choose as module
 from nnunet_ssl.selftrain.selection.choose import choose
@@ -106,6 +108,26 @@ def test_confidence_and_ignored_voxels(run_of):
     assert np.array_equal(label == 3, box) and np.array_equal(label[~box], TRUTH["tiny_003"][~box])
     assert found.loc["tiny_003", "ignored"] == pytest.approx(box.mean())
     assert found.loc["tiny_002", "ignored"] == 0
+
+
+@pytest.mark.parametrize("select", ["confidence", "entropy"])
+def test_a_class_that_a_teacher_finds_and_the_mean_does_not(run_of, select: str):
+    """Nothing to be sure of, but a reason for doubt; a class that nobody finds is none."""
+    run = run_of(select=select, threshold=0.5)
+    probabilities(run)
+    for case in ("tiny_002", "tiny_003"):
+        without_box = np.where(TRUTH[case] == 2, 0, TRUTH[case])
+        write_image(without_box, Path(run.ensemble_folder(1), f"{case}.nii.gz"), (1.0, 1.0, 1.0))
+    for teacher in (0, 1):
+        write_image(without_box, Path(run.teacher_folder(1, teacher), "tiny_003.nii.gz"), (1.0, 1.0, 1.0))
+    choose(run, 1, 1)
+    found = table(run)
+    assert found.loc["tiny_002", ["score_box", "score", "kept"]].tolist() == [0, 0, False]
+    assert np.isnan(found.loc["tiny_003", "score_box"]) and found.loc["tiny_003", "kept"]
+    written = read_selection(run, 1)
+    assert written is not None
+    (_, box) = coverage_text(run, written.assign(score_box=np.nan)).rows  # as where nobody finds it anywhere
+    assert [cell.main for cell in box[:4]] == ["box", "0", "0", MISSING]
 
 
 def test_entropy(run_of):

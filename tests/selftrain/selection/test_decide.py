@@ -40,6 +40,9 @@ def test_without_foreground_keep_empty_decides():
     assert kept(cases, keep_empty=True) == ["none", "all"]  # what one teacher finds and another does not stays at 0
     assert kept(cases, select="none") == ["all"]
     assert kept(cases, select="none", keep_empty=True) == ["none", "one", "all"]
+    for lenient in ({"threshold": 0}, {"keep_fraction": 1.0}):  # an empty label teaches to miss, however it got there
+        assert kept(cases, **lenient) == ["all"]
+        assert kept(cases, **lenient, keep_empty=True) == ["none", "one", "all"]
 
 
 def test_the_best_share_is_rounded_up_and_ties_go_by_name():

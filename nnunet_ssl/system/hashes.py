@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+BLOCK = 1 << 20  # bytes read at a time
+
 
 def hash_of(content: Any) -> str:
     """sha256 of plain Python as JSON."""
@@ -13,13 +15,9 @@ def hash_of(content: Any) -> str:
 
 
 def hash_of_file(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
-
-
-def _hash(file: Any) -> str:
-    """Of Python 3.10, which has no file_digest."""
+    """sha256 of the bytes of a file."""
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
     return digest.hexdigest()
