@@ -116,6 +116,7 @@ ON_TOP = {
     "evaluation",
     "doctor",
     "demo",
+    "headroom",
     "selftrain",
     "commands",
     "cli",
