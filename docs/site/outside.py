@@ -1,18 +1,21 @@
-"""Links to files outside docs/ lead to the page that the site has of them."""
+"""Links to files outside docs/ and to notebooks lead to the page that the site has of them."""
 
 from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import Path
 from typing import Any
 
+TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 PAGES = {
     "CONTRIBUTING.md": "generated/contributing.md",
     "CHANGELOG.md": "generated/changelog.md",
     "benchmarks/protocols/README.md": "generated/protocols.md",
     "README.md": "index.md",
+    **{f"docs/tutorials/{path.name}": f"generated/tutorial-{path.stem}.md" for path in TUTORIALS.glob("*.ipynb")},
 }
-LINK = re.compile(r"\]\((?P<path>[^)#:\s]+\.md)(?P<anchor>#[^)]*)?\)")
+LINK = re.compile(r"\]\((?P<path>[^)#:\s]+\.(?:md|ipynb))(?P<anchor>#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
