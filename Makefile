@@ -7,7 +7,8 @@ DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 MINIMUM := .venv-minimum
-SMOKE := tests/test_cli.py tests/test_discovery.py tests/training tests/losses tests/integration/test_new_method.py
+SMOKE := tests/test_cli.py tests/losses tests/data/test_views.py tests/training/test_trainer.py tests/evaluation/scoring \
+	tests/evaluation/report/test_write.py tests/planning/test_small_network.py
 
 .PHONY: install demo test test-minimum lint docs docs-tables docs-diagrams clean
 

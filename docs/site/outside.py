@@ -13,7 +13,7 @@ PAGES = {
     "CHANGELOG.md": "generated/changelog.md",
     "benchmarks/protocols/README.md": "generated/protocols.md",
     "README.md": "index.md",
-    **{f"docs/tutorials/{path.name}": f"generated/tutorial-{path.stem}.md" for path in TUTORIALS.glob("*.ipynb")},
+    **{f"tutorials/{path.name}": f"generated/tutorial-{path.stem}.md" for path in TUTORIALS.glob("*.ipynb")},
 }
 LINK = re.compile(r"\]\((?P<path>[^)#:\s]+\.(?:md|ipynb))(?P<anchor>#[^)]*)?\)")
 
@@ -25,7 +25,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def moved(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["path"]))
-        target = PAGES.get(path, path.removeprefix("docs/"))
+        inside = path.removeprefix("docs/")
+        target = PAGES.get(path) or PAGES.get(inside, inside)
         return f"]({posixpath.relpath(target, posixpath.dirname(here) or '.')}{match['anchor'] or ''})"
 
     return LINK.sub(moved, markdown)
