@@ -49,7 +49,6 @@ def executed(name: str, folder: Path) -> Any:
         "nnUNet_n_proc_DA": "1",  # with 0 nnU-Net cannot plan
         "OMP_NUM_THREADS": "1",
         "nnUNet_compile": "f",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
     clean = {key: value for key, value in os.environ.items() if not key.startswith("nnUNet_")}
     client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})

@@ -18,7 +18,10 @@ def install(shell: Any) -> None:
         with TemporaryDirectory() as folder:
             output = Path(folder, "output.txt")
             output.touch()
-            run_forked(shlex.split(line), dict(os.environ), os.getcwd(), str(output))
+            variables = {
+                name: value for name, value in os.environ.items() if name != "MPLBACKEND"
+            }  # the notebook's own
+            run_forked(shlex.split(line), variables, os.getcwd(), str(output))
             print(as_on_a_terminal(output.read_bytes().decode(errors="replace")), end="")
 
     shell.system = system
