@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "can hardly bring more than their labels would. Run again, the command repeats nothing that is finished; with "
         "-o alone it continues what was begun in that folder."
     )
-    parser.add_argument("-o", required=True, metavar="FOLDER", help="output folder of jobs, curve and page")
+    parser.add_argument("-o", metavar="FOLDER", help="output folder (default: headroom_DATASET_CONFIGURATION)")
     what = parser.add_argument_group("what to train")
     what.add_argument("-d", metavar="DATASET", help="dataset id or name")
     what.add_argument("-c", metavar="CONFIGURATION", help="configuration")
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    output = os.path.abspath(args.o)
+    output = os.path.abspath(args.o or f"headroom_{args.d}_{args.c}")
     try:
         manifest = chosen_manifest(args, output)
         resources = dataclasses.replace(resources_of(args), gpus=1 if manifest.device == "cuda" else 0)
@@ -91,10 +91,10 @@ def chosen_manifest(args: argparse.Namespace, output: str) -> Manifest:
     Raises:
         SemiSupervisedError: half of these, or what cannot be planned.
     """
-    if args.d is None and args.c is None:
+    if args.o is not None and args.d is None and args.c is None:
         return stored(output)
     if args.d is None or args.c is None:
-        raise complain("Missing: -c." if args.c is None else "Missing: -d.", remedy="Give both -d and -c.")
+        raise complain("A dataset and a configuration are needed.", remedy="Give both -d and -c.")
     return planned(
         Question(
             dataset=args.d,
