@@ -72,7 +72,7 @@ def test_where_labels_bring_nothing_images_cannot(tmp_path):
 def test_one_validation_case_has_no_interval(tmp_path):
     values = {"labeled": [6, 12], "dice": [0.5, 0.6], "gain": [None, 0.1], "gain_low": None, "gain_high": None}
     text = conclusion(pd.DataFrame(values), unlabeled=12)
-    assert "the last step being +10.0 points: at this slope" in text and "about 10.0 points more" in text
+    assert "the last step being +10.0 points: at this slope" in text and "about 10.0 points more, and" in text
 
 
 def test_the_page(tmp_path):
