@@ -236,6 +236,17 @@ def test_no_imports_run_in_a_circle():
     assert circles(graph) == []
 
 
+def test_nnunet_may_rename_the_argument_of_load_checkpoint():
+    """Nobody here names it, so that ours and nnU-Net's may be called differently."""
+    calls = [
+        node
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "load_checkpoint"
+    ]
+    assert len(calls) >= 3 and not [ast.unparse(call) for call in calls if call.keywords]
+
+
 def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     found = circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"e"}, "e": {"d"}})
