@@ -64,7 +64,7 @@ def conclusion(curve: pd.DataFrame, unlabeled: int) -> str:
         )
     more = unlabeled or last["labeled"]
     doublings = math.log2(1 + more / last["labeled"]) / math.log2(last["labeled"] / before["labeled"])
-    most, upper = (text(min(value * doublings, 1 - last[METRIC])) for value in (gain, high))
+    most, upper = (text(min(value * doublings, 1 - last[METRIC])) for value in (gain, gain if pd.isna(high) else high))
     end = "" if pd.isna(high) else f", {upper} at the upper end of the interval"
     images = f"the {unlabeled} images without labels" if unlabeled else "as many images without labels again"
     return (
