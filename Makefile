@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: install demo test lint docs docs-tables docs-diagrams clean
+MINIMUM := .venv-minimum
+SMOKE := tests/test_cli.py tests/losses tests/data/test_views.py tests/training/test_trainer.py tests/evaluation/scoring \
+	tests/evaluation/report/test_write.py tests/planning/test_small_network.py
+
+.PHONY: install demo test test-minimum lint docs docs-tables docs-diagrams clean
 
 # Repeated when pyproject.toml changes
 $(VENV)/.installed: pyproject.toml
@@ -28,6 +32,15 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
+# The lowest versions that the metadata allow, and a set of tests with them; downloads gigabytes
+test-minimum:
+	$(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet uv
+	$(MINIMUM)/bin/uv pip install --quiet --python $(MINIMUM)/bin/python --resolution lowest-direct -e .
+	$(MINIMUM)/bin/uv pip install --quiet --python $(MINIMUM)/bin/python "pytest>=8" hypothesis
+	$(MINIMUM)/bin/uv pip list --python $(MINIMUM)/bin/python
+	$(MINIMUM)/bin/python -m pytest $(SMOKE)
+
 # The site in build/site, every link checked; the variables are for notices about versions to come
 docs: install
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
@@ -41,4 +54,4 @@ docs-diagrams: install
 	$(BIN)/python docs/site/diagrams.py
 
 clean:
-	rm -rf $(VENV) demo_output build dist *.egg-info
+	rm -rf $(VENV) $(MINIMUM) demo_output build dist *.egg-info

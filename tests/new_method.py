@@ -10,8 +10,9 @@ MINE = "nnUNetTrainerMine"
 
 
 def blocks(language: str) -> list[str]:
-    """The code of the page in this language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    """The code of the page in this language; lines that end in a backslash are joined to the next."""
+    text = re.sub(r" \\\n +", " ", PAGE)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def write_trainer(home: Path) -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import os
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -14,6 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nnunet_ssl import __version__
 from nnunet_ssl.trainers import TRAINERS
@@ -26,18 +28,46 @@ PACKAGE = ROOT / "nnunet_ssl"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if importlib.util.find_spec("setuptools") is None:
-        pytest.skip("setuptools is not installed here, so that no wheel can be built without the network")
+    """Built from the source distribution beside it, so that this holds all that is needed."""
+    for module in ("setuptools", "build"):
+        pytest.importorskip(module, reason="without it nothing can be built without the network")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # setuptools leaves build folders beside pyproject.toml
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "nnunet_ssl", "tests", "trainers", "architectures"):
+    files = [path.name for path in ROOT.iterdir() if path.is_file()]
+    for name in [*files, "nnunet_ssl", "tests", "trainers", "architectures"]:
         (source / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)], source)
     (built,) = folder.glob("*.whl")
     return built
+
+
+def run(command: list[str], folder: Path, environment: Mapping[str, str] = os.environ) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_the_package_and_what_it_says_of_itself(wheel):
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    assert archive.name == f"nnunet_ssl-{__version__}.tar.gz"
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"} <= names
+    assert {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")} <= names
+    assert not [name for name in names if name.startswith("tests")]
+    pytest.importorskip("twine")
+    said = run([sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(archive)], wheel.parent)
+    assert said.count("PASSED") == 2
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert citation["version"] == __version__
+    first = next(line for line in changelog.splitlines() if line.startswith("## "))
+    assert first == f"## {__version__}, {citation['date-released']}"
 
 
 @pytest.mark.slow
@@ -62,28 +92,28 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 
 @pytest.mark.slow
-def test_the_unpacked_wheel_works_from_another_working_directory(wheel, tmp_path):
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+def test_installed_into_an_empty_environment_it_works_from_another_folder(wheel, tmp_path):
+    """Its dependencies are those of the tests, which the environment gets to see once the wheel is installed."""
+    elsewhere, place = tmp_path / "elsewhere", tmp_path / "env"
     elsewhere.mkdir()
-    zipfile.ZipFile(wheel).extractall(site)
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    environment.pop("nnUNet_extTrainer", None)
+    venv.create(place)
+    python = place / "bin" / "python"
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "nnUNet_extTrainer")}
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    run(pip, elsewhere, clean)
+    site = Path(run([str(python), "-c", "import site; print(site.getsitepackages()[0])"], elsewhere, clean))
+    folders = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    (site / "dependencies.pth").write_text("\n".join(folders))
 
-    def output(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=elsewhere, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    directory = output("-m", "nnunet_ssl.cli", "path")
+    assert run([str(place / "bin" / "nnunet_ssl"), "--version"], elsewhere, clean) == __version__
+    directory = run([str(place / "bin" / "nnunet_ssl"), "path"], elsewhere, clean)
     assert directory == str((site / "nnunet_ssl" / "external").resolve())
-    environment["nnUNet_extTrainer"] = directory
     script = (
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
         f"import sys\nfor name in {[*TRAINERS]}:\n    print('FOUND', sys.modules[find(name).__module__].__file__)"
     )
-    found = [line for line in output("-c", script).splitlines() if line.startswith("FOUND")]
+    said = run([str(python), "-c", script], elsewhere, clean | {"nnUNet_extTrainer": directory})
+    found = [line for line in said.splitlines() if line.startswith("FOUND")]
     files = [site.joinpath(*module.split(".")).with_suffix(".py") for module in TRAINERS.values()]
     assert found == [f"FOUND {file}" for file in files]
     assert not any(elsewhere.iterdir())
@@ -116,6 +146,7 @@ ON_TOP = {
     "evaluation",
     "doctor",
     "demo",
+    "headroom",
     "selftrain",
     "commands",
     "cli",
@@ -203,6 +234,17 @@ def test_no_import_runs_upwards():
 def test_no_imports_run_in_a_circle():
     graph = {m: {n for n in names if (m, n) not in LOOK_UP} for m, names in known_to().items()}
     assert circles(graph) == []
+
+
+def test_nnunet_may_rename_the_argument_of_load_checkpoint():
+    """Nobody here names it, so that ours and nnU-Net's may be called differently."""
+    calls = [
+        node
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "load_checkpoint"
+    ]
+    assert len(calls) >= 3 and not [ast.unparse(call) for call in calls if call.keywords]
 
 
 def test_circles_are_found():

@@ -1,6 +1,7 @@
 """Pages of the site that are made from code: commands from their parsers, the public interface from docstrings.
 
-MkDocs runs this with mkdocs-gen-files; what lies outside docs/ (CHANGELOG, CONTRIBUTING, protocols) becomes a page too.
+MkDocs runs this with mkdocs-gen-files; notebooks, and what lies outside docs/ (CHANGELOG, CONTRIBUTING, protocols),
+become pages too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 import mkdocs_gen_files
+from nbconvert import MarkdownExporter
 
 from nnunet_ssl.cli import COMMANDS, build_parser
 
@@ -22,6 +24,7 @@ COPIES = {
     "contributing": "CONTRIBUTING.md",
     "protocols": "benchmarks/protocols/README.md",
 }
+TUTORIALS = "docs/tutorials"
 PUBLIC = {
     "training": ["base", "terms", "targets", "teacher", "ema", "ramps", "recipe", "card", "settings"],
     "data": ["batches", "mixing", "splits", "views", "strong_view"],
@@ -53,6 +56,16 @@ def api_page(package: str) -> str:
     return "\n\n".join([title, *(f"::: nnunet_ssl.{package}.{module}" for module in modules)]) + "\n"
 
 
+def tutorial_page(name: str) -> str:
+    """A notebook of docs/tutorials with the outputs it was stored with; its pictures become files beside the page."""
+    body, resources = MarkdownExporter().from_filename(str(ROOT / TUTORIALS / f"{name}.ipynb"))
+    for file, content in resources["outputs"].items():
+        with mkdocs_gen_files.open(f"generated/{name}_{file}", "wb") as picture:
+            picture.write(content)
+        body = body.replace(f"]({file})", f"]({name}_{file})")
+    return f"{body.strip()}\n\n<a href='../tutorials/{name}.ipynb'>This page as a notebook</a>\n"
+
+
 def write(name: str, text: str, source: str) -> None:
     with mkdocs_gen_files.open(f"generated/{name}.md", "w") as file:
         file.write(text)
@@ -61,6 +74,8 @@ def write(name: str, text: str, source: str) -> None:
 
 for name, source in COPIES.items():
     write(name, (ROOT / source).read_text(encoding="utf-8"), source)
+for path in sorted((ROOT / TUTORIALS).glob("*.ipynb")):
+    write(f"tutorial-{path.stem}", tutorial_page(path.stem), f"{TUTORIALS}/{path.name}")
 write("commands", commands_page(), "nnunet_ssl/cli.py")
 for package in ("training", "losses", "data", "architectures"):
     write(f"api-{package}", api_page(package), f"nnunet_ssl/{package}")

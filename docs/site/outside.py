@@ -1,18 +1,21 @@
-"""Links to files outside docs/ lead to the page that the site has of them."""
+"""Links to files outside docs/ and to notebooks lead to the page that the site has of them."""
 
 from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import Path
 from typing import Any
 
+TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 PAGES = {
     "CONTRIBUTING.md": "generated/contributing.md",
     "CHANGELOG.md": "generated/changelog.md",
     "benchmarks/protocols/README.md": "generated/protocols.md",
     "README.md": "index.md",
+    **{f"tutorials/{path.name}": f"generated/tutorial-{path.stem}.md" for path in TUTORIALS.glob("*.ipynb")},
 }
-LINK = re.compile(r"\]\((?P<path>[^)#:\s]+\.md)(?P<anchor>#[^)]*)?\)")
+LINK = re.compile(r"\]\((?P<path>[^)#:\s]+\.(?:md|ipynb))(?P<anchor>#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -22,7 +25,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def moved(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["path"]))
-        target = PAGES.get(path, path.removeprefix("docs/"))
+        inside = path.removeprefix("docs/")
+        target = PAGES.get(path) or PAGES.get(inside, inside)
         return f"]({posixpath.relpath(target, posixpath.dirname(here) or '.')}{match['anchor'] or ''})"
 
     return LINK.sub(moved, markdown)

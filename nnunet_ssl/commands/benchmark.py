@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from nnunet_ssl.evaluation.benchmark.cluster_scripts import KINDS, Resources
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, Job
 from nnunet_ssl.evaluation.benchmark.manifest import DEVICES, EXAMPLE, Manifest, parse_manifest, read_manifest
 from nnunet_ssl.evaluation.benchmark.outcome import outcome, states
-from nnunet_ssl.evaluation.benchmark.run_local import Stopped
+from nnunet_ssl.evaluation.benchmark.run_local import Stopped, ended_by
 from nnunet_ssl.evaluation.benchmark.start import RUNNERS, run_all, run_single, stored_manifest, write_only
 from nnunet_ssl.planning.plans_copy import parse_settings_of_all
 
@@ -98,11 +97,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0 if jobs is None else finish(output, jobs)
     except Stopped as stopped:
-        if stopped.signal_number == signal.SIGINT:
-            raise KeyboardInterrupt from None  # explained where all commands explain it
-        name = signal.Signals(stopped.signal_number).name
-        print(f"nnunet_ssl benchmark: ended by {name}; start it again to continue", file=sys.stderr)
-        return 128 + stopped.signal_number
+        return ended_by(stopped, "benchmark")
 
 
 def finish(output: str, jobs: Sequence[Job]) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from nnunet_ssl.commands.benchmark import add_resources, resources_of
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import KINDS
 from nnunet_ssl.evaluation.benchmark.outcome import outcome_of_steps
-from nnunet_ssl.evaluation.benchmark.run_local import Stopped
+from nnunet_ssl.evaluation.benchmark.run_local import Stopped, ended_by
 from nnunet_ssl.evaluation.benchmark.start import RUNNERS
 from nnunet_ssl.selftrain.cluster import write_only
 from nnunet_ssl.selftrain.keys import Keys
@@ -65,11 +63,7 @@ def run(args: argparse.Namespace) -> int:
         steps = run_all(begun, args.runner, args.processes, resources, args.look)
         return finish(begun, steps)
     except Stopped as stopped:
-        if stopped.signal_number == signal.SIGINT:
-            raise KeyboardInterrupt from None  # explained where all commands explain it
-        name = signal.Signals(stopped.signal_number).name
-        print(f"nnunet_ssl {COMMAND}: ended by {name}; start it again to continue", file=sys.stderr)
-        return 128 + stopped.signal_number
+        return ended_by(stopped, COMMAND)
 
 
 def finish(run: Run, steps: Sequence[Any]) -> int:

@@ -82,7 +82,8 @@ def facts_of(dataset: str, configuration: str | None, plans_name: str, split: st
         configuration=configuration,
         dimensions=len(chosen.patch_size),
         labeled=len(labeled),
-        unlabeled=(len(fold.unlabeled) if fold is not None else 0) + _images(base, folder, dataset_json["file_ending"]),
+        unlabeled=(len(fold.unlabeled) if fold is not None else 0)
+        + unlabeled_images(base, folder, dataset_json["file_ending"]),
         classes=len(labels.foreground_regions if labels.has_regions else labels.foreground_labels),
         rarest=min(foreground) / max(sum(foreground), 1) if len(foreground) > 1 else None,
         gpu=torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None,
@@ -90,8 +91,14 @@ def facts_of(dataset: str, configuration: str | None, plans_name: str, split: st
     )
 
 
-def _images(base: str, folder: str, ending: str) -> int:
-    """Images without labels, preprocessed or still raw."""
+def unlabeled_images(base: str, folder: str, ending: str) -> int:
+    """Number of images without labels, preprocessed or still raw.
+
+    Args:
+        base: nnUNet_preprocessed/DatasetXXX_Name.
+        folder: of the preprocessed labelled cases in it.
+        ending: of the images' files.
+    """
     done = set(unlabeled_identifiers(unlabeled_folder(folder)))
     raw = os.path.join(nnUNet_raw, os.path.basename(base), IMAGES) if nnUNet_raw.is_set() else ""
     return len(done | set(list_images(raw, ending).cases if os.path.isdir(raw) and os.listdir(raw) else ()))

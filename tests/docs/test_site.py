@@ -42,6 +42,7 @@ def test_formulas_become_mathml():
         ("how-to/benchmark.md", "../methods/cps.md", "../methods/cps.md"),
         ("generated/contributing.md", "docs/how-to/new-method.md", "../how-to/new-method.md"),
         ("generated/protocols.md", "../../docs/reference/metrics.md", "../reference/metrics.md"),
+        ("index.md", "tutorials/compare.ipynb", "generated/tutorial-compare.md"),
         ("index.md", "https://arxiv.org/x.md", "https://arxiv.org/x.md"),
     ],
 )

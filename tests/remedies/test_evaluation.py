@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunet_ssl.commands import headroom
 from nnunet_ssl.demo.runner import Progress, prepare_folder, run_command
 from nnunet_ssl.demo.steps import Step
 from nnunet_ssl.evaluation.benchmark import run_local, slurm
@@ -167,6 +169,17 @@ def manifest(here: Here, **change: object) -> None:
         "splits": ["n2"],
     }
     here.file("manifest.json", {"device": "cpu", "datasets": [{**entry, **change}]})
+
+
+def headroom_of(*words: str) -> Callable[[Here], str]:
+    """What it says before anything is trained."""
+
+    def ask(here: Here) -> None:
+        parser = argparse.ArgumentParser()
+        headroom.add_arguments(parser)
+        headroom.chosen_manifest(parser.parse_args([*words, "-o", "unused"]), str(here.folder / "out"))
+
+    return message_of(ask)
 
 
 def demo_command(code: str) -> Callable[[Here], object]:
@@ -430,6 +443,29 @@ ROWS = {
         "See --help for a new one",
         (*OUT, *CHOICE, *WRITE),
         manifest,
+    ),
+    # ---- headroom
+    "half of a question": Row(
+        "commands.headroom:chosen_manifest 1",
+        headroom_of("-d", "901"),
+        "Give both -d and -c",
+        lambda here: None,
+        then=headroom_of("-d", "901", "-c", "3d_fullres"),
+    ),
+    "fractions of the same cases": Row(
+        "headroom.plan:_distinct 1",
+        headroom_of("-d", "901", "-c", "3d_fullres", "--fractions", "0.99", "1"),
+        "such as --fractions 0.25 0.5 1",
+        lambda here: None,
+        then=headroom_of("-d", "901", "-c", "3d_fullres", "--fractions", "0.25", "0.5", "1"),
+    ),
+    "a folder with another benchmark": Row(
+        "headroom.plan:stored 1",
+        headroom_of(),
+        "Give another folder with -o, and -d and -c with it",
+        lambda here: None,
+        lambda here: (manifest(here), here.said_by((*OUT, *CHOICE, *WRITE))),
+        then=headroom_of("-d", "901", "-c", "3d_fullres"),
     ),
     "no GPU": Row(
         "evaluation.benchmark.run_local:slots 1",

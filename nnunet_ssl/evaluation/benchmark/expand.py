@@ -39,7 +39,7 @@ def prepare(manifest: Manifest, output: str) -> tuple[Manifest, list[Job]]:
     jobs: list[Job] = []
     experiments = []
     for experiment in map(with_control, manifest.experiments):
-        found = examine(experiment)
+        found = examine(experiment, unlabeled=experiment.trainers != (CONTROL,))
         problems += found.problems
         own, more = _jobs_of(experiment, found)
         jobs += own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -141,9 +142,9 @@ class Lines:
 
 
 def display(board: Board) -> Display:
-    """The live table on a terminal, else lines."""
+    """The live table on a terminal, else lines; a notebook asks for colours (FORCE_COLOR) and is none."""
     console = Console()
-    return LiveTable(board, console) if console.is_terminal else Lines(board)
+    return LiveTable(board, console) if console.is_terminal and sys.stdout.isatty() else Lines(board)
 
 
 def duration(seconds: float) -> str:

@@ -47,6 +47,19 @@ class Stopped(Exception):
         self.signal_number = signal_number
 
 
+def ended_by(stopped: Stopped, command: str) -> int:
+    """Say by which signal a command of nnunet_ssl was ended. Returns its exit code, as shells give it.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, which is explained where all commands explain it.
+    """
+    if stopped.signal_number == signal.SIGINT:
+        raise KeyboardInterrupt from None
+    name = signal.Signals(stopped.signal_number).name
+    print(f"nnunet_ssl {command}: ended by {name}; start it again to continue", file=sys.stderr)
+    return 128 + stopped.signal_number
+
+
 class Stop(threading.Event):
     """Set by the signal that ends the benchmark."""
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, FAILED, RUNNING, Stage, job_folder, log_path
-from nnunet_ssl.evaluation.benchmark.progress import Board, Lines, LiveTable, duration
+from nnunet_ssl.evaluation.benchmark.progress import Board, Lines, LiveTable, display, duration
 from nnunet_ssl.evaluation.benchmark.training_log import TrainingLog
 from tests.evaluation.benchmark.test_jobs import JOB, record_of
 
@@ -80,6 +80,11 @@ def test_the_table_shows_state_epoch_and_time_left(board: Board):
     assert rows["fold2"][6:] == ["failed"] and rows["fold3"][6:] == ["waiting"] and rows["fold0"][6:] == ["complete"]
     assert list(rows) == ["fold1", "fold2", "fold3", "fold0"]
     assert "1 running, 1 failed, 1 waiting, 1 complete; about" in text
+
+
+def test_a_notebook_is_no_terminal(board: Board, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert Console().is_terminal and isinstance(display(board), Lines)
 
 
 def test_a_low_terminal_shows_what_runs(board: Board):
