@@ -9,8 +9,8 @@ Rows stand in tables with the columns row, in the paper, published, commands, wi
 page, whose words in capitals are replaced by what stands under "with" (KEY=VALUE; ...) and by ROW, the row's name. A
 list (FOLD=0,1,2) repeats every line that holds the word. $OUT is a folder of yours, where scores go to.
 
---small: patches of 32 voxels, networks of 4 and 8 features, two training steps, on a CPU. It shows that the commands
-fit one another, and nothing else.
+--small: patches of 32 voxels, the same networks with 2 to 8 features, two training steps, on a CPU. It shows that the
+commands fit one another, and nothing else.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ SMALLER: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"--patch( \d+)+"), _per_axis("--patch ", 32, " ")),
     (re.compile(r"stride=\[(\d+,?)+"), _per_axis("stride=[", 16, ",")),
     (re.compile(r"--batch \d+"), lambda match: "--batch 2"),
-    (re.compile(r"--features( \d+)+|--network \w+( --dropout [\d.]+)?"), lambda match: "--features 4 8 8 8"),
-    (re.compile(r"--size( \d+)+"), lambda match: re.sub(r"[1-9]\d*", "24", match[0])),
+    (re.compile(r"--network \w+"), lambda match: match[0] + " --features 2 4 4 4 4"),
+    (re.compile(r"--features \d\d+( \d+)+"), lambda match: "--features 4 8 8 8"),
+    (re.compile(r"--size( \d+)+"), lambda match: re.sub(r"[1-9]\d*", "16", match[0])),
     (re.compile(r"--least \d+"), lambda match: "--least 16"),
     (re.compile(r" num_(epochs|iterations_per_epoch|val_iterations_per_epoch)=\d+"), lambda match: ""),
 )

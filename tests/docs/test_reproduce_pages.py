@@ -177,9 +177,10 @@ def test_a_small_command_is_small():
         "--prediction stride=[4,18,18] checkpoint=best"
     )
     assert reproduce.smaller(command) == (
-        "nnunet_ssl plans -d 1 -c 2d --features 4 8 8 8 --patch 32 32 32 --batch 2 --name v --prediction "
-        "stride=[16,16,16] checkpoint=best"
+        "nnunet_ssl plans -d 1 -c 2d --network vnet16 --features 2 4 4 4 4 --dropout 0.5 --patch 32 32 32 --batch 2 "
+        "--name v --prediction stride=[16,16,16] checkpoint=best"
     )
+    assert reproduce.smaller("plans --features 48 96 192 384 768 -d 1") == "plans --features 4 8 8 8 -d 1"
     row = "nnunet_ssl plans -d 1 -p v --name r --training seed=0 num_epochs=120 --hyperparameters T:a=1"
     assert reproduce.smaller(row) == (
         "nnunet_ssl plans -d 1 -p v --name r --training num_epochs=1 num_iterations_per_epoch=2 "
