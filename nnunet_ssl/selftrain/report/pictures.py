@@ -10,9 +10,9 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 
 from nnunet_ssl.data.quiet import captured_output
 from nnunet_ssl.evaluation.report.content import FigureFile
+from nnunet_ssl.evaluation.scoring.masks import mask_of
 from nnunet_ssl.selftrain.report.overlay import Shown, draw
 from nnunet_ssl.selftrain.run import Run
-from nnunet_ssl.selftrain.selection.scores import mask_of
 from nnunet_ssl.selftrain.selection.vote import disagreement
 from nnunet_ssl.selftrain.settings import IGNORE
 from nnunet_ssl.selftrain.student_dataset import ignore_value
