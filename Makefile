@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: install demo test lint docs docs-tables docs-diagrams clean
+.PHONY: install demo test test-reproduce lint docs docs-tables docs-diagrams clean
 
 # Repeated when pyproject.toml changes
 $(VENV)/.installed: pyproject.toml
@@ -27,6 +27,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+# Every row of docs/reproduce from imitated raw files to the table, small
+test-reproduce: install
+	$(BIN)/python -m pytest -n 2 -m reproduce tests/benchmarks/test_reproduce_runs.py
 
 # The site in build/site, every link checked; the variables are for notices about versions to come
 docs: install

@@ -21,6 +21,7 @@ from protocol_file import read_protocol
 from skimage import io
 
 from tests.benchmarks.conftest import PROTOCOLS
+from tests.benchmarks.imitated import write_series
 
 SHAPE = (6, 7, 8)  # z, y, x
 SCRIPTS = (prepare_crag, prepare_kits19, prepare_la, prepare_lits, prepare_pancreas_ct, prepare_synapse)
@@ -222,25 +223,6 @@ def test_kits19_as_one_class(tmp_path, raw):
 
 
 # --- Pancreas-CT: DICOM series and labels whose headers turn another way ---
-
-
-def write_series(folder: Path, array: np.ndarray, uid: str = "1.2.3") -> None:
-    """One DICOM file per slice, 2 mm apart, with names in an order of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for z, pixels in enumerate(array):
-        slice_ = sitk.GetImageFromArray(pixels[None].astype(np.int16))
-        slice_.SetSpacing((0.5, 0.5, 2.0))
-        slice_.SetMetaData("0008|0060", "CT")
-        slice_.SetMetaData("0020|000e", uid)
-        slice_.SetMetaData("0020|000d", "1.2")
-        slice_.SetMetaData("0008|0018", f"{uid}.{z + 1}")
-        slice_.SetMetaData("0020|0032", f"0\\0\\{2 * z}")
-        slice_.SetMetaData("0020|0037", "1\\0\\0\\0\\1\\0")
-        slice_.SetMetaData("0020|0013", str(z))
-        writer.SetFileName(str(folder / f"{len(array) - z:06d}.dcm"))
-        writer.Execute(slice_)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def every_command(slug: str) -> list[str]:
     """Of the preparation and of all rows, each once."""
     found = page(slug)
     rows = [c for row in found.rows if row.runs for c in reproduce.commands_of(found, row)]
-    return list(dict.fromkeys([*found.preparation, *rows]))
+    return list(dict.fromkeys([*found.preparation, *rows, *found.figures]))
 
 
 @pytest.mark.parametrize("slug", PAGES)
@@ -186,6 +186,13 @@ def test_a_small_command_is_small():
         "nnunet_ssl plans -d 1 -p v --name r --training num_epochs=1 num_iterations_per_epoch=2 "
         "num_val_iterations_per_epoch=1 seed=0 --hyperparameters T:a=1"
     )
+    kept = "plans -p v --training kept_epochs=[5,8] seed=0"
+    assert "kept_epochs" not in reproduce.smaller(f"nnunet_ssl {kept}")
+    figure = (
+        "nnunet_ssl figure embeddings -tr T -chk checkpoint_epoch_5.pth checkpoint_epoch_8.pth checkpoint_final.pth"
+    )
+    assert reproduce.smaller(figure) == "nnunet_ssl figure embeddings -tr T -chk checkpoint_final.pth -device cpu"
+    assert reproduce.smaller("nnunet_ssl figure labels -pred A=b") == "nnunet_ssl figure labels -pred A=b"
     assert reproduce.smaller("nnUNetv2_train 1 2d 0 -p r -tr T").endswith("-tr T -device cpu")
 
 
