@@ -3,7 +3,7 @@
     python benchmarks/reproduce.py docs/reproduce/skcdf.md                         # every command, in full
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --row t3-df --run       # one row, plans to score
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --table                 # the scores so far, as a table
-    python benchmarks/reproduce.py docs/reproduce/skcdf.md --figures --run         # its figures, once the rows are there
+    python benchmarks/reproduce.py docs/reproduce/skcdf.md --figures --run         # its figures, after its rows
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --small                 # as they are tried in the tests
 
 Rows stand in tables with the columns row, in the paper, published, commands, with. "commands" names a block of the

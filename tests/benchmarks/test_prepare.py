@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import prepare_acdc
 import prepare_crag
 import prepare_kits19
 import prepare_la
@@ -24,7 +25,7 @@ from tests.benchmarks.conftest import PROTOCOLS
 from tests.benchmarks.imitated import write_series
 
 SHAPE = (6, 7, 8)  # z, y, x
-SCRIPTS = (prepare_crag, prepare_kits19, prepare_la, prepare_lits, prepare_pancreas_ct, prepare_synapse)
+SCRIPTS = (prepare_acdc, prepare_crag, prepare_kits19, prepare_la, prepare_lits, prepare_pancreas_ct, prepare_synapse)
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +182,27 @@ def test_synapse_with_eight_organs_leaves_the_others_to_the_background(tmp_path,
     assert np.array_equal(array_of(target / "labelsTr" / "synapse_0001.nii.gz"), expected)
     content = json.loads((target / "dataset.json").read_text())
     assert content["labels"] == read_protocol(PROTOCOLS / "synapse_8_organs.yaml")["labels"]
+
+
+def test_acdc_takes_the_labelled_frames(tmp_path, raw, capsys):
+    patient = tmp_path / "training" / "patient007"
+    pixels = image()
+    for name in ("frame01", "frame07", "4d"):
+        write(pixels, patient / f"patient007_{name}.nii.gz")
+    write(label((1, 2, 3), pixels), patient / "patient007_frame01_gt.nii.gz")
+    (patient / "Info.cfg").write_text("Group: DCM")
+    assert prepare_acdc.main(["-i", str(tmp_path), "-np", "1"]) == 1
+    message = capsys.readouterr().err
+    assert f"{patient / 'patient007_frame07.nii.gz'}: no label" in message and "4d" not in message
+    write(label((0, 1, 2), pixels), patient / "patient007_frame07_gt.nii.gz")
+    assert prepare_acdc.main(["-i", str(tmp_path), "-np", "1"]) == 0
+    target = raw / "Dataset027_ACDC"
+    names = ["patient007_frame01", "patient007_frame07"]
+    assert sorted(p.name for p in (target / "imagesTr").iterdir()) == [f"{name}_0000.nii.gz" for name in names]
+    assert sorted(p.name for p in (target / "labelsTr").iterdir()) == [f"{name}.nii.gz" for name in names]
+    assert (
+        json.loads((target / "dataset.json").read_text())["labels"] == read_protocol(PROTOCOLS / "acdc.yaml")["labels"]
+    )
 
 
 def test_lits_takes_both_batches_and_lists_what_is_alone(tmp_path, raw, capsys):
