@@ -38,9 +38,9 @@ def left_atrium(folder: Path) -> None:
         write(label * 255, folder / "2018LA_Seg_Training Set" / name / "laendo.nrrd")
 
 
-def synapse(folder: Path) -> None:
+def synapse(folder: Path, shape: tuple[int, int, int] = CUBE) -> None:
     for number in [*range(1, 11), *range(21, 41)]:
-        image, label = scan(number, 13)
+        image, label = scan(number, 13, shape)
         write(image, folder / "RawData" / "Training" / "img" / f"img{number:04d}.nii.gz")
         write(label, folder / "RawData" / "Training" / "label" / f"label{number:04d}.nii.gz")
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ CASES: dict[tuple[str, str], tuple[Callable[[Path], None], tuple[str, ...]]] = {
     ("plgcl", "acdc"): (imitated.acdc, ("27", "217")),
     ("plgcl", "kits"): (imitated.kits19, ("204",)),
     ("plgcl", "crag"): (imitated.crag, ("207",)),
-    ("cmaformer_ldc", "synapse"): (imitated.synapse, ("206",)),
+    ("cmaformer_ldc", "synapse"): (partial(imitated.synapse, shape=imitated.FLAT), ("206",)),
     ("cmaformer_ldc", "lits"): (imitated.lits, ("205", "215")),
 }
 CHEAPEST = ("cmaformer_ldc", "synapse")
@@ -80,7 +81,7 @@ class Desk:
             assert main([*words, *(["-np", "1"] if words[0] == "evaluate" else [])]) == 0, command
         else:
             more = ["-npfp", "1", "-np", "1"] if program == "nnUNetv2_plan_and_preprocess" else []
-            self.project.run(program, *words, *more)
+            self.project.run(program, *words, *more, nnUNet_n_proc_DA="0")
 
 
 def belongs(command: str, case: tuple[str, str]) -> bool:

@@ -31,6 +31,7 @@ from nnunet_ssl.evaluation.model_folder import Model, auxiliary_weights, check_c
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.training.checkpoint import seed_everything
 from nnunet_ssl.training.deep_supervision import finest
+from nnunet_ssl.training.network import unwrap
 
 HEAD = "head"
 
@@ -61,7 +62,7 @@ class PatchEmbedder:
         self.predictor.initialize_from_trained_model_folder(folder, [fold], checkpoint)
         weights, _ = auxiliary_weights(os.path.join(folder, f"fold_{fold}", checkpoint))
         plan = self.predictor.configuration_manager
-        self.network = self._ready(self.predictor.network, weights["network"])
+        self.network = self._ready(unwrap(self.predictor.network), weights["network"])
         self.encoder = copy.deepcopy(self.network.encoder).train()  # a batch norm sees the patches of the step alone
         channels, size = weights[HEAD]["hidden.weight"].shape[0], weights[HEAD]["out.weight"].shape[0]
         self.head = self._ready(ProjectionHead(channels, size), weights[HEAD])
