@@ -24,7 +24,7 @@ COMMANDS = {
     "benchmark": "trainers x splits x folds x seeds as jobs that are run once, evaluated and reported",
     "selftrain": "rounds of stock nnU-Net: label the images without label, keep what is certain, train again",
     "report": "tables, figures and one HTML page of a benchmark, with differences to the control",
-    "figure": "pictures of publications: embeddings of patches, pseudo-labels on the image",
+    "figure": "pictures of publications: embeddings of patches, labels on the image",
     "doctor": "check the installation, the paths and, with -d, a dataset",
     "demo": "run everything once on a small synthetic dataset and show the result",
 }
