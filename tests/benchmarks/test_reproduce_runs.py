@@ -81,7 +81,8 @@ class Desk:
             assert main([*words, *(["-np", "1"] if words[0] == "evaluate" else [])]) == 0, command
         else:
             more = ["-npfp", "1", "-np", "1"] if program == "nnUNetv2_plan_and_preprocess" else []
-            self.project.run(program, *words, *more, nnUNet_n_proc_DA="0")
+            loading = {"nnUNet_n_proc_DA": "0"} if program == "nnUNetv2_train" else {}  # without processes of its own
+            self.project.run(program, *words, *more, **loading)
 
 
 def belongs(command: str, case: tuple[str, str]) -> bool:
