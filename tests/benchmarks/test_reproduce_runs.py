@@ -87,7 +87,7 @@ class Desk:
 
 def belongs(command: str, case: tuple[str, str]) -> bool:
     """Whether a command of the preparation is about this data set."""
-    numbers = set(re.findall(r"(?:-[do] |Dataset)0*(\d+)", command))
+    numbers = set(re.findall(r"(?:-[do] |Dataset|train )0*(\d+)", command))
     return bool(numbers & set(CASES[case][1])) or re.search(rf"\$OUT/{case[1]}\d*/", command) is not None
 
 
