@@ -3,14 +3,15 @@
     python benchmarks/reproduce.py docs/reproduce/skcdf.md                         # every command, in full
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --row t3-df --run       # one row, plans to score
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --table                 # the scores so far, as a table
+    python benchmarks/reproduce.py docs/reproduce/skcdf.md --figures --run         # its figures, after its rows
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --small                 # as they are tried in the tests
 
 Rows stand in tables with the columns row, in the paper, published, commands, with. "commands" names a block of the
 page, whose words in capitals are replaced by what stands under "with" (KEY=VALUE; ...) and by ROW, the row's name. A
 list (FOLD=0,1,2) repeats every line that holds the word. $OUT is a folder of yours, where scores go to.
 
---small: patches of 32 voxels, networks of 4 and 8 features, two training steps, on a CPU. It shows that the commands
-fit one another, and nothing else.
+--small: patches of 32 voxels, the same networks with 2 to 8 features, two training steps, on a CPU. It shows that the
+commands fit one another, and nothing else.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ SMALLER: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"--patch( \d+)+"), _per_axis("--patch ", 32, " ")),
     (re.compile(r"stride=\[(\d+,?)+"), _per_axis("stride=[", 16, ",")),
     (re.compile(r"--batch \d+"), lambda match: "--batch 2"),
-    (re.compile(r"--features( \d+)+|--network \w+( --dropout [\d.]+)?"), lambda match: "--features 4 8 8 8"),
-    (re.compile(r"--size( \d+)+"), lambda match: re.sub(r"[1-9]\d*", "24", match[0])),
+    (re.compile(r"--network \w+"), lambda match: match[0] + " --features 2 4 4 4 4"),
+    (re.compile(r"--features \d\d+( \d+)+"), lambda match: "--features 4 8 8 8"),
+    (re.compile(r"--size( \d+)+"), lambda match: re.sub(r"[1-9]\d*", "16", match[0])),
     (re.compile(r"--least \d+"), lambda match: "--least 16"),
+    (re.compile(r" kept_epochs=\S+| checkpoint_epoch_\d+\.pth"), lambda match: ""),
     (re.compile(r" num_(epochs|iterations_per_epoch|val_iterations_per_epoch)=\d+"), lambda match: ""),
 )
 
@@ -82,23 +85,27 @@ class Page:
         preparation: commands that come first, in order.
         blocks: name -> lines of commands, with words in capitals.
         rows: of all tables.
+        figures: commands under headings that begin with "Figure", which need the rows that they name.
     """
 
     preparation: list[str]
     blocks: dict[str, list[str]]
     rows: list[Row]
+    figures: list[str]
 
 
 def read_page(path: str | os.PathLike[str]) -> Page:
     """A page; ValueError for a row of another form, twice the same row, or unknown commands."""
     preparation: list[str] = []
+    figures: list[str] = []
     blocks: dict[str, list[str]] = {}
     rows: list[Row] = []
     target = preparation
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             found = BLOCK.match(line)
-            target = blocks.setdefault(found["name"], []) if found else preparation
+            other = figures if re.match(r"#+ Figure", line) else preparation
+            target = blocks.setdefault(found["name"], []) if found else other
         elif line.startswith("    ") and line.strip():
             command = line.strip()
             if target and target[-1].endswith("\\"):
@@ -112,7 +119,7 @@ def read_page(path: str | os.PathLike[str]) -> Page:
     twice = sorted({name for name in names if names.count(name) > 1})
     if unknown or twice:
         raise ValueError(f"{path}: unknown commands {unknown}, rows that stand there twice {twice}")
-    return Page(preparation, blocks, rows)
+    return Page(preparation, blocks, rows, figures)
 
 
 def _row(line: str) -> Row:
@@ -154,7 +161,7 @@ def smaller(command: str) -> str:
         command = pattern.sub(change, command)
     if command.startswith("nnunet_ssl plans") and " -p " in command:
         command = re.sub(r" --training\b|$", f" --training {SMALL_TRAINING}", command, count=1)
-    if command.startswith(("nnUNetv2_train", "nnunet_ssl predict-as-paper")):
+    if re.match(r"nnUNetv2_train|nnunet_ssl predict-as-paper|nnunet_ssl figure .*-tr ", command):
         command += " -device cpu"
     return command
 
@@ -187,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--row", nargs="+", help="only these; without the preparation")
     parser.add_argument("--run", action="store_true", help="run them, and stop at the first that fails")
     parser.add_argument("--small", action="store_true", help="sizes reduced, two training steps, on a CPU")
+    parser.add_argument("--figures", action="store_true", help="the commands of the figures, not of the rows")
     parser.add_argument("--table", action="store_true", help="the scores below $OUT beside the published ones")
     args = parser.parse_args(argv)
     page = read_page(args.page)
@@ -198,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no such rows with commands: {', '.join(unknown)}")
     wanted = [row for row in page.rows if row.runs and (args.row is None or row.name in args.row)]
     commands = [*([] if args.row else page.preparation), *(c for row in wanted for c in commands_of(page, row))]
+    commands = page.figures if args.figures else commands
     for command in commands:
         command = smaller(command) if args.small else command
         print(command, flush=True)

@@ -25,6 +25,7 @@ COMMANDS = {
     "headroom": "will images without labels help? the learning curve of the labelled cases",
     "selftrain": "rounds of stock nnU-Net: label the images without label, keep what is certain, train again",
     "report": "tables, figures and one HTML page of a benchmark, with differences to the control",
+    "figure": "pictures of publications: embeddings of patches, labels on the image",
     "doctor": "check the installation, the paths and, with -d, a dataset",
     "demo": "run everything once on a small synthetic dataset and show the result",
 }

@@ -134,10 +134,12 @@ MAY_KNOW = {
 SIDE_BY_SIDE: dict[str, set[str]] = {
     "pages": set(),
     "prediction_record": set(),
-    "as_paper": {"prediction_record"},
+    "model_folder": {"prediction_record"},
+    "as_paper": {"model_folder", "prediction_record"},
+    "figures": {"model_folder", "report", "scoring"},
     "scoring": {"pages", "prediction_record"},
     "benchmark": {"scoring"},
-    "report": {"benchmark", "scoring", "pages"},
+    "report": {"benchmark", "scoring", "pages", "prediction_record"},
 }
 # trainers and their length variants look each other up by name, when asked for one
 LOOK_UP = {("nnunet_ssl.trainers", "nnunet_ssl.trainers.variants")}

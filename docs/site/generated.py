@@ -45,6 +45,7 @@ def commands_page() -> str:
     for name, summary in COMMANDS.items():
         parser = next(p for p in subparsers(build_parser(name)) if p.prog.endswith(f" {name}"))
         parts += [f"## nnunet_ssl {name}", f"{summary[0].upper()}{summary[1:]}.", f"```text\n{parser.format_help()}```"]
+        parts += [f"```text\n{kind.format_help()}```" for kind in subparsers(parser)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -62,7 +62,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "-c", metavar="CONFIGURATION", help="the configuration, with at least one of the following or with --fit"
     )
     network.add_argument(
-        "--features", nargs="+", type=int, metavar="N", help="channels of each stage (default: 8 16 32 64 64 ...)"
+        "--features",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="channels of each stage (default: 8 16 32 64 64 ..., or those of --network)",
     )
     network.add_argument(
         "--patch", nargs="+", type=int, metavar="N", help="voxels per axis (default: of the plans, at most an image)"

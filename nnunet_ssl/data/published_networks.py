@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 VNET = f"{__package__.split('.')[0]}.architectures.vnet.VNet"  # a name for nnU-Net, which imports it
@@ -40,13 +40,16 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 """Name -> class, and what tells its arguments from those of the others."""
 
 
-def architecture(name: str, dimensions: int, dropout: float | None) -> dict[str, Any]:
+def architecture(
+    name: str, dimensions: int, dropout: float | None, features: Sequence[int] | None = None
+) -> dict[str, Any]:
     """The block ``architecture`` of a configuration: five stages, kernels of 3, strides of 2, batch norm.
 
     Args:
         name: key of ``NETWORKS``.
         dimensions: of the patch, 2 or 3.
         dropout: of whole channels; None: without.
+        features: channels of each of the stages; None: as published.
     """
     kind, own = NETWORKS[name]
     arguments = {
@@ -62,15 +65,18 @@ def architecture(name: str, dimensions: int, dropout: float | None) -> dict[str,
         "nonlin_kwargs": {"inplace": True},
         **copy.deepcopy(own),
     }
+    if features is not None:
+        arguments["features_per_stage"] = list(features)
     return {"network_class_name": kind, "arch_kwargs": arguments, "_kw_requires_import": REQUIRE_IMPORT}
 
 
-def recognised(block: Mapping[str, Any]) -> tuple[str, float | None] | None:
-    """(name, dropout) with which :func:`architecture` makes this block, or ``None``."""
+def recognised(block: Mapping[str, Any]) -> tuple[str, float | None, list[int] | None] | None:
+    """(name, dropout, features) with which :func:`architecture` makes this block, or ``None``."""
     arguments = block["arch_kwargs"]
     dropout = (arguments.get("dropout_op_kwargs") or {}).get("p")
-    for name in NETWORKS:
+    features = arguments.get("features_per_stage")
+    for name, (_, own) in NETWORKS.items():
         dimensions = len((arguments.get("strides") or [[]])[0])
-        if dimensions in (2, 3) and architecture(name, dimensions, dropout) == dict(block):
-            return name, dropout
+        if dimensions in (2, 3) and architecture(name, dimensions, dropout, features) == dict(block):
+            return name, dropout, None if features == own["features_per_stage"] else features
     return None

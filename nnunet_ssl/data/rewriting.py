@@ -55,8 +55,10 @@ def small_network_options(plans: Mapping[str, Any], original: Mapping[str, Any])
             if published is None:
                 words += ["--features", *_words(own["architecture"]["arch_kwargs"]["features_per_stage"])]
             else:
-                words += ["--network", published[0]]
-                words += [] if published[1] is None else ["--dropout", f"{published[1]:g}"]
+                network, dropout, features = published
+                words += ["--network", network]
+                words += [] if dropout is None else ["--dropout", f"{dropout:g}"]
+                words += [] if features is None else ["--features", *_words(features)]
             words += ["--patch", *_words(own["patch_size"]), "--batch", str(own["batch_size"])]
             words += ["--spacing", *_words(own["spacing"])] if "spacing" in keys else []
     return words

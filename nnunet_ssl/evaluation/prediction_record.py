@@ -14,5 +14,9 @@ def describe(record: dict[str, Any]) -> str:
         f"{record['checkpoint']}, windows every {' x '.join(map(str, record['stride']))} voxels, {record['averaged']} "
         f"averaged with {record['weights']} weights"
     )
-    best = " (chosen on the validation cases, not the last one)"
-    return text + (best if record["checkpoint"] == CHECKPOINTS["best"] else "")
+    return text + (" (chosen on the validation cases, not the last one)" if is_best(record) else "")
+
+
+def is_best(record: dict[str, Any]) -> bool:
+    """Whether the checkpoint was chosen on the validation cases."""
+    return record["checkpoint"] == CHECKPOINTS["best"]

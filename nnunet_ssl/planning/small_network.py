@@ -15,7 +15,7 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ssl.data.published_networks import DIVISOR, architecture
+from nnunet_ssl.data.published_networks import DIVISOR, STAGES, architecture
 from nnunet_ssl.errors import complain
 from nnunet_ssl.training.settings import BLOCK, CHANGED
 
@@ -32,7 +32,8 @@ class SmallNetwork:
 
     Attributes:
         configuration: the one that the copy has.
-        features: channels of each stage, which also says how many stages; None: 8, doubled per stage up to 64.
+        features: channels of each stage, which also says how many stages; None: 8, doubled per stage up to 64, or those
+            of the publication's network.
         patch_size: voxels per axis; None: that of the plans, or the whole median image where this is smaller.
         batch_size: patches per step.
         spacing: millimetres per axis in the order of the plans, or one number for every axis.
@@ -100,7 +101,7 @@ def shrink(plans: dict[str, Any], small: SmallNetwork) -> dict[str, Any]:
         patch, network = _network(resampled, small)
     else:
         patch, network = _published_patch(resampled, small), {}
-        resampled["architecture"] = architecture(small.network, len(patch), small.dropout)
+        resampled["architecture"] = architecture(small.network, len(patch), small.dropout, small.features)
     alone = plans | {"configurations": {name: resampled}}
     result = with_small_network(alone, name, plans["plans_name"], patch, batch, **network)
     block, configuration = result.get(BLOCK, {}), result["configurations"][name]
@@ -143,8 +144,8 @@ def _problems(small: SmallNetwork, axes: int) -> list[str]:
         problems.append(f"--spacing: {small.configuration} has {axes} axes, got {_text(small.spacing)}")
     if not all(math.isfinite(value) and value > 0 for value in small.spacing or ()):
         problems.append(f"--spacing: millimetres above 0, got {_text(small.spacing or ())}")
-    if small.network is not None and small.features is not None:
-        problems.append(f"--features: --network {small.network} has features of its own")
+    if small.network is not None and small.features is not None and len(small.features) != STAGES:
+        problems.append(f"--features: --network {small.network} has {STAGES} stages, got {_text(small.features)}")
     if small.dropout is not None and (small.network is None or not 0 < small.dropout < 1):
         problems.append(f"--dropout: with --network, above 0 and below 1, got {small.dropout:g}")
     numbers = {"--patch": small.patch_size, "--features": small.features}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import prepare_acdc
 import prepare_crag
 import prepare_kits19
 import prepare_la
@@ -21,9 +22,10 @@ from protocol_file import read_protocol
 from skimage import io
 
 from tests.benchmarks.conftest import PROTOCOLS
+from tests.benchmarks.imitated import write_series
 
 SHAPE = (6, 7, 8)  # z, y, x
-SCRIPTS = (prepare_crag, prepare_kits19, prepare_la, prepare_lits, prepare_pancreas_ct, prepare_synapse)
+SCRIPTS = (prepare_acdc, prepare_crag, prepare_kits19, prepare_la, prepare_lits, prepare_pancreas_ct, prepare_synapse)
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +184,27 @@ def test_synapse_with_eight_organs_leaves_the_others_to_the_background(tmp_path,
     assert content["labels"] == read_protocol(PROTOCOLS / "synapse_8_organs.yaml")["labels"]
 
 
+def test_acdc_takes_the_labelled_frames(tmp_path, raw, capsys):
+    patient = tmp_path / "training" / "patient007"
+    pixels = image()
+    for name in ("frame01", "frame07", "4d"):
+        write(pixels, patient / f"patient007_{name}.nii.gz")
+    write(label((1, 2, 3), pixels), patient / "patient007_frame01_gt.nii.gz")
+    (patient / "Info.cfg").write_text("Group: DCM")
+    assert prepare_acdc.main(["-i", str(tmp_path), "-np", "1"]) == 1
+    message = capsys.readouterr().err
+    assert f"{patient / 'patient007_frame07.nii.gz'}: no label" in message and "4d" not in message
+    write(label((0, 1, 2), pixels), patient / "patient007_frame07_gt.nii.gz")
+    assert prepare_acdc.main(["-i", str(tmp_path), "-np", "1"]) == 0
+    target = raw / "Dataset027_ACDC"
+    names = ["patient007_frame01", "patient007_frame07"]
+    assert sorted(p.name for p in (target / "imagesTr").iterdir()) == [f"{name}_0000.nii.gz" for name in names]
+    assert sorted(p.name for p in (target / "labelsTr").iterdir()) == [f"{name}.nii.gz" for name in names]
+    assert (
+        json.loads((target / "dataset.json").read_text())["labels"] == read_protocol(PROTOCOLS / "acdc.yaml")["labels"]
+    )
+
+
 def test_lits_takes_both_batches_and_lists_what_is_alone(tmp_path, raw, capsys):
     batches = [tmp_path / "Training Batch 1", tmp_path / "Training Batch 2"]
     for number, batch in ((0, 0), (27, 0), (130, 1)):
@@ -222,25 +245,6 @@ def test_kits19_as_one_class(tmp_path, raw):
 
 
 # --- Pancreas-CT: DICOM series and labels whose headers turn another way ---
-
-
-def write_series(folder: Path, array: np.ndarray, uid: str = "1.2.3") -> None:
-    """One DICOM file per slice, 2 mm apart, with names in an order of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for z, pixels in enumerate(array):
-        slice_ = sitk.GetImageFromArray(pixels[None].astype(np.int16))
-        slice_.SetSpacing((0.5, 0.5, 2.0))
-        slice_.SetMetaData("0008|0060", "CT")
-        slice_.SetMetaData("0020|000e", uid)
-        slice_.SetMetaData("0020|000d", "1.2")
-        slice_.SetMetaData("0008|0018", f"{uid}.{z + 1}")
-        slice_.SetMetaData("0020|0032", f"0\\0\\{2 * z}")
-        slice_.SetMetaData("0020|0037", "1\\0\\0\\0\\1\\0")
-        slice_.SetMetaData("0020|0013", str(z))
-        writer.SetFileName(str(folder / f"{len(array) - z:06d}.dcm"))
-        writer.Execute(slice_)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The pages of docs/reproduce as they stand, from raw files of the official layouts to a table, with --small.
 
-Of each page one data set is imitated, with every case that its protocol names. All of its rows get their plans and
-their trainer, which knows the published cases; one row is trained, predicts, and is scored.
+Each data set is imitated with every case that its protocol names, and prepared as its page says. Then every row that
+names its commands runs them in order, of several folds or seeds the first: plans, training, prediction and scores. Its
+trainer must get the published cases. `make test-reproduce` runs all of this, `make test` the cheapest data set.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ import importlib
 import json
 import os
 import re
+import runpy
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
-from protocol_file import anonymous_size, read_protocol
-from skimage import io
+from protocol_file import expand, read_protocol
 
 from nnunet_ssl.cli import main
 from nnunet_ssl.trainers import find_trainer
+from tests.benchmarks import imitated
 from tests.benchmarks.conftest import PROTOCOLS
 from tests.integration.commands import Project
 
@@ -32,117 +34,106 @@ sys.path.insert(0, str(PROTOCOLS.parent))
 import reproduce
 
 ROOT = PROTOCOLS.parents[1]
-pytestmark = pytest.mark.slow
-SIZE = 20
+ALL = (pytest.mark.reproduce, pytest.mark.slow)
 
-
-def scan(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A volume of noise and blocks of brighter voxels, one block per class."""
-    random = np.random.default_rng(seed)
-    label = np.zeros((SIZE, SIZE, SIZE), np.uint8)
-    for value in range(1, classes + 1):
-        z, y, x = (2 + 5 * (value // 4**axis % 4) for axis in range(3))
-        label[z : z + 5, y : y + 5, x : x + 5] = value
-    return (random.normal(0, 10, label.shape) + 40 * (label > 0)).astype(np.int16), label
-
-
-def write(array: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
-
-
-def left_atrium(folder: Path) -> None:
-    protocol = read_protocol(str(PROTOCOLS / "la.yaml"))
-    for seed, name in enumerate(sorted({unit for units in protocol["lists"].values() for unit in units})):
-        image, label = scan(seed, 1)
-        write(image, folder / "2018LA_Seg_Training Set" / name / "lgemri.nrrd")
-        write(label * 255, folder / "2018LA_Seg_Training Set" / name / "laendo.nrrd")
-
-
-def synapse(folder: Path) -> None:
-    for number in [*range(1, 11), *range(21, 41)]:
-        image, label = scan(number, 13)
-        write(image, folder / "RawData" / "Training" / "img" / f"img{number:04d}.nii.gz")
-        write(label, folder / "RawData" / "Training" / "label" / f"label{number:04d}.nii.gz")
-
-
-def crag(folder: Path) -> None:
-    count = anonymous_size(read_protocol(str(PROTOCOLS / "crag.yaml")))
-    random = np.random.default_rng(0)
-    for number in range(count):
-        image = random.integers(0, 120, (SIZE, SIZE, 3), dtype=np.uint8)
-        label = np.zeros((SIZE, SIZE), np.uint8)
-        label[4:14, 6:18] = 1 + number % 3
-        image[label > 0] += 100
-        for name, array in (("Images", image), ("Annotation", label)):
-            path = folder / "CRAG" / "train" / name / f"train_{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            io.imsave(path, array, check_contrast=False)
-
-
-# page -> who writes the raw data, numbers of its data set, name of its commands, the row that is trained
-CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
-    "skcdf": (synapse, ("203", "213"), "synapse", "t3-df-absh"),
-    "dkuxnet": (left_atrium, ("201", "211"), "la", "t1-vnet-80"),
-    "dual_networks": (left_atrium, ("201", "221"), "la", "t3-la-une"),
-    "plgcl": (crag, ("207",), "crag", "t2-crag-warmup"),
-    "cmaformer_ldc": (synapse, ("206",), "synapse", "t1-cmaformer"),
+# page, name of its commands -> who writes the raw data, numbers of the data sets on the way
+CASES: dict[tuple[str, str], tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    ("skcdf", "synapse"): (imitated.synapse, ("203", "213")),
+    ("skcdf", "amos"): (imitated.amos, ("219", "229")),
+    ("dkuxnet", "la"): (imitated.left_atrium, ("201", "211")),
+    ("dual_networks", "la"): (imitated.left_atrium, ("201", "221")),
+    ("dual_networks", "pancreas"): (imitated.pancreas, ("202", "212")),
+    ("plgcl", "acdc"): (imitated.acdc, ("27", "217")),
+    ("plgcl", "kits"): (imitated.kits19, ("204",)),
+    ("plgcl", "crag"): (imitated.crag, ("207",)),
+    ("cmaformer_ldc", "synapse"): (partial(imitated.synapse, shape=imitated.FLAT), ("206",)),
+    ("cmaformer_ldc", "lits"): (imitated.lits, ("205", "215")),
 }
+CHEAPEST = ("cmaformer_ldc", "synapse")
+PAGES = {slug: reproduce.read_page(ROOT / "docs" / "reproduce" / f"{slug}.md") for slug, _ in CASES}
 
 
 class Desk:
     """A folder with the raw data, nnU-Net's folders and $OUT, where commands run as they stand on a page."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.project, self.root = Project(root, "-"), root
+        self.project, self.monkeypatch = Project(root, "-"), monkeypatch
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "out"):
             (root / name).mkdir()
             monkeypatch.setenv("OUT" if name == "out" else name, str(root / name))
         monkeypatch.chdir(root)
 
     def run(self, command: str) -> None:
-        """One command: a script and `nnunet_ssl plans` in this process, the others in forks."""
+        """One command: nnU-Net's in forks, the others in this process."""
+        if command.startswith(("ls ", "mv ")):
+            subprocess.run(command, shell=True, check=True)
+            return
         program, *words = (os.path.expandvars(word) for word in shlex.split(command))
-        if program == "python":
+        if program == "python" and words[0] == "-m":
+            self.monkeypatch.setattr(sys, "argv", words[1:])
+            runpy.run_module(words[1], run_name="__main__")
+        elif program == "python":
             script = importlib.import_module(Path(words[0]).stem)
             words = [re.sub(r"^benchmarks/", f"{ROOT}/benchmarks/", word) for word in words[1:]]
-            one = ["-np", "1"] if re.search(r"as_published.py make|prepare_(la|synapse)", command) else []
+            one = ["-np", "1"] if re.search(r"as_published.py make|prepare_(?!crag)", command) else []
             assert script.main([*words, *one]) == 0, command
-        elif command.startswith("nnunet_ssl plans"):
-            assert main(words) == 0, command
+        elif program == "nnunet_ssl":
+            assert main([*words, *(["-np", "1"] if words[0] == "evaluate" else [])]) == 0, command
         else:
             more = ["-npfp", "1", "-np", "1"] if program == "nnUNetv2_plan_and_preprocess" else []
-            self.project.run(program, *words, *more)
+            loading = {"nnUNet_n_proc_DA": "0"} if program == "nnUNetv2_train" else {}  # without processes of its own
+            self.project.run(program, *words, *more, **loading)
 
 
-@pytest.mark.parametrize("slug", CASES)
-def test_a_page_from_raw_files_to_the_table(slug, tmp_path, monkeypatch, capsys):
-    make_raw, numbers, block, trained = CASES[slug]
-    make_raw(tmp_path)
+def belongs(command: str, case: tuple[str, str]) -> bool:
+    """Whether a command of the preparation is about this data set."""
+    numbers = set(re.findall(r"(?:-[do] |Dataset|train )0*(\d+)", command))
+    return bool(numbers & set(CASES[case][1])) or re.search(rf"\$OUT/{case[1]}\d*/", command) is not None
+
+
+def test_every_data_set_and_every_row_with_commands_is_tried():
+    assert {slug for slug, _ in CASES} | {"README"} == {p.stem for p in (ROOT / "docs" / "reproduce").glob("*.md")}
+    assert set(CASES) == {(slug, row.block) for slug, page in PAGES.items() for row in page.rows if row.runs}
+    for slug, page in PAGES.items():
+        left = [
+            c
+            for c in [*page.preparation, *page.figures]
+            if not any(belongs(c, case) for case in CASES if case[0] == slug)
+        ]
+        assert left == []
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case == CHEAPEST else ALL, id="-".join(case)) for case in CASES]
+)
+def test_a_data_set_from_raw_files_to_the_table(case, tmp_path, monkeypatch, capsys):
+    (slug, block), page = case, PAGES[case[0]]
+    CASES[case][0](tmp_path)
     desk = Desk(tmp_path, monkeypatch)
-    page = reproduce.read_page(ROOT / "docs" / "reproduce" / f"{slug}.md")
-    ours = [c for c in page.preparation if set(re.findall(r"-[do] (\d+)", c)) & set(numbers)]
-    for command in ours:
+    preparation = [command for command in page.preparation if belongs(command, case)]
+    for command in preparation:
         desk.run(reproduce.smaller(command))
+    (protocol,) = (shlex.split(command) for command in preparation if "apply.py" in command)
 
     # of several folds or seeds the first: the others are the same commands
     rows = [replace(r, words={k: v[:1] for k, v in r.words.items()}) for r in page.rows if r.block == block]
-    protocol_command = shlex.split(next(c for c in ours if "apply.py" in c))
     for row in rows:
-        commands = reproduce.commands_of(page, row)
-        for command in (c for c in commands if c.startswith("nnunet_ssl plans")):
+        for command in reproduce.commands_of(page, row):
+            if command.startswith("nnUNetv2_train"):
+                check_trainer(command, protocol, row)
             desk.run(reproduce.smaller(command))
-        for command in (c for c in commands if c.startswith("nnUNetv2_train")):
-            check_trainer(command, protocol_command, row)
 
-    (row,) = (r for r in rows if r.name == trained)
-    for command in reproduce.commands_of(page, row):
-        if not command.startswith("nnunet_ssl plans"):
-            desk.run(reproduce.smaller(command))
+    for command in (c for c in page.figures if belongs(c, case)):
+        desk.run(reproduce.smaller(command))
+    pictures = [*Path(os.environ["OUT"]).rglob("*.png")]
+    assert bool(pictures) == any(belongs(c, case) for c in page.figures)
     capsys.readouterr()
     assert reproduce.main([str(ROOT / "docs" / "reproduce" / f"{slug}.md"), "--table"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()[2:]
-    assert line.startswith(f"| `{trained}` | {row.paper} | {row.published} | 1 | 0.")
+    found = [line.strip("|").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [[cell.strip() for cell in line[:4]] for line in found] == [
+        [f"`{row.name}`", row.paper, row.published, "1"] for row in rows
+    ]
+    assert all(0 <= float(line[4]) <= 1 for line in found)
 
 
 def check_trainer(command: str, protocol_command: list[str], row: reproduce.Row) -> None:
@@ -159,11 +150,15 @@ def check_trainer(command: str, protocol_command: list[str], row: reproduce.Row)
     chosen = protocol_command[protocol_command.index("--split") + 1] if "--split" in protocol_command else None
     split = protocol["splits"][chosen or next(iter(protocol["splits"]))]
     rule = split["labeled"][row.words["SPLIT"][0].split()[1]] if row.words["SPLIT"][0] else None
-    assert len(labeled) == (rule["count"] if rule else split["counts"]["train"][fold])
-    assert len(validation) == split["counts"]["val"][fold]
-    if "draw" not in split:  # else the file has numbers and a seed
-        unit, lists = re.compile(protocol["case_names"]["pattern"]), protocol["lists"]
-        training, held = ([u for part in split["folds"][fold][key] for u in lists[part]] for key in ("train", "val"))
-        wanted = training if rule is None else lists[rule["list"]] if "list" in rule else training[: rule["count"]]
-        for found, expected in ((labeled, wanted), (validation, held)):
-            assert sorted(unit.fullmatch(case)[1] for case in found) == sorted(expected)  # type: ignore[index]
+    if "draw" in split:  # the file has numbers and a seed
+        assert len(labeled) == (rule["count"] if rule else split["counts"]["train"][fold])
+        assert len(validation) == split["counts"]["val"][fold]
+        return
+    unit, gone = re.compile(protocol["case_names"]["pattern"]), protocol.get("withdrawn", {"units": ()})["units"]
+    lists = {part: expand(entry) for part, entry in protocol["lists"].items()}
+    training, held = ([u for part in split["folds"][fold][key] for u in lists[part]] for key in ("train", "val"))
+    wanted = training if rule is None else lists[rule["list"]] if "list" in rule else training[: rule["count"]]
+    for found, expected in ((labeled, wanted), (validation, held)):
+        units = {unit.fullmatch(case)[1] for case in found}  # type: ignore[index]
+        assert units == set(expected) - set(gone)
+        assert len(found) == len(units) * protocol["case_names"].get("cases_per_unit", 1)

@@ -55,7 +55,7 @@ def every_command(slug: str) -> list[str]:
     """Of the preparation and of all rows, each once."""
     found = page(slug)
     rows = [c for row in found.rows if row.runs for c in reproduce.commands_of(found, row)]
-    return list(dict.fromkeys([*found.preparation, *rows]))
+    return list(dict.fromkeys([*found.preparation, *rows, *found.figures]))
 
 
 @pytest.mark.parametrize("slug", PAGES)
@@ -177,14 +177,22 @@ def test_a_small_command_is_small():
         "--prediction stride=[4,18,18] checkpoint=best"
     )
     assert reproduce.smaller(command) == (
-        "nnunet_ssl plans -d 1 -c 2d --features 4 8 8 8 --patch 32 32 32 --batch 2 --name v --prediction "
-        "stride=[16,16,16] checkpoint=best"
+        "nnunet_ssl plans -d 1 -c 2d --network vnet16 --features 2 4 4 4 4 --dropout 0.5 --patch 32 32 32 --batch 2 "
+        "--name v --prediction stride=[16,16,16] checkpoint=best"
     )
+    assert reproduce.smaller("plans --features 48 96 192 384 768 -d 1") == "plans --features 4 8 8 8 -d 1"
     row = "nnunet_ssl plans -d 1 -p v --name r --training seed=0 num_epochs=120 --hyperparameters T:a=1"
     assert reproduce.smaller(row) == (
         "nnunet_ssl plans -d 1 -p v --name r --training num_epochs=1 num_iterations_per_epoch=2 "
         "num_val_iterations_per_epoch=1 seed=0 --hyperparameters T:a=1"
     )
+    kept = "plans -p v --training kept_epochs=[5,8] seed=0"
+    assert "kept_epochs" not in reproduce.smaller(f"nnunet_ssl {kept}")
+    figure = (
+        "nnunet_ssl figure embeddings -tr T -chk checkpoint_epoch_5.pth checkpoint_epoch_8.pth checkpoint_final.pth"
+    )
+    assert reproduce.smaller(figure) == "nnunet_ssl figure embeddings -tr T -chk checkpoint_final.pth -device cpu"
+    assert reproduce.smaller("nnunet_ssl figure labels -pred A=b") == "nnunet_ssl figure labels -pred A=b"
     assert reproduce.smaller("nnUNetv2_train 1 2d 0 -p r -tr T").endswith("-tr T -device cpu")
 
 

@@ -33,22 +33,26 @@ def test_nnunet_builds_them_in_2d_and_3d(name):
         network = build(block)
         assert any(isinstance(m, convolution) for m in network.modules())
         assert not any(isinstance(m, (nn.InstanceNorm2d, nn.InstanceNorm3d)) for m in network.modules())
-        assert recognised(json.loads(json.dumps(block))) == (name, 0.5)
+        assert recognised(json.loads(json.dumps(block))) == (name, 0.5, None)
     if name in SIZES:
         assert sum(p.numel() for p in network.parameters()) == SIZES[name]
     other = architecture(name, 3, None)
     other["arch_kwargs"]["features_per_stage"][0] += 1
+    assert recognised(other) == (name, None, other["arch_kwargs"]["features_per_stage"])
+    other["arch_kwargs"]["conv_bias"] = False
     assert recognised(other) is None
 
 
-def test_plans_that_carry_one_are_written_again_alike(make_dataset, capsys):
+@pytest.mark.parametrize("features", [None, [2, 4, 4, 4, 8]])
+def test_plans_that_carry_one_are_written_again_alike(make_dataset, capsys, features):
     base = make_dataset(preprocess=False)
     words = "plans -d 901 -c 3d_fullres --network vnet16 --dropout 0.5 --patch 16 16 32 --batch 3 --name v"
-    assert main([*words.split(), "--prediction", "stride=[4,4,8]"]) == 0
+    own = [] if features is None else ["--features", *map(str, features)]
+    assert main([*words.split(), *own, "--prediction", "stride=[4,4,8]"]) == 0
     plans, source = (json.loads((base / f"{name}.json").read_text()) for name in ("v", "nnUNetPlans"))
     chosen = plans["configurations"]["3d_fullres"]
     assert (chosen["patch_size"], chosen["batch_size"]) == ([16, 16, 32], 3)
-    assert chosen["architecture"] == architecture("vnet16", 3, 0.5)
+    assert chosen["architecture"] == architecture("vnet16", 3, 0.5, features)
     assert chosen["data_identifier"] == source["configurations"]["3d_fullres"]["data_identifier"]
     assert plans["nnunet_ssl"]["prediction"] == {"stride": [4, 4, 8]}
     before = (base / "v.json").read_bytes()
@@ -61,7 +65,7 @@ def test_plans_that_carry_one_are_written_again_alike(make_dataset, capsys):
     ("words", "message"),
     [
         ("--network vnet16 --patch 16 16 20", "the patch needs multiples of 16, got 16 x 16 x 20"),
-        ("--network vnet16 --features 4 8", "--features: --network vnet16 has features of its own"),
+        ("--network vnet16 --features 4 8", "--features: --network vnet16 has 5 stages, got 4 x 8"),
         ("--patch 16 16 16 --dropout 0.5", "--dropout: with --network"),
         ("--network unet16 --dropout 1.5", "above 0 and below 1, got 1.5"),
     ],

@@ -48,6 +48,9 @@ PREDICT = ("predict-as-paper", "-i", "{folder}", "-o", "{folder}/out", "-d", "90
            "nnUNetTrainerMeanTeacher", "-c", "3d_fullres", "-device", "cpu")  # fmt: skip
 
 
+FIGURE = ("figure", "labels", "-i", "{folder}", "-pred", "A={folder}/predictions", "-o", "{folder}/out")
+
+
 def trained_model(
     prediction: dict[str, object] | None = None, checkpoint: str = "checkpoint_final.pth"
 ) -> Callable[[Here], None]:
@@ -100,6 +103,12 @@ def dataset_json(**values: object) -> Callable[[Here], None]:
 def without_description(here: Here, folders: Folders) -> None:
     here.file("given.json", (folders.raw / "dataset.json").read_bytes())
     (folders.raw / "dataset.json").unlink()
+
+
+def shown_without_description(here: Here, folders: Folders) -> None:
+    without_description(here, folders)
+    for file in list(folders.predictions.glob("*.nii.gz")):
+        shutil.copy(file, here.folder / file.name.replace(".nii.gz", "_0000.nii.gz"))
 
 
 def other_names(here: Here, folders: Folders) -> None:
@@ -346,24 +355,33 @@ ROWS = {
         trained_model(),
     ),
     "a checkpoint that is not there yet": Row(
-        "evaluation.as_paper:predict_as_paper 2",
+        "evaluation.model_folder:check_checkpoints 1",
         PREDICT,
         "Finish the training, or name folds with -f and a file with -chk",
         trained_model(prediction={"stride": [8, 8, 8]}),
         trained_model(prediction={"stride": [8, 8, 8]}, checkpoint="checkpoint_latest.pth"),
     ),
     "a model whose results are nowhere": Row(
-        "evaluation.as_paper:_model 1",
+        "evaluation.model_folder:Model.folder 1",
         PREDICT,
         "Set nnU-Net's paths first",
         lambda here: here.patch.setenv("nnUNet_results", str(here.folder / "results")),
         lambda here: (trained_model(prediction={"stride": [8, 8, 8]})(here), here.patch.delenv("nnUNet_results")),
     ),
     "no model": Row(
-        "evaluation.as_paper:_model 2",
+        "evaluation.model_folder:Model.folder 2",
         PREDICT,
         "Train it: nnUNetv2_train 901 3d_fullres 0 -p paper -tr nnUNetTrainerMeanTeacher",
         trained_model(prediction={"stride": [8, 8, 8]}),
+    ),
+    # ---- figure
+    "labels whose classes nobody names": Row(
+        "evaluation.figures.labels:draw_labels 1",
+        FIGURE,
+        "Give it with -djfile",
+        (*FIGURE, "-djfile", "{folder}/given.json"),
+        labels(shown_without_description),
+        dataset=None,
     ),
     # ---- report
     "no benchmark": Row(

@@ -122,6 +122,7 @@ def test_validation_and_the_command_predict_alike_and_the_best_is_marked(make_da
     np.testing.assert_allclose(first, second, atol=1e-3)  # which nnU-Net keeps in half precision
 
     found = evaluate_folder(str(raw / "labelsTr"), str(out), cases=[case], processes=1)
+    assert found.to_json()["predicted"]["checkpoint"] == "checkpoint_best.pth"
     assert any("checkpoint_best.pth" in note and "chosen on the validation cases" in note for note in found.notes)
     assert main([*words, "-chk", "checkpoint_final.pth"]) == 0
     found = evaluate_folder(str(raw / "labelsTr"), str(out), cases=[case], processes=1)

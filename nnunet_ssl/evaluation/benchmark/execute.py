@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ssl.evaluation.benchmark.job_run import JobRun, StageFailed
-from nnunet_ssl.evaluation.benchmark.jobs import DESCRIPTION, Record, test_set
+from nnunet_ssl.evaluation.benchmark.jobs import DESCRIPTION, Job, Record, test_set
 from nnunet_ssl.evaluation.benchmark.results import CHECKPOINT, fold_folder, is_trained, model_folder, training_figures
 from nnunet_ssl.evaluation.benchmark.scores import evaluation_of_test_set, evaluation_of_validation
+
+
+def prediction_words(job: Job, images: str, target: str) -> list[str]:
+    """The command that predicts a folder; plans with prediction settings name windows and checkpoint themselves."""
+    model = ["-i", images, "-o", target, "-d", job.dataset, "-c", job.configuration, "-p", job.plans]
+    model += ["-tr", job.trainer, "-f", str(job.fold)]
+    if job.settings.get("prediction"):
+        return ["nnunet_ssl", "predict-as-paper", *model]
+    return ["nnUNetv2_predict", *model, "-chk", CHECKPOINT]
 
 
 class Execution(JobRun):
@@ -64,9 +73,7 @@ class Execution(JobRun):
         if done.exists():
             return
         shutil.rmtree(target, ignore_errors=True)  # the last file of a cut off prediction may be half a file
-        model = ("-p", job.plans, "-tr", job.trainer, "-f", str(job.fold), "-chk", CHECKPOINT)
-        words = ["nnUNetv2_predict", "-i", job.test_images, "-o", target, "-d", job.dataset, "-c", job.configuration]
-        self._nnunet("predict", [*words, *model, "-device", self.device])
+        self._nnunet("predict", [*prediction_words(job, job.test_images, target), "-device", self.device])
         done.touch()
 
     def _evaluate(self) -> None:

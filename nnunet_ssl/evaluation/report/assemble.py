@@ -17,7 +17,7 @@ from nnunet_ssl.evaluation.report.published import beside, protocol_of
 from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.subjects import Subjects
 from nnunet_ssl.evaluation.report.tables import Table, tables_by_place
-from nnunet_ssl.evaluation.report.text_tables import class_table, main_table, published_table, spread_table
+from nnunet_ssl.evaluation.report.text_tables import BEST, class_table, main_table, published_table, spread_table
 
 TITLE = "Semi-supervised segmentation benchmark"
 COLUMNS = (
@@ -98,7 +98,8 @@ def _summary(benchmark: Benchmark, tables: Sequence[Table], control: str) -> lis
     if tables:
         sentences.append(
             f"Every trainer is compared with the control, {control}, which was trained on the same labelled cases "
-            "but without the unlabelled ones. All numbers are those of the network at the end of training."
+            "but without the unlabelled ones. All numbers are those of the network at the end of training"
+            + (f", but for those marked {BEST}." if any(table.chosen for table in tables) else ".")
         )
     else:
         sentences.append("There is nothing to compare yet.")

@@ -13,6 +13,7 @@ import pandas as pd
 from nnunet_ssl.data import text_files
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.evaluation.benchmark.jobs import COMPLETE, MANIFEST_FILE, RUNNING, job_id
+from nnunet_ssl.evaluation.prediction_record import is_best
 from nnunet_ssl.evaluation.scoring.definitions import COLUMNS
 from nnunet_ssl.evaluation.scoring.results import read_rows
 from nnunet_ssl.system.failures import raise_failure
@@ -69,6 +70,11 @@ class Run:
     def results_folder(self) -> Path | None:
         folder = self.record.get("results_folder")
         return Path(folder) if isinstance(folder, str) else None
+
+    def is_best(self, scope: str) -> bool:
+        """Whether its checkpoint was chosen on the validation cases, as the settings of its plans may say."""
+        predicted = self.evaluations.get(scope, {}).get("predicted")
+        return isinstance(predicted, dict) and is_best(predicted)
 
     def measured(self, key: str) -> float | None:
         """A number of the record, None where it was not measured."""

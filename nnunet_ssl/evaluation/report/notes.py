@@ -12,6 +12,7 @@ from nnunet_ssl.evaluation.report.quantities import QUANTITIES
 from nnunet_ssl.evaluation.report.statistics import ALPHA, smallest_p
 from nnunet_ssl.evaluation.report.subjects import Subjects
 from nnunet_ssl.evaluation.report.tables import FOREGROUND, Table
+from nnunet_ssl.evaluation.report.text_tables import BEST
 
 
 def notes_of(table: Table, control: str, subjects: Subjects) -> list[str]:
@@ -24,7 +25,7 @@ def notes_of(table: Table, control: str, subjects: Subjects) -> list[str]:
         )
     elif len(table.trainers) > 1:
         notes += [_about_units(table, subjects), *_about_pairs(table, control), *_about_noise(table)]
-    return notes + _about_matching(table)
+    return [*notes, *_about_checkpoints(table), *_about_matching(table)]
 
 
 def _about_units(table: Table, subjects: Subjects) -> str:
@@ -70,6 +71,17 @@ def _about_pairs(table: Table, control: str) -> list[str]:
         "two means."
         for trainer in table.trainers
         if (mine := evaluations[trainer]) != theirs
+    ]
+
+
+def _about_checkpoints(table: Table) -> list[str]:
+    """Networks that were chosen by their validation cases, as the settings of their plans ask for."""
+    if not table.chosen:
+        return []
+    own = " The cases of this table are those, so that its numbers are too good." if table.place.scope != TEST else ""
+    return [
+        f"{BEST}: of {', '.join(table.chosen)} the checkpoint that did best on the validation cases predicted, not the "
+        f"last one.{own}"
     ]
 
 

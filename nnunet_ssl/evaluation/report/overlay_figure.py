@@ -34,13 +34,15 @@ def draw(
     """PNG: splits as rows; image with reference, then trainers as columns, on several lines where they are many.
 
     Args:
-        rows: (split, trainer -> panel), at least one panel in each.
+        rows: (split, trainer -> panel), at least one panel in each; all or none with a reference.
         labels: the column "label" of evaluation.csv, one entry per class.
     """
     trainers = [name for name in looks if any(name in panels for _, panels in rows)]
     first = next(iter(rows[0][1].values())).volumes
     everything = [panel.volumes for _, panels in rows for panel in panels.values()]
-    index, window = best_slice(first.reference, labels), window_around(everything, labels)
+    known = first.reference is not None
+    shown = first.reference if first.reference is not None else _any_of(everything, labels)
+    index, window = best_slice(shown, labels), window_around(everything, labels)
     _, height, width = (s * n for s, n in zip(first.spacing, extent_of(window), strict=True))
     side = 2.3
     columns = min(COLUMNS, 1 + len(trainers))
@@ -49,14 +51,14 @@ def draw(
         side * columns + 0.3, (side * min(max(height / width, 0.6), 1.5) + 0.45) * lines * len(rows) + 0.5
     )
     axes = figure.subplots(lines * len(rows), columns, squeeze=False).reshape(len(rows), lines * columns)
-    titles = ["reference", *(looks[name].label for name in trainers)]
+    titles = ["reference" if known else "image", *(looks[name].label for name in trainers)]
     for line, (split, panels) in zip(axes, rows, strict=True):
         for axis in line[len(titles) :]:
             axis.set_axis_off()
         reference = next(iter(panels.values())).volumes
         show_slice(line[0], reference, index, window)
-        draw_outlines(line[0], masks_of(reference.reference[index][window], labels), REFERENCE, 1.3)
-        line[0].set_ylabel(f"split {split}", fontsize=9)
+        _draw_reference(line[0], reference, index, window, labels, 1.3)
+        line[0].set_ylabel(f"split {split}" if split else "", fontsize=9)
         for axis, name in zip(line[1:], trainers, strict=False):
             if name not in panels:
                 axis.set_axis_off()
@@ -65,7 +67,7 @@ def draw(
             panel, style = panels[name], looks[name]
             show_slice(axis, panel.volumes, index, window)
             draw_outlines(axis, masks_of(panel.volumes.prediction[index][window], labels), style.color, 2.4)
-            draw_outlines(axis, masks_of(panel.volumes.reference[index][window], labels), REFERENCE, 0.9)
+            _draw_reference(axis, panel.volumes, index, window, labels, 0.9)
             axis.set_xlabel("" if panel.dice is None else f"Dice {100 * panel.dice:.1f} % (whole volume)", fontsize=8.5)
             for spine in axis.spines.values():
                 spine.set(visible=True, color=style.color, linewidth=2.5)
@@ -75,9 +77,10 @@ def draw(
     handles: list[Any] = [
         Line2D([], [], color=looks[name].color, linewidth=2.4, label=looks[name].label) for name in trainers
     ]
-    handles.insert(0, Line2D([], [], color="#BBBBBB", linewidth=1.3, label="reference (white)"))
+    if known:
+        handles.insert(0, Line2D([], [], color="#BBBBBB", linewidth=1.3, label="reference (white)"))
     legend(figure, handles)
-    figure.suptitle(f"{case}, slice {index + 1} of {len(first.reference)}", fontsize=10.5)
+    figure.suptitle(f"{case}, slice {index + 1} of {len(first.image)}", fontsize=10.5)
     return to_png(figure)
 
 
@@ -96,6 +99,19 @@ def _any(segmentation: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     return np.isin(segmentation, sorted({value for label in labels for value in label_values(label)}))
 
 
+def _any_of(volumes: Sequence[Volumes], labels: Sequence[str]) -> np.ndarray:
+    """Where any prediction shows a class, as the first label."""
+    found = np.any([_any(volume.prediction, labels) for volume in volumes], axis=0)
+    return np.where(found, label_values(labels[0])[0], 0)
+
+
+def _draw_reference(
+    axis: Axes, volumes: Volumes, index: int, window: tuple[slice, slice], labels: Sequence[str], width: float
+) -> None:
+    if volumes.reference is not None:
+        draw_outlines(axis, masks_of(volumes.reference[index][window], labels), REFERENCE, width)
+
+
 def masks_of(segmentation: np.ndarray, labels: Sequence[str]) -> list[np.ndarray]:
     """A mask per class."""
     return [np.isin(segmentation, label_values(label)) for label in labels]
@@ -103,10 +119,11 @@ def masks_of(segmentation: np.ndarray, labels: Sequence[str]) -> list[np.ndarray
 
 def window_around(volumes: Sequence[Volumes], labels: Sequence[str]) -> tuple[slice, slice]:
     """Rows and columns around everything that is in a reference or a prediction, with a margin."""
-    inside = np.zeros(volumes[0].reference.shape[1:], dtype=bool)
+    inside = np.zeros(volumes[0].image.shape[1:], dtype=bool)
     for volume in volumes:
         for segmentation in (volume.reference, volume.prediction):
-            inside |= _any(segmentation, labels).any(axis=0)
+            if segmentation is not None:
+                inside |= _any(segmentation, labels).any(axis=0)
     if not inside.any():
         inside[:] = True
     window = []

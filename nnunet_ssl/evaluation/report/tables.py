@@ -21,7 +21,7 @@ NUMBERS = [
     *("std_cases", "std_folds", "std_seeds", "mean_ok", "cases", "trainings"),
     *("difference", "difference_low", "difference_high", "p", "p_holm"),
     *("compared_cases", "compared_units", "compared_evaluations", "missed", "false_positives", "evaluations"),
-    *("seconds_per_step", "time_ratio", "peak_memory_mb", "peak_gpu_memory_mb"),
+    *("best_on_validation", "seconds_per_step", "time_ratio", "peak_memory_mb", "peak_gpu_memory_mb"),
 ]
 
 
@@ -60,6 +60,11 @@ class Table:
     def trainers(self) -> list[str]:
         """In the order of the rows."""
         return list(dict.fromkeys(self.numbers["trainer"]))
+
+    @property
+    def chosen(self) -> list[str]:
+        """Trainers whose checkpoint was chosen on the validation cases."""
+        return list(dict.fromkeys(self.numbers.loc[self.numbers["best_on_validation"].eq(True), "trainer"]))
 
     @property
     def has_control(self) -> bool:
@@ -132,6 +137,7 @@ def _numbers(
     for trainer in sorted(of, key=lambda name: (name != control, name)):
         others = of.get(control) if trainer != control else None
         costs = {"trainer": trainer, "control": trainer == control, **_costs(trainer, control, done)}
+        costs["best_on_validation"] = any(run.is_best(place.scope) for run in done if run.trainer == trainer)
         rows += [costs | row for row in _scores(of[trainer], others, metrics, dict.fromkeys(values["class"]), subjects)]
     numbers = pd.DataFrame(rows, columns=NUMBERS)
     for name in ("labeled", "withheld"):

@@ -15,6 +15,7 @@ from nnunet_ssl.evaluation.report.statistics import ALPHA
 from nnunet_ssl.evaluation.report.tables import FOREGROUND, Table
 
 SHORTEST_P = 0.001
+BEST = "best on validation"  # its checkpoint
 NUMBER, TEXT, REMARK = "number", "text", "remark"  # kinds of columns; a remark is a sentence
 
 Numbers = Mapping[str, Any]  # a row of Table.numbers
@@ -168,6 +169,10 @@ def _name(row: Row) -> str:
     return short_name(_any(row)["trainer"]) + (" (control)" if _any(row)["control"] else "")
 
 
+def _trainer(row: Row) -> Text:
+    return Text(_name(row), BEST if _any(row)["best_on_validation"] is True else "")
+
+
 def _mean(numbers: Numbers) -> Text:
     quantity, std = QUANTITIES[numbers["metric"]], numbers["std_cases"]
     return Text(quantity.text(numbers["mean"]), "" if pd.isna(std) else f"\u00b1 {quantity.text(std)}")
@@ -216,7 +221,7 @@ def _together(texts: Iterable[str], separator: str) -> str:
     return separator.join(dict.fromkeys(text for text in texts if text))
 
 
-TRAINER = Column("trainer", kind=TEXT, cell=lambda row: Text(_name(row)))
+TRAINER = Column("trainer", kind=TEXT, cell=_trainer)
 STRUCTURES = (
     Column("missed", "", "structures", cell=_shown("missed", "{:.0f}", "evaluations", "of {:.0f}")),
     Column("false", "positive", "structures", cell=_shown("false_positives", "{:.0f}", "evaluations", "of {:.0f}")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ class Volumes:
 
     Attributes:
         image: first channel, (Z, Y, X).
-        reference, prediction: label values, (Z, Y, X).
+        reference, prediction: label values, (Z, Y, X); the reference is None where nobody has labelled the case.
         spacing: (z, y, x) in mm.
     """
 
     image: np.ndarray
-    reference: np.ndarray
+    reference: np.ndarray | None
     prediction: np.ndarray
     spacing: tuple[float, float, float]
 
@@ -44,19 +44,28 @@ def read_volumes(run: Run, scope: str, case: str) -> Volumes:
     content = {"file_ending": ".nii.gz", **_dataset_json(run, prediction)}
     ending = str(content["file_ending"])
     image = _find("image", image_folders(run, scope), f"{case}_0000{ending}")
-    files = [
-        _find("reference", [str(evaluation.get("reference", ""))], f"{case}{ending}"),
-        _find("prediction", [prediction], f"{case}{ending}"),
-    ]
+    reference = _find("reference", [str(evaluation.get("reference", ""))], f"{case}{ending}")
+    return volumes_of(content, image, reference, _find("prediction", [prediction], f"{case}{ending}"))
+
+
+def volumes_of(dataset_json: Mapping[str, Any], image: Path, reference: Path | None, prediction: Path) -> Volumes:
+    """Three files of a case, read with the reader that nnU-Net uses for this dataset.
+
+    Raises:
+        ValueError: they are not on one grid.
+    """
     with captured_output():  # nnU-Net prints which reader it takes
-        reader: BaseReaderWriter = determine_reader_writer_from_dataset_json(content, str(image), verbose=False)()
+        reader: BaseReaderWriter = determine_reader_writer_from_dataset_json(
+            dict(dataset_json), str(image), verbose=False
+        )()
     pixels, properties = reader.read_images((str(image),))
-    reference, predicted = (np.asarray(reader.read_seg(str(file))[0])[0] for file in files)
-    if not pixels.shape[1:] == reference.shape == predicted.shape:
-        shapes = f"{pixels.shape[1:]}, {reference.shape} and {predicted.shape}"
-        raise ValueError(f"image, reference and prediction of {case} have the shapes {shapes}")
+    labels = [np.asarray(reader.read_seg(str(file))[0])[0] for file in (reference, prediction) if file is not None]
+    if any(found.shape != pixels.shape[1:] for found in labels):
+        names = "image, reference and prediction" if len(labels) == 2 else "image and prediction"
+        shapes = ", ".join(map(str, (pixels.shape[1:], *(found.shape for found in labels))))
+        raise ValueError(f"{names} ({prediction}) have the shapes {shapes}")
     z, y, x = map(float, properties["spacing"])
-    return Volumes(pixels[0], reference, predicted, (z, y, x))
+    return Volumes(pixels[0], None if reference is None else labels[0], labels[-1], (z, y, x))
 
 
 def image_folders(run: Run, scope: str) -> list[str]:

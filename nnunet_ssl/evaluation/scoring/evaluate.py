@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from nnunetv2.configuration import default_num_processes
 
@@ -78,11 +79,11 @@ def evaluate_folder(
             "Correct these files, or name the cases to evaluate with --cases.",
         )
     unit, about_spacing = _unit(results, voxel)
-    notes += [*about_spacing, *_how_predicted(prediction)]
+    predicted = _how_predicted(prediction)
+    notes += [*about_spacing, *([] if predicted is None else [f"Predicted by {describe(predicted)}."])]
     rows = [row for result in results.values() for row in result.rows]
-    evaluation = Evaluation(
-        os.path.abspath(reference), os.path.abspath(prediction), unit, float(tolerance), rows, notes, convention
-    )
+    folders = os.path.abspath(reference), os.path.abspath(prediction)
+    evaluation = Evaluation(*folders, unit, float(tolerance), rows, notes, convention, predicted)
     evaluation.write(output)
     return evaluation
 
@@ -102,10 +103,10 @@ def _check_arguments(reference: str, prediction: str, output: str, tolerance: fl
         raise complain("This cannot be evaluated:", problems)
 
 
-def _how_predicted(folder: str) -> list[str]:
+def _how_predicted(folder: str) -> dict[str, Any] | None:
     """What `nnunet_ssl predict-as-paper` recorded beside the predictions."""
     path = os.path.join(folder, RECORD)
-    return [f"Predicted by {describe(read_json(path, dict))}."] if os.path.isfile(path) else []
+    return read_json(path, dict) if os.path.isfile(path) else None
 
 
 def _unit(results: dict[str, CaseResult], voxel: bool) -> tuple[str, list[str]]:

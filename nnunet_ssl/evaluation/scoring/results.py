@@ -44,6 +44,7 @@ class Evaluation:
         rows: one per case and class, keys as the columns of evaluation.csv; NaN where there is no value.
         notes: what a reader of the numbers should know.
         convention: name of a publication's way of scoring, or None for this package's own.
+        predicted: what `nnunet_ssl predict-as-paper` recorded of the predictions, or None.
     """
 
     reference: str
@@ -53,6 +54,7 @@ class Evaluation:
     rows: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     convention: str | None = None
+    predicted: dict[str, Any] | None = None
 
     @cached_property
     def classes(self) -> dict[str, dict[str, Any]]:
@@ -84,6 +86,7 @@ class Evaluation:
             "versions": versions(),
             "reference": self.reference,
             "prediction": self.prediction,
+            "predicted": self.predicted,
             "notes": self.notes,
             "cases": self.rows,
             "classes": self.classes,

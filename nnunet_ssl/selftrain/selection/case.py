@@ -11,7 +11,8 @@ import numpy as np
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
 from nnunet_ssl.evaluation.scoring.labels import EvaluatedClass
-from nnunet_ssl.selftrain.selection.scores import agreement, certainty, confidence, dice, lowest, mask_of
+from nnunet_ssl.evaluation.scoring.masks import dice, mask_of
+from nnunet_ssl.selftrain.selection.scores import agreement, certainty, confidence, lowest
 from nnunet_ssl.selftrain.selection.vote import disagreement, found_by_any, majority, uncertain
 from nnunet_ssl.selftrain.settings import AGREEMENT, CONFIDENCE, ENTROPY, STABILITY
 from nnunet_ssl.system.hashes import hash_of_file

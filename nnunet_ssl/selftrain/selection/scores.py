@@ -11,18 +11,9 @@ from itertools import combinations
 import numpy as np
 from scipy.special import entr
 
+from nnunet_ssl.evaluation.scoring.masks import dice, mask_of
+
 SURE = 0.9  # probability above which a voxel counts as confident
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Dice of two masks of one shape: 2 |A and B| / (|A| + |B|). One empty: 0; both empty: None."""
-    total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
-    return 2 * int(np.count_nonzero(first & second)) / total if total else None
-
-
-def mask_of(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """Bool, in the shape of the label map: where it holds one of the values of a class or region."""
-    return labels == values[0] if len(values) == 1 else np.isin(labels, values)
 
 
 def agreement(maps: Sequence[np.ndarray], values: Sequence[int]) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nnunet_ssl.selftrain.selection.scores import mask_of
+from nnunet_ssl.evaluation.scoring.masks import mask_of
 
 
 def majority(maps: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ssl.losses.gaussian_contrast import COVARIANCES
 from nnunet_ssl.trainers.plgcl.patch_grid import PatchGrid, plan_grid
+from nnunet_ssl.trainers.plgcl.patch_sampler import PatchSampler
 from nnunet_ssl.trainers.plgcl.patch_sampling import ANCHORS, MIN_SHARE, MIN_VOXELS, SIMILARITIES
+from nnunet_ssl.trainers.plgcl.rescale_intensity import fixed_ranges
 from nnunet_ssl.training.base import SemiSupervisedHyperparameters
 from nnunet_ssl.training.settings import setting
 
@@ -157,3 +161,18 @@ class PLGCLHyperparameters(SemiSupervisedHyperparameters):
                 "U-Net's encoder. Use plans with such a network (PlainConvUNet, ResidualEncoderUNet)."
             )
         return plan_grid(plan.patch_size, strides, batch, self.neighbours, self.patch_size, self.embed_stage)
+
+    def sampler(
+        self,
+        plans: PlansManager,
+        plan: ConfigurationManager,
+        labels: LabelManager,
+        grid: PatchGrid,
+        generator: torch.Generator,
+    ) -> PatchSampler:
+        """What chooses patches of every class in such windows, with the random numbers of a generator."""
+        properties = plans.plans.get("foreground_intensity_properties_per_channel", {})
+        return PatchSampler(
+            grid, fixed_ranges(plan.normalization_schemes, properties), labels, generator, self.neighbours,
+            self.max_classes, self.anchor, self.similarity, self.presence_voxels, self.presence_share,
+        )  # fmt: skip

@@ -23,8 +23,7 @@ from nnunet_ssl.trainers.plgcl.encoder_check import check_encoder
 from nnunet_ssl.trainers.plgcl.key_views import key_views
 from nnunet_ssl.trainers.plgcl.morphological_view import MorphologicalView
 from nnunet_ssl.trainers.plgcl.patch_monitor import observe_candidates, observe_memory
-from nnunet_ssl.trainers.plgcl.patch_sampler import Patches, PatchSampler
-from nnunet_ssl.trainers.plgcl.rescale_intensity import fixed_ranges
+from nnunet_ssl.trainers.plgcl.patch_sampler import Patches
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
@@ -178,13 +177,8 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
         hp, plan = self.hyperparameters, self.configuration_manager
         self.grid = hp.grid(plan, self.batch_size + self.streams.unlabeled_batch_size)
         channels = check_encoder(unwrap(self.network), self.grid, self.num_input_channels, pooled_features)
-        properties = self.plans_manager.plans.get("foreground_intensity_properties_per_channel", {})
         self.generator = own_generator(self.device)
-        self.sampler = PatchSampler(
-            self.grid, fixed_ranges(plan.normalization_schemes, properties), self.label_manager,
-            self.generator, hp.neighbours, hp.max_classes, hp.anchor, hp.similarity,
-            hp.presence_voxels, hp.presence_share,
-        )  # fmt: skip
+        self.sampler = hp.sampler(self.plans_manager, plan, self.label_manager, self.grid, self.generator)
         self.pairs = class_pairs(self.label_manager).to(self.device)
         head = ProjectionHead(channels, hp.embedding_size)
         decay = recent(hp.ema_decay) if hp.ema_rampup else constant(hp.ema_decay)  # Eqs. 9-10

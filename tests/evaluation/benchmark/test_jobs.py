@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.evaluation.benchmark.execute import prediction_words
 from nnunet_ssl.evaluation.benchmark.jobs import (
     COMPLETE,
     FAILED,
@@ -79,6 +80,13 @@ def test_complete_with_a_test_set(tmp_path: Path):
     assert is_complete(out, with_test)
     assert not is_complete(out, replace(with_test, test_labels="/other"))
     assert not is_complete(out, JOB)
+
+
+def test_the_command_that_predicts():
+    where = ["-i", "/i", "-o", "/o", "-d", "Dataset004_X", "-c", "2d", "-p", "P_n6_s0_abcdef", "-tr", "T", "-f", "1"]
+    assert prediction_words(JOB, "/i", "/o") == ["nnUNetv2_predict", *where, "-chk", "checkpoint_final.pth"]
+    of_paper = replace(JOB, settings={"prediction": {"stride": [4, 4], "checkpoint": "best"}})
+    assert prediction_words(of_paper, "/i", "/o") == ["nnunet_ssl", "predict-as-paper", *where]
 
 
 def test_the_manifest_and_its_jobs(tmp_path: Path):

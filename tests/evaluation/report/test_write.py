@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,10 +32,30 @@ def test_markdown(report):
     assert f"| {' | '.join(control)} |" in text
     assert "| MeanTeacher | 63.5 ± 14.2 | +2.5 [+1.5, +3.5] | 0.250 |" in text
     assert f"- {FAILED}: failed, in stage train: RuntimeError: out of memory & time_100%" in text
-    assert "23 of 24 training runs are complete." in text
+    assert "23 of 24 training runs are complete." in text and "best on validation" not in text
     links = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(links) == 8 and all((report / link).is_file() for link in links)
     assert "| Doe & Roe Table 2 | X_Net | 6 of 80 | mean | 81.25 % | 3.5 voxel | not directly:" in text
+
+
+def test_rows_whose_checkpoint_was_chosen_on_the_validation_cases_are_marked(tmp_path):
+    folder = synthetic.build(tmp_path, trainers=(CONTROL, METHOD_A), splits={"n6": (6, 10)}, seeds=(0,), failed=())
+    for file in folder.glob(f"jobs/*{METHOD_A}*/evaluation.json"):
+        predicted = {"checkpoint": "checkpoint_best.pth", "stride": [4, 4, 4]}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"predicted": predicted}))
+    for file in folder.glob(f"jobs/*{CONTROL}*/evaluation.json"):
+        predicted = {"checkpoint": "checkpoint_final.pth", "stride": [4, 4, 4]}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"predicted": predicted}))
+    made = Path(write_report(str(folder), metrics=("dice",)))
+    text = re.sub(" +", " ", (made / "report.md").read_text())
+    assert "| MeanTeacher best on validation | " in text and "| Supervised (control) | " in text
+    assert f"- best on validation: of {METHOD_A} the checkpoint that did best on the validation cases" in text
+    assert "The cases of this table are those" in text
+    assert "network at the end of training, but for those marked best on validation." in text
+    frame = pd.read_csv(made / "report.csv")
+    assert frame.groupby("trainer")["best_on_validation"].unique().map(list).to_dict() == {
+        CONTROL: [False], METHOD_A: [True],
+    }  # fmt: skip
 
 
 def test_csv(report):

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_ssl.selftrain.selection.scores import agreement, certainty, confidence, dice, lowest, mask_of
+from nnunet_ssl.evaluation.scoring.masks import dice, mask_of
+from nnunet_ssl.selftrain.selection.scores import agreement, certainty, confidence, lowest
 
 MAPS = [np.array(values) for values in ([1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1])]
 
