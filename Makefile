@@ -10,7 +10,7 @@ MINIMUM := .venv-minimum
 SMOKE := tests/test_cli.py tests/losses tests/data/test_views.py tests/training/test_trainer.py tests/evaluation/scoring \
 	tests/evaluation/report/test_write.py tests/planning/test_small_network.py
 
-.PHONY: install demo test test-reproduce test-minimum lint docs docs-tables docs-diagrams clean
+.PHONY: install demo test test-pages test-minimum lint docs docs-tables docs-diagrams clean
 
 # Repeated when pyproject.toml changes
 $(VENV)/.installed: pyproject.toml
@@ -32,9 +32,9 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
-# Every row of docs/reproduce from imitated raw files to the table, small
-test-reproduce: install
-	$(BIN)/python -m pytest -n 2 -m reproduce tests/benchmarks/test_reproduce_runs.py
+# Pages of the documentation as they stand: every row of docs/reproduce, small, from imitated raw files; tutorials
+test-pages: install
+	$(BIN)/python -m pytest -n 2 -m pages --durations=25 tests/benchmarks tests/docs
 
 # The lowest versions that the metadata allow, and a set of tests with them; downloads gigabytes
 test-minimum:

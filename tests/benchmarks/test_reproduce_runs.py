@@ -2,7 +2,7 @@
 
 Each data set is imitated with every case that its protocol names, and prepared as its page says. Then every row that
 names its commands runs them in order, of several folds or seeds the first: plans, training, prediction and scores. Its
-trainer must get the published cases. `make test-reproduce` runs all of this, `make test` the cheapest data set.
+trainer must get the published cases. `make test-pages` runs all of this, `make test` the cheapest data set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ sys.path.insert(0, str(PROTOCOLS.parent))
 import reproduce
 
 ROOT = PROTOCOLS.parents[1]
-ALL = (pytest.mark.reproduce, pytest.mark.slow)
+ALL = (pytest.mark.pages, pytest.mark.slow)
 
 # page, name of its commands -> who writes the raw data, numbers of the data sets on the way
 CASES: dict[tuple[str, str], tuple[Callable[[Path], None], tuple[str, ...]]] = {

@@ -1,6 +1,6 @@
-"""The notebooks of docs/tutorials, executed as they stand. `--record` stores their outputs.
+"""The notebooks of docs/tutorials, executed as they stand: by `make test` the shortest, by `make test-pages` the others.
 
-python -m pytest -n 0 tests/docs/test_tutorials.py --record
+`python -m pytest -n 0 -m "pages or not pages" tests/docs/test_tutorials.py --record` stores their outputs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ HOME = "/home/me/tutorial"  # stands in stored outputs for the folder in which a
 CLONE = "/home/me/nnunet_ssl"  # and for that of the package
 INSTALL = "from tests.docs.tutorial_kernel import install\ninstall(get_ipython())"
 SECONDS = 300  # for one cell
+SHORT = "unlabeled-folder"
 SHOWN = {  # what a reader is told to look for
     "first-model": [
         "imagesUn: demo_003_0000.nii.gz",
@@ -80,7 +81,9 @@ def test_every_tutorial_is_executed():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(SHOWN)
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == SHORT else pytest.mark.pages) for name in SHOWN]
+)
 def test_as_it_stands(name: str, tmp_path: Path, record: bool):
     stored = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     notebook = executed(name, tmp_path)
