@@ -1,6 +1,6 @@
-"""The notebooks of docs/tutorials, executed as they stand: by `make test` the shortest, by `make test-pages` the others.
+"""The notebooks of docs/tutorials, executed: the shortest by `make test`, the others by `make test-pages`.
 
-`python -m pytest -n 0 -m "pages or not pages" tests/docs/test_tutorials.py --record` stores their outputs.
+With `-m '' --record` their outputs are stored.
 """
 
 from __future__ import annotations
