@@ -89,12 +89,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.job is not None:
             return run_single(output, args.job)
-        manifest, resources = chosen_manifest(args, output), resources_of(args)
+        manifest = chosen_manifest(args, output)
+        resources = resources_of(args, manifest.device)
         if args.write is not None:
-            return write_only(manifest, output, args.write, _for_device(resources, manifest))
-        jobs = run_all(
-            manifest, output, args.runner, args.processes, _for_device(resources, manifest), not args.no_wait
-        )
+            return write_only(manifest, output, args.write, resources)
+        jobs = run_all(manifest, output, args.runner, args.processes, resources, not args.no_wait)
         return 0 if jobs is None else finish(output, jobs)
     except Stopped as stopped:
         return ended_by(stopped, "benchmark")
@@ -147,17 +146,13 @@ def chosen_manifest(args: argparse.Namespace, output: str) -> Manifest:
     return parse_manifest(content, "The command line", os.getcwd())
 
 
-def resources_of(args: argparse.Namespace) -> Resources:
+def resources_of(args: argparse.Namespace, device: str) -> Resources:
+    """What a job asks for: by the options of add_resources, and a GPU where nnU-Net's -device is one."""
     numbers = {"--processes": args.processes, "--memory": args.memory, "--cpus": args.cpus}
     problems = [f"{name} {value}: at least 1" for name, value in numbers.items() if value is not None and value < 1]
     if problems:
         raise complain("These numbers cannot be used:", problems)
-    resources = Resources(
-        args.time, args.memory, args.cpus, 1, args.partition, tuple(args.directive), at_once=args.processes
-    )
+    gpus, directives = 1 if device == "cuda" else 0, tuple(args.directive)
+    resources = Resources(args.time, args.memory, args.cpus, gpus, args.partition, directives, at_once=args.processes)
     _ = resources.minutes  # of the form that clusters understand
     return resources
-
-
-def _for_device(resources: Resources, manifest: Manifest) -> Resources:
-    return dataclasses.replace(resources, gpus=1 if manifest.device == "cuda" else 0)

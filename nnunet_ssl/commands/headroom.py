@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     output = os.path.abspath(args.o or f"headroom_{args.d}_{args.c}")
     try:
         manifest = chosen_manifest(args, output)
-        resources = dataclasses.replace(resources_of(args), gpus=1 if manifest.device == "cuda" else 0)
+        resources = resources_of(args, manifest.device)
         jobs = run_all(manifest, output, args.runner, args.processes, resources, not args.no_wait)
     except Stopped as stopped:
         return ended_by(stopped, "headroom")

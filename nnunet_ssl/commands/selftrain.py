@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if args.job is not None:
             return run_single(output, args.job)
         settings = chosen_settings(args, output)
-        resources = dataclasses.replace(resources_of(args), gpus=1 if settings.device == "cuda" else 0)
+        resources = resources_of(args, settings.device)
         begun = begin(settings, output, args.dataset_id)
         if args.write is not None:
             return write_only(begun, args.write, resources, args.look)

@@ -48,10 +48,11 @@ def predict_with(
     check_checkpoints(folder, [fold], name)
     register()
     own: dict[str, Any] = {"device": torch.device(device), "allow_tqdm": False}
-    if settings.prediction is not None:
-        check_stride(settings.prediction, plans, model.configuration)
-    paper = settings.prediction
-    predictor = nnUNetPredictor(**own) if paper is None else AsPaperPredictor(paper, **own)
+    if (paper := settings.prediction) is None:
+        predictor = nnUNetPredictor(**own)
+    else:
+        check_stride(paper, plans, model.configuration)
+        predictor = AsPaperPredictor(paper, **own)
     predictor.initialize_from_trained_model_folder(folder, [fold], name)
     path = os.path.join(folder, f"fold_{fold}", name)
     weights, _ = auxiliary_weights(path)
