@@ -101,7 +101,10 @@ def _labels(args: argparse.Namespace) -> int:
     named = dict(args.pred)
     of_model = (args.d, args.p, args.tr, args.c)
     if not all(of_model) and (any(of_model) or not named):
-        raise complain("Labels to be shown come from -pred NAME=FOLDER, or from a model, which takes -d -c -p and -tr.")
+        raise complain(
+            "Nothing says which labels to show.",
+            remedy="Give their folders with -pred NAME=FOLDER, or a model with -d -c -p and -tr.",
+        )
     if all(of_model):
         named |= predict_with(
             Model(*of_model), args.networks, args.i, args.o,

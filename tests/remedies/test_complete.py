@@ -8,6 +8,7 @@ from tests.remedies import (
     test_data,
     test_doctor,
     test_evaluation,
+    test_figure,
     test_pool,
     test_selftrain,
     test_settings,
@@ -15,7 +16,9 @@ from tests.remedies import (
 )
 from tests.remedies.sites import remedies
 
-TABLES = (test_data.ROWS, test_doctor.ROWS, test_evaluation.ROWS, test_selftrain.ROWS, test_training.ROWS)
+TABLES = tuple(
+    module.ROWS for module in (test_data, test_doctor, test_evaluation, test_figure, test_selftrain, test_training)
+)
 # Whose remedy cannot be followed here: another installation, another machine, more memory. What is said is tested.
 SAID = {
     "console:find_command 1": "no row: pip installs nnU-Net's commands",

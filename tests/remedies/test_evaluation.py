@@ -48,9 +48,6 @@ PREDICT = ("predict-as-paper", "-i", "{folder}", "-o", "{folder}/out", "-d", "90
            "nnUNetTrainerMeanTeacher", "-c", "3d_fullres", "-device", "cpu")  # fmt: skip
 
 
-FIGURE = ("figure", "labels", "-i", "{folder}", "-pred", "A={folder}/predictions", "-o", "{folder}/out")
-
-
 def trained_model(
     prediction: dict[str, object] | None = None, checkpoint: str = "checkpoint_final.pth"
 ) -> Callable[[Here], None]:
@@ -373,15 +370,6 @@ ROWS = {
         PREDICT,
         "Train it: nnUNetv2_train 901 3d_fullres 0 -p paper -tr nnUNetTrainerMeanTeacher",
         trained_model(prediction={"stride": [8, 8, 8]}),
-    ),
-    # ---- figure
-    "labels whose classes nobody names": Row(
-        "evaluation.figures.labels:draw_labels 1",
-        FIGURE,
-        "Give it with -djfile",
-        (*FIGURE, "-djfile", "{folder}/given.json"),
-        labels(shown_without_description),
-        dataset=None,
     ),
     # ---- report
     "no benchmark": Row(

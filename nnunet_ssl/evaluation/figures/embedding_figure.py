@@ -28,7 +28,9 @@ def with_tsne(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         SemiSupervisedError: too few patches.
     """
     if len(table) < LEAST:
-        raise complain(f"{len(table)} patches are too few for t-SNE: give more cases (--cases), or more --batches.")
+        raise complain(
+            f"{len(table)} patches are too few for t-SNE.", remedy="Give more cases (--cases), or more --batches."
+        )
     vectors = table.filter(regex=r"^e\d+$").to_numpy()
     perplexity = min(PERPLEXITY, (len(table) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)

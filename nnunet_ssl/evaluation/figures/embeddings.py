@@ -55,7 +55,10 @@ class PatchEmbedder:
     ) -> None:
         folder, settings = model.folder(), model.settings()[1]
         if not isinstance(hp := settings.hyperparameters, PLGCLHyperparameters):
-            raise complain(f"{model.trainer} embeds no patches; nnUNetTrainerPLGCL and its presets do.")
+            raise complain(
+                f"{model.trainer} embeds no patches.",
+                remedy="Give a model of nnUNetTrainerPLGCL or of its presets (-tr).",
+            )
         check_checkpoints(folder, [str(fold)], checkpoint)
         register()
         self.device, self.pseudo, self.predictor = torch.device(device), pseudo, nnUNetPredictor(allow_tqdm=False)
@@ -133,7 +136,11 @@ def as_nnunet(labels: Tensor, manager: LabelManager) -> Tensor:
 def _dataset(folder: str, cases: Sequence[str]) -> Any:
     kind = infer_dataset_class(folder)
     if unknown := sorted({*cases} - {*kind.get_identifiers(folder)}):
-        raise complain(f"These cases are not in {folder}:", unknown)
+        raise complain(
+            f"These cases are not in {folder}:",
+            unknown,
+            "Give preprocessed cases with --cases, or none for the validation cases of the fold.",
+        )
     return kind(folder, list(cases))
 
 

@@ -46,7 +46,11 @@ def draw_labels(
     """
     folders = [images, *predictions.values(), *([] if reference is None else [reference])]
     if missing := [folder for folder in folders if not os.path.isdir(folder)]:
-        raise complain("These are not folders:", missing)
+        raise complain(
+            "These are not folders:",
+            missing,
+            "Give the folder of images with -i, of labels with -ref, -pred NAME=FOLDER.",
+        )
     first = next(iter(predictions.values()))
     dataset = find_dataset(reference or first, first, dataset_json)
     if dataset.labels is None:
@@ -68,7 +72,9 @@ def draw_labels(
         write_whole(Path(written[-1]), overlay_figure.draw(case, [("", panels)], labels, looks))
     if problems or not written:
         nothing = [f"there is no case that all of {', '.join(predictions.values())} have"]
-        raise complain("These cases cannot be shown:", problems or nothing)
+        raise complain(
+            "These cases cannot be shown:", problems or nothing, "Choose others with --cases, or give other folders."
+        )
     return written
 
 

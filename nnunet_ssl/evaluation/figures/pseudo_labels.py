@@ -58,10 +58,16 @@ def predict_with(
     weights, _ = auxiliary_weights(path)
     alike = [each for each, found in weights.items() if found.keys() == weights["network"].keys()]
     if unknown := [each for each in networks if each not in alike]:
-        raise complain(f"{path} has {', '.join(alike)}, and no such networks:", unknown)
+        raise complain(
+            f"{path} has {', '.join(alike)}, and no such networks:", unknown, "Choose one that it has with --networks."
+        )
     files = list_images(images, predictor.dataset_json["file_ending"]).cases
     if absent := [case for case in cases or () if case not in files]:
-        raise complain(f"{images} has no images of these cases:", absent)
+        raise complain(
+            f"{images} has no images of these cases:",
+            absent,
+            "Choose others with --cases, or give their folder with -i.",
+        )
     inputs = [files[case] for case in cases or files]
     folders = {network: os.path.join(output, network) for network in networks}
     for network, target in folders.items():

@@ -88,7 +88,7 @@ def test_the_command_writes_a_figure_and_its_table(make_dataset, tmp_path, monke
     assert "nnUNetPlans_3d_fullres:\n  - case_9" in capsys.readouterr().err
     saved_model(base, nnUNetTrainerMeanTeacher, monkeypatch, tmp_path)
     assert main([*WORDS, "-tr", "nnUNetTrainerMeanTeacher", "-o", str(sheet)]) == 1
-    assert "nnUNetTrainerMeanTeacher embeds no patches; nnUNetTrainerPLGCL" in capsys.readouterr().err
+    assert "nnUNetTrainerMeanTeacher embeds no patches.\nGive a model of nnUNetTrainerPLGCL" in capsys.readouterr().err
 
 
 def clusters() -> pd.DataFrame:

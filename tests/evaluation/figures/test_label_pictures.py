@@ -88,7 +88,7 @@ def test_what_cannot_be_shown_is_listed(folders, capsys):
     assert "case_0: image and prediction" in text and "(2, 3, 4)" in text
     assert "case_9: " in text and "case_9_0000.nii.gz" in text and "missing" in text
     assert main(words(folders)) == 1
-    assert "come from -pred NAME=FOLDER, or from a model" in capsys.readouterr().err
+    assert "-pred NAME=FOLDER, or a model" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(words(folders, "-pred", "folder"))
     assert "'folder' is not NAME=FOLDER" in capsys.readouterr().err
