@@ -14,10 +14,8 @@ from nnunet_ssl.planning.fit import Estimate, Fit
 from nnunet_ssl.planning.plans_copy import PlansCopy, parse_assignments, parse_settings_of_all, write_plans_copy
 from nnunet_ssl.planning.small_network import SmallNetwork
 from nnunet_ssl.setting_descriptions import describe
-from nnunet_ssl.trainers import CONTROL
+from nnunet_ssl.trainers import CONTROL, FIRST_CHOICE
 from nnunet_ssl.training.settings import BLOCK, CHANGED, PredictionSettings, TrainingSettings
-
-EXAMPLE = "nnUNetTrainerMeanTeacher"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +98,7 @@ def _add_memory(parser: argparse.ArgumentParser) -> None:
     )
     memory.add_argument("--fit", type=float, metavar="GIB", help="what the tensors of a training step may take")
     memory.add_argument(
-        "-tr", nargs="+", metavar="TRAINER", help=f"each of them has to fit (default: {EXAMPLE} and the control)"
+        "-tr", nargs="+", metavar="TRAINER", help=f"each of them has to fit (default: {FIRST_CHOICE} and the control)"
     )
 
 
@@ -147,7 +145,7 @@ def _fit(args: argparse.Namespace) -> Fit | None:
         return None
     if not args.fit > 0:
         raise complain(f"--fit: GiB above 0, got {args.fit:g}.", remedy="Give the memory of the GPU less 1 GiB.")
-    return Fit(args.fit, args.tr or [EXAMPLE, CONTROL], [args.c] if args.c else [])
+    return Fit(args.fit, args.tr or [FIRST_CHOICE, CONTROL], [args.c] if args.c else [])
 
 
 def report(result: PlansCopy, source: str) -> list[str]:
@@ -164,18 +162,20 @@ def report(result: PlansCopy, source: str) -> list[str]:
     for trainer, values in block.get("hyperparameters", {}).items():
         lines += [f"{trainer}: {key} = {value}" for key, value in values.items()]
     lines += [memory_line(estimate) for estimate in result.estimates]
-    configuration = "3d_fullres" if "3d_fullres" in configurations else next(iter(configurations))
+    usable = [*dict.fromkeys(estimate.configuration for estimate in result.estimates)] or [*configurations]
+    configuration = "3d_fullres" if "3d_fullres" in usable else usable[0]
     if result.estimates:
-        lines += [_small(n, configurations[n])[0] for n in dict.fromkeys(e.configuration for e in result.estimates)]
+        lines += [_small(each, configurations[each])[0] for each in usable]
     elif small:
         folder = os.path.join(os.path.dirname(result.path), configurations[configuration]["data_identifier"])
         lines += _small(configuration, configurations[configuration])
         lines += _preprocessing(folder, dataset, name, configuration)
-    trainers = [*block.get("hyperparameters", {EXAMPLE: {}})]
+    wanted = [*block.get("hyperparameters", {}), *(estimate.trainer for estimate in result.estimates)]
+    trainers = [*dict.fromkeys(trainer for trainer in wanted if trainer != CONTROL)] or [FIRST_CHOICE]
     lines += ["Next, the same fold with a semi-supervised trainer and with the control on the labelled cases alone:"]
     lines += ["  export nnUNet_extTrainer=$(nnunet_ssl path)"]
     device = " -device cpu" if small and not result.estimates else ""
-    for trainer in [*(t for t in trainers if t != CONTROL), CONTROL]:
+    for trainer in [*trainers, CONTROL]:
         lines.append(f"  nnUNetv2_train {dataset} {configuration} 0 -tr {trainer} -p {name}{device}")
     return lines
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nnunet_ssl.errors import complain
-from nnunet_ssl.trainers import CONTROL, TRAINERS, find_trainer
+from nnunet_ssl.trainers import CONTROL, FIRST_CHOICE, TRAINERS, find_trainer
 from nnunet_ssl.training.settings import settings_name
 
 CONFIGURATION = "3d_fullres"
@@ -34,7 +34,7 @@ class Options:
 
     output: Path
     dataset_id: int = 999
-    trainer: str = "nnUNetTrainerFixMatch"
+    trainer: str = FIRST_CHOICE
     device: str = "cpu"
     epochs: int = EPOCHS
     seed: int = 0

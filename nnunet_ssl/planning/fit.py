@@ -15,6 +15,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.planning.rehearsal import StepCost, rehearse
 from nnunet_ssl.planning.small_network import MIN_EDGE, network_of_patch, read_configuration
+from nnunet_ssl.trainers import FIRST_CHOICE
 from nnunet_ssl.trainers.lookup import find_any_trainer
 from nnunet_ssl.training.settings import BLOCK, CHANGED
 
@@ -173,7 +174,7 @@ def _shrunk(
     raise complain(
         f"{least} does not fit {fit.gib:g} GiB in {name}: it needs {found[least].peak / GIB:.2g} GiB even with "
         f"{batch} labelled patches of {' x '.join(map(str, known))}.",
-        remedy=f"Give it --fit {gib:g}, or name a trainer that needs less with -tr, such as nnUNetTrainerMeanTeacher.",
+        remedy=f"Give it --fit {gib:g}, or name a trainer that needs less with -tr, such as {FIRST_CHOICE}.",
     )
 
 

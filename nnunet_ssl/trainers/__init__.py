@@ -7,6 +7,7 @@ import importlib
 from nnunet_ssl.training.settings import LENGTH_VARIANT, register_trainers
 
 CONTROL = "nnUNetTrainerSupervised"  # the labelled cases alone, with which every method is compared
+FIRST_CHOICE = "nnUNetTrainerFixMatch"  # by docs/benchmarks/acdc_few_labels.md and left_atrium_few_labels.md
 TRAINERS = {
     "nnUNetTrainerSupervised": "nnunet_ssl.trainers.supervised",
     "nnUNetTrainerPublishedSupervised": "nnunet_ssl.trainers.published_supervised",

@@ -98,5 +98,7 @@ def test_the_command_tells_what_each_trainer_needs(make_dataset, capsys):
     output = capsys.readouterr().out
     assert f"2d: a training step of {TEACHER} needs 0.0 GiB" in output
     assert "2d: patch 16 x 16 at 1 x 1 mm, batch 2" in output
-    assert "-device cpu" not in output
+    assert [line for line in output.splitlines() if "nnUNetv2_train" in line] == [
+        f"  nnUNetv2_train 901 2d 0 -tr {trainer} -p fits" for trainer in (TEACHER, CONTROL)
+    ]
     assert json.loads((base / "fits.json").read_text())["plans_name"] == "fits"

@@ -12,7 +12,7 @@ from nnunet_ssl.data.text_files import read_yaml
 from nnunet_ssl.errors import complain
 
 EXAMPLE = """\
-  trainers: [nnUNetTrainerMeanTeacher, nnUNetTrainerSKCDF]    # nnUNetTrainerSupervised is added
+  trainers: [nnUNetTrainerFixMatch, nnUNetTrainerSKCDF]       # nnUNetTrainerSupervised is added
   splits: [n6, n12]                                           # names in splits_ssl.json
   folds: [0, 1]
   seeds: [0, 1, 2]

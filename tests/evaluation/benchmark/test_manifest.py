@@ -22,7 +22,7 @@ def test_the_example_of_the_help_text(tmp_path: Path):
         Experiment(
             dataset="4",
             configurations=("3d_fullres",),
-            trainers=("nnUNetTrainerMeanTeacher", "nnUNetTrainerSKCDF"),
+            trainers=("nnUNetTrainerFixMatch", "nnUNetTrainerSKCDF"),
             splits=("n6", "n12"),
             folds=(0, 1),
             seeds=(0, 1, 2),
