@@ -23,6 +23,7 @@ from nnunet_ssl.training.deep_supervision import deep_supervised, finest, split_
 from nnunet_ssl.training.distributed import take_from_first_rank
 from nnunet_ssl.training.monitor import OBSERVE_EVERY, Monitor
 from nnunet_ssl.training.network import (
+    channels_last,
     check_network_and_stage,
     freeze_unused_heads,
     in_place_of,
@@ -244,6 +245,8 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     def _wrap(self, module: nn.Module) -> nn.Module:
         """On the training device, in the optimiser and behind the same wrappers as the network."""
         module = take_from_first_rank(module.to(self.device))
+        if self.on_fast_cpu:
+            channels_last(module)
         freeze_unused_heads(module)
         for group in self.optimization.groups(module, self.weight_decay):
             trainable = [p for p in group["params"] if p.requires_grad]
@@ -260,7 +263,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     def on_train_start(self) -> None:
         self.streams.check_cases()
         super().on_train_start()
-        if self.cpu_bfloat16 and self.device.type == "cpu" and cpu.get_cpu_capability() in WITHOUT_BFLOAT16:
+        if self.on_fast_cpu and cpu.get_cpu_capability() in WITHOUT_BFLOAT16:
             self.print_to_log_file(
                 "WARNING: cpu_bfloat16 is set, but this processor has no instructions for bfloat16, so that training "
                 "takes many times as long. Make these plans again without the setting: nnunet_ssl plans --overwrite."
@@ -280,7 +283,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     def mixed_precision(self) -> AbstractContextManager[Any]:
         """Of nnU-Net on CUDA; on a CPU where the settings ask for it."""
         wanted = self.recipe_in_force.mixed_precision
-        if wanted and self.device.type == "cpu" and self.cpu_bfloat16:
+        if wanted and self.on_fast_cpu:
             return torch.autocast("cpu", torch.bfloat16)
         return torch.autocast("cuda") if wanted and self.device.type == "cuda" else nullcontext()
 

@@ -35,7 +35,7 @@ from nnunet_ssl.training.checkpoint import (
     what_is_saved,
     write_atomically,
 )
-from nnunet_ssl.training.network import freeze_unused_heads, unwrap
+from nnunet_ssl.training.network import channels_last, freeze_unused_heads, unwrap
 from nnunet_ssl.training.prediction import validate
 from nnunet_ssl.training.published_recipes import PUBLISHED
 from nnunet_ssl.training.recipe import NNUNET_EPOCHS, Recipe
@@ -180,6 +180,13 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         if self.seed is not None:
             seed_everything(self.seed + self.local_rank)  # the weights of rank 0 are the ones DDP keeps
         super().initialize()
+        if self.on_fast_cpu and not self.is_ddp:  # DDP has laid out its buckets by now
+            channels_last(unwrap(self.network))
+
+    @property
+    def on_fast_cpu(self) -> bool:
+        """The settings ask for what a processor with bfloat16 does fast."""
+        return self.cpu_bfloat16 and self.device.type == "cpu"
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         if self.has_deep_supervision:

@@ -103,7 +103,8 @@ class TrainingSettings:
     cpu_bfloat16: bool | None = setting(
         None,
         "on a CPU, networks of semi-supervised trainers compute in bfloat16, for processors that have it (AVX512-BF16, "
-        "AMX); nnU-Net's own step, the losses and predictions stay in float32 (nnU-Net: off)",
+        "AMX), with the channels of a voxel beside one another; nnU-Net's own step, the losses and predictions stay in "
+        "float32 (nnU-Net: off)",
     )
     recipe: str | None = setting(
         None,
