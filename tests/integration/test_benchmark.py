@@ -109,6 +109,8 @@ def test_four_jobs_killed_in_the_middle_with_one_that_fails(project: Project):
     finished = complete(project)
     in_training = cut_off(project)
     assert before[TO_FAIL]["state"] == "failed" and 1 <= len(finished) < 3 and 1 <= len(in_training) <= 2
+    # on a busy machine a training may come to its end before it notices that nobody waits for it
+    ended = {name for name in in_training if Path(before[name]["results_folder"], "checkpoint_final.pth").is_file()}
 
     # started again: finished jobs are left alone, the others complete, the one that cannot is named
     output = project.run("nnunet_ssl", "benchmark", *words(project), fails=True, **ONE_PROCESS)
@@ -118,7 +120,7 @@ def test_four_jobs_killed_in_the_middle_with_one_that_fails(project: Project):
     assert {name: records(project)[name] for name in finished} == finished
     for name in in_training:
         attempts = [stage for stage in records(project)[name]["stages"] if stage["name"] == "train"]
-        assert [stage["exit_code"] for stage in attempts] == [None, 0]
+        assert [stage["exit_code"] for stage in attempts] == ([None] if name in ended else [None, 0])
         assert all(stage["command"][-1] == "--c" for stage in attempts)
     first_table = table(output)
     first_report = pd.read_csv(project.root / "out" / "report" / "report.csv")
