@@ -44,15 +44,14 @@ def choose(facts: Facts, measured: Sequence[Measured]) -> Choice:
     best, *others = ranked
     card = _card(best)
     cost = (
-        f"Cost: time per step as a ratio to nnU-Net's on as many patches: {card.extra_time}; with as many unlabelled as "
-        f"labelled patches beside, twice that of a training on labels alone. Memory beyond it: {card.extra_memory}."
+        f"Cost: time per step as a ratio to nnU-Net's on as many patches: {card.extra_time}; with as many unlabelled "
+        f"as labelled patches beside, twice that of a training on labels alone. Memory beyond it: {card.extra_memory}."
     )
     reasons = [*_figures(best, measured), cost]
     if others:
         row = _of(others[0], measured)[0]
-        reasons.append(
-            f"Next: {others[0]}, Dice {row.dice:.3f} on {row.data}; that ratio: {_card(row.trainer).extra_time}."
-        )
+        ratio = _card(others[0]).extra_time
+        reasons.append(f"Next: {others[0]}, Dice {row.dice:.3f} on {row.data}; that ratio: {ratio}.")
     return Choice(best, reasons, list(_open(facts)))
 
 

@@ -56,6 +56,6 @@ def test_cost_md_has_every_method():
 
 def test_what_is_compared():
     operations = {"3D": 2.0, "2D": 3.0}
-    assert wrong("about 2.1", operations) == wrong("2.2 (3D), 2.8 (2D); 9 on a CPU", operations) == []
+    assert wrong("about 2.1", operations) == wrong("2.1 (3D), 2.8 (2D); 9 on a CPU", operations) == []
     assert wrong("about 2.3", operations) == [2.3]
     assert wrong("2.0 (3D), 2.0 (2D)", operations) == [2.0]
