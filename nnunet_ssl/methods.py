@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.setting_descriptions import describe
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.trainers.lookup import find_any_trainer
@@ -44,10 +43,7 @@ def setting_table(trainer_name: str, console: Console) -> None:
     Raises:
         SemiSupervisedError: no such trainer, here or in nnUNet_extTrainer.
     """
-    try:
-        trainer = find_any_trainer(trainer_name)
-    except SemiSupervisedError as error:
-        raise complain(f"{error}.", remedy="Run: nnunet_ssl methods") from error
+    trainer = find_any_trainer(trainer_name)
     rows = [
         (setting.name, setting.default, f"{setting.doc}\n[{setting.allowed}]", setting.source)
         for setting in describe(trainer.Hyperparameters)

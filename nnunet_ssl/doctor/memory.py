@@ -10,7 +10,7 @@ import torch
 
 from nnunet_ssl.doctor.dataset import Dataset
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
-from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.errors import SemiSupervisedError, one_line
 from nnunet_ssl.planning.fit import GIB
 from nnunet_ssl.planning.rehearsal import rehearse
 from nnunet_ssl.trainers import CONTROL
@@ -38,7 +38,7 @@ def _finding(dataset: Dataset, configuration: str, names: Sequence[str]) -> Find
         try:
             needs[name] = gib_of_step(name, configuration, json.dumps(dataset.plans), json.dumps(dataset.dataset_json))
         except (NotImplementedError, SemiSupervisedError) as error:
-            unsupported.append(f"{name}: {error}")
+            unsupported.append(f"{name}: {one_line(error)}")
     text = "\n".join([*(f"a training step of {name} needs {gib:.1f} GiB" for name, gib in needs.items()), *unsupported])
     if unsupported:
         return Finding(NOTE, item, text)
