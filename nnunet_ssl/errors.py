@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-INSTALL = "pip install . in a clone of nnunet_ssl, or pip install its wheel"  # PyPI does not have it
+# PyPI does not have it
+INSTALL = "pip install .   (in a clone of nnunet_ssl; or: pip install nnunet_ssl-VERSION-py3-none-any.whl)"
 
 
 LONGEST = 5  # names of cases in one line

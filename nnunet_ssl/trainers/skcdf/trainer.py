@@ -90,7 +90,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         if PlansManager(plans).get_label_manager(dataset_json).has_regions:
             raise NotImplementedError(
                 f"{cls.__name__} does not support region-based training: its pseudo-labels are single classes. "
-                "Use a dataset.json without overlapping regions, or nnUNetTrainerMeanTeacher."
+                "Use a dataset.json without overlapping regions, or nnUNetTrainerFixMatch."
             )
 
     def set_up(self) -> None:
