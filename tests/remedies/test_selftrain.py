@@ -118,7 +118,7 @@ ROWS = {
         "selftrain.start:run_single 1",
         (*OUT, "--job", "x"),
         "Give one with --job",
-        (*OUT, "--job", "round1__preprocess"),
+        (*OUT, "--job", "round1__control"),
         lambda here: (begun(here), here.patch.setattr("nnunet_ssl.selftrain.start.run_in_foreground", lambda *_: 0)),
     ),
     "a teacher that is gone": Row(
