@@ -1,4 +1,4 @@
-# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+# Each of three commands does all the set-up on a fresh machine: `make demo`, `make test` and `make docs`.
 
 PYTHON ?= python3
 VENV := .venv

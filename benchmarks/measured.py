@@ -1,9 +1,10 @@
-"""Write nnunet_ssl/recommendation/measured.csv: the means of few_labels_runs.csv that `methods --for` reads.
+"""Write what follows from docs/benchmarks/few_labels_runs.csv: the means that `methods --for` reads, and tables.
 
     python benchmarks/measured.py
 
 Per comparison and trainer with its defaults: number of runs, mean Dice, largest difference between two runs, and the
-control's on the same labels and on all of them, in runs as long.
+control's on the same labels and on all of them, in runs as long, in nnunet_ssl/recommendation/measured.csv; and from
+these the tables of docs/which-method.md (which_method.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import which_method
+
+from nnunet_ssl.recommendation.evidence import Measured
+from nnunet_ssl.system.whole_files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "docs" / "benchmarks" / "few_labels_runs.csv"
@@ -46,5 +51,12 @@ def measured() -> pd.DataFrame:
     return table.round({"dice": 3, "spread": 3, "control": 3, "all_labels": 3})
 
 
+def page() -> str:
+    """The page with its tables as they should be."""
+    rows = [Measured(**row) for row in measured().to_dict("records")]
+    return which_method.updated(which_method.PAGE.read_text(encoding="utf-8"), rows)
+
+
 if __name__ == "__main__":
     measured().to_csv(MEASURED, index=False)
+    write_whole(str(which_method.PAGE), page().encode())

@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": "metrics of predictions against reference labels, per case and class",
     "benchmark": "trainers x splits x folds x seeds as jobs that are run once, evaluated and reported",
     "headroom": "will images without labels help? the learning curve of the labelled cases",
-    "selftrain": "rounds of stock nnU-Net: label the images without label, keep what is certain, train again",
+    "selftrain": "rounds of stock nnU-Net: label the unlabelled images, keep what is certain, train again",
     "report": "tables, figures and one HTML page of a benchmark, with differences to the control",
     "figure": "pictures of publications: embeddings of patches, labels on the image",
     "doctor": "check the installation, the paths and, with -d, a dataset",

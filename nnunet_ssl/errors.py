@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-INSTALL = "pip install . in a clone of nnunet_ssl, or pip install its wheel"  # PyPI does not have it
+# PyPI does not have it
+INSTALL = "pip install .   (in a clone of nnunet_ssl; or: pip install nnunet_ssl-VERSION-py3-none-any.whl)"
 
 
 LONGEST = 5  # names of cases in one line
@@ -39,6 +41,11 @@ def complain(summary: str, problems: Iterable[str] = (), remedy: str = "") -> Se
     error = SemiSupervisedError("\n".join(lines))
     error.remedy = remedy
     return error
+
+
+def one_line(error: Exception) -> str:
+    """Our errors take several lines; as an entry of a list they become one."""
+    return re.sub(r"\s*\n\s*(- )?", " ", str(error).strip())
 
 
 def some(names: Iterable[str]) -> str:

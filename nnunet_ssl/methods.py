@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.setting_descriptions import describe
-from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.trainers import FIRST_CHOICE, TRAINERS, find_trainer
 from nnunet_ssl.trainers.lookup import find_any_trainer
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.settings import settings_name
@@ -34,7 +33,8 @@ def method_table(console: Console) -> None:
     _print(console, ("trainer", "paper, what predicts, memory, time per step"), rows)
     console.print(
         "Memory: beyond nnU-Net on the same number of patches; time: as a ratio to it.\n"
-        "Any length: TRAINER_<N>epochs. Hyper-parameters: nnunet_ssl methods -tr TRAINER"
+        "Any length: TRAINER_<N>epochs. Hyper-parameters: nnunet_ssl methods -tr TRAINER\n"
+        f"Start with {FIRST_CHOICE}. For your dataset: nnunet_ssl methods --for DATASET"
     )
 
 
@@ -44,10 +44,7 @@ def setting_table(trainer_name: str, console: Console) -> None:
     Raises:
         SemiSupervisedError: no such trainer, here or in nnUNet_extTrainer.
     """
-    try:
-        trainer = find_any_trainer(trainer_name)
-    except SemiSupervisedError as error:
-        raise complain(f"{error}.", remedy="Run: nnunet_ssl methods") from error
+    trainer = find_any_trainer(trainer_name)
     rows = [
         (setting.name, setting.default, f"{setting.doc}\n[{setting.allowed}]", setting.source)
         for setting in describe(trainer.Hyperparameters)

@@ -22,7 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TRAINER",
         help=f"the semi-supervised trainer (default: {Options.trainer})",
     )
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: cpu")
+    parser.add_argument(
+        "-device",
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda", "mps"),
+        help="as for nnU-Net (default: cpu)",
+    )
     parser.add_argument(
         "--epochs", type=int, default=EPOCHS, metavar="N", help=f"length of both training runs (default: {EPOCHS})"
     )

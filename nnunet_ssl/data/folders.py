@@ -31,12 +31,15 @@ def preprocessed_base(dataset_name_or_id: str | int) -> str:
         SemiSupervisedError: nnUNet_preprocessed is not set, or the dataset is unknown or not planned.
     """
     if not nnUNet_preprocessed.get():
-        raise complain("The environment variable nnUNet_preprocessed is not set.", remedy="Set nnU-Net's paths first.")
+        raise complain(
+            "The environment variable nnUNet_preprocessed is not set.",
+            remedy="Say where that folder is: export nnUNet_preprocessed=FOLDER",
+        )
     asked = str(dataset_name_or_id).rstrip("/\\")  # tab completion of a folder's name leaves a slash
     try:
         name = str(maybe_convert_to_dataset_name(asked))
     except (RuntimeError, ValueError) as error:
-        raise complain(f"There is no dataset {asked}. nnU-Net says: {error}") from error
+        raise _no_dataset(f"There is no dataset {asked}. nnU-Net says: {error}") from error
     if not DATASET_NAME.fullmatch(name):
         raise _no_dataset(f'"{name}" is not the name of a dataset. Names look like Dataset004_Hippocampus.')
     base = os.path.join(nnUNet_preprocessed, name)

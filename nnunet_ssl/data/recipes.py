@@ -52,7 +52,7 @@ def find_recipes(
         raise _not_preprocessed(base, plans_identifier, absent if configurations is not None else ["CONFIGURATION"])
     if absent:
         print(f"Not preprocessed by nnU-Net, therefore skipped: {', '.join(absent)}", flush=True)
-    _check_classes(manager, groups)
+    _check_classes(manager, groups, base)
     return [
         Recipe(plans, tuple(names), identifier, dataset_json, unlabeled_folder(os.path.join(base, identifier)))
         for identifier, names in groups.items()
@@ -70,8 +70,8 @@ def _data_identifiers(manager: PlansManager, configurations: Sequence[str] | Non
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise complain(
-            f"{path} has no configuration {', '.join(unknown)} to preprocess for. "
-            f"Available: {', '.join(known) or 'none'}."
+            f"{path} has no configuration {', '.join(unknown)} to preprocess for.",
+            remedy=f"Choose with -c from: {', '.join(known)}" if known else "Name other plans with -p.",
         )
     return {name: known[name] for name in chosen}
 
@@ -105,7 +105,7 @@ def check_complete(plans: Mapping[str, Any], path: str) -> None:
         )
 
 
-def _check_classes(manager: PlansManager, groups: Mapping[str, Sequence[str]]) -> None:
+def _check_classes(manager: PlansManager, groups: Mapping[str, Sequence[str]], base: str) -> None:
     problems = []
     for names in groups.values():
         configuration = manager.get_configuration(names[0])
@@ -116,7 +116,11 @@ def _check_classes(manager: PlansManager, groups: Mapping[str, Sequence[str]]) -
     except RuntimeError:
         problems.append(f"image reader {manager.plans['image_reader_writer']}")
     if problems:
-        raise complain("The plans name classes that the installed nnU-Net does not have:", problems)
+        raise complain(
+            "The plans name classes that the installed nnU-Net does not have:",
+            problems,
+            f"Install the nnU-Net that made these plans, or plan again: {planning_command(base)}",
+        )
 
 
 def _check_agreement(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import shlex
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from nnunet_ssl.errors import SemiSupervisedError, complain
 from nnunet_ssl.system.failures import raise_failure
 
 SAVE_AS = 'Save it as UTF-8 (in the editor: "Save as", encoding "UTF-8").'
+GIVE = "Put the file there, or give the path of one that can be read."
 PLAIN = "nnU-Net reads this file, too, and cannot do so; save it as UTF-8 without byte-order mark."
 # the longer marks first: that of UTF-32 begins like that of UTF-16
 MARKS = {
@@ -40,10 +42,11 @@ def read_text(path: str | os.PathLike[str], nnunet_reads_it: bool = False) -> st
         with open(path, "rb") as file:
             content = file.read()
     except FileNotFoundError as error:
-        raise complain(f"{path} does not exist.") from error
+        raise complain(f"{path} does not exist.", remedy=GIVE) from error
     except (OSError, ValueError) as error:  # the latter of a path with a zero byte
         raise_failure(error)
-        raise complain(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise complain(f"{path} cannot be read: {reason}.", remedy=GIVE) from error
     mark = next((mark for mark in MARKS if content.startswith(mark)), None)
     if mark is not None and nnunet_reads_it:
         raise complain(f"{path} starts with the byte-order mark of {MARKS[mark].removesuffix('-sig')}.", remedy=PLAIN)
@@ -81,18 +84,21 @@ def read_json(
     """
     text = read_text(path, nnunet_reads_it)
     if not text.strip():
-        raise complain(f"{path} is not readable JSON (it is empty).")
+        raise _no_json(path, "it is empty")
     try:
         content = json.loads(text, **options)
     except RecursionError as error:
-        raise complain(f"{path} is not readable JSON (too many brackets within each other).") from error
+        raise _no_json(path, "too many brackets within each other") from error
     except json.JSONDecodeError as error:
         comma = "; the comma before it is one too many" if text[: error.pos].rstrip().endswith(",") else ""
-        raise complain(f"{path} is not readable JSON ({error}{comma}).") from error
+        raise _no_json(path, f"{error}{comma}") from error
     except ValueError as error:  # a number with thousands of digits
-        raise complain(f"{path} is not readable JSON ({error}).") from error
+        raise _no_json(path, str(error)) from error
     if kind is not None and not isinstance(content, kind):
-        raise complain(f"{path} must hold {KINDS[kind]}, it holds {KINDS.get(type(content), 'a number')}.")
+        raise complain(
+            f"{path} must hold {KINDS[kind]}, it holds {KINDS.get(type(content), 'a number')}.",
+            remedy=f"Write {KINDS[kind]} there.",
+        )
     return content
 
 
@@ -107,7 +113,16 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         content = yaml.safe_load(text)
         json.dumps(content, default=str, skipkeys=True)  # an anchor that contains itself
     except RecursionError as error:
-        raise complain(f"{path} is neither YAML nor JSON: too many brackets within each other.") from error
+        raise _no_yaml(path, "too many brackets within each other.") from error
     except (yaml.YAMLError, ValueError, TypeError) as error:  # the latter two of dates and numbers that do not exist
-        raise complain(f"{path} is neither YAML nor JSON: {error}") from error
+        raise _no_yaml(path, str(error)) from error
     return content
+
+
+def _no_json(path: str | os.PathLike[str], reason: str) -> SemiSupervisedError:
+    test = shlex.join(["python", "-m", "json.tool", os.fspath(path)])
+    return complain(f"{path} is not readable JSON ({reason}).", remedy=f"Correct it; this says where: {test}")
+
+
+def _no_yaml(path: str | os.PathLike[str], reason: str) -> SemiSupervisedError:
+    return complain(f"{path} is neither YAML nor JSON: {reason}", remedy="Correct it there.")

@@ -107,7 +107,10 @@ def _dataset_json(base: str, raw: str | None) -> dict[str, Any]:
     for path in paths:
         if os.path.isfile(path):
             return read_dataset_json(path)
-    raise complain(f"There is no dataset.json: {' and '.join(paths)} do not exist.")
+    raise complain(
+        f"There is no dataset.json: {' and '.join(paths)} do not exist.",
+        remedy="Put nnU-Net's dataset.json, which names channels, classes and the files' ending, there.",
+    )
 
 
 def _image_folder(raw: str | None, input_folder: str | None) -> str:
@@ -116,7 +119,7 @@ def _image_folder(raw: str | None, input_folder: str | None) -> str:
     if raw is None:
         raise complain(
             f"The environment variable nnUNet_raw is not set, so {IMAGES} cannot be found.",
-            remedy="Set nnU-Net's paths, or name the folder of the images with -i.",
+            remedy="Say where that folder is: export nnUNet_raw=FOLDER   (or name the folder of the images with -i)",
         )
     return os.path.join(raw, IMAGES)
 

@@ -89,8 +89,8 @@ def check_options(options: Options) -> None:
     if options.seed < 0:
         problems.append(f"--seed {options.seed}: at least 0")
     if options.device == "cuda" and not torch.cuda.is_available():
-        problems.append("--device cuda: PyTorch finds no CUDA device")
+        problems.append("-device cuda: PyTorch finds no CUDA device")
     if options.device == "mps" and not torch.backends.mps.is_available():
-        problems.append("--device mps: PyTorch finds no such device")
+        problems.append("-device mps: PyTorch finds no such device")
     if problems:
-        raise complain("The demo cannot run like this:", problems)
+        raise complain("The demo cannot run like this:", problems, "Correct these options, or leave them out.")

@@ -10,7 +10,7 @@ import torch
 
 from nnunet_ssl.doctor.dataset import Dataset
 from nnunet_ssl.doctor.report import NOTE, OK, WRONG, Finding
-from nnunet_ssl.errors import SemiSupervisedError
+from nnunet_ssl.errors import SemiSupervisedError, one_line
 from nnunet_ssl.planning.fit import GIB
 from nnunet_ssl.planning.rehearsal import rehearse
 from nnunet_ssl.trainers import CONTROL
@@ -36,29 +36,43 @@ def _finding(dataset: Dataset, configuration: str, names: Sequence[str]) -> Find
     item, needs, unsupported = f"{configuration} memory", {}, []
     for name in names:
         try:
-            needs[name] = _gib_of_step(name, configuration, json.dumps(dataset.plans), json.dumps(dataset.dataset_json))
+            needs[name] = gib_of_step(name, configuration, json.dumps(dataset.plans), json.dumps(dataset.dataset_json))
         except (NotImplementedError, SemiSupervisedError) as error:
-            unsupported.append(f"{name}: {error}")
+            unsupported.append(f"{name}: {one_line(error)}")
     text = "\n".join([*(f"a training step of {name} needs {gib:.1f} GiB" for name, gib in needs.items()), *unsupported])
     if unsupported:
         return Finding(NOTE, item, text)
-    most, there = max(needs.values()), _gib_of_gpu()
-    if there is not None and most + BESIDE > there:
+    there = gib_of_gpu()
+    if there is not None and not fits(max(needs.values()), there):
         words = f"nnunet_ssl plans -d {dataset.number} -p {dataset.plans_identifier} -c {configuration} --name smaller"
-        left = there - BESIDE if there > 2 * BESIDE else there / 2
-        remedy = f"{words} --fit {left:.3g} -tr {' '.join(needs)}"
+        remedy = f"{words} --fit {room(there):.3g} -tr {' '.join(needs)}"
         return Finding(WRONG, item, f"{text}\nThe GPU has {there:.3g} GiB", remedy)
     return Finding(OK, item, text)
 
 
+def fits(need: float, there: float) -> bool:
+    """Whether a step that needs so many GiB fits a GPU of that size."""
+    return need + BESIDE <= there
+
+
+def room(there: float) -> float:
+    """GiB that the tensors of a step may take on a GPU of that size."""
+    return there - BESIDE if there > 2 * BESIDE else there / 2
+
+
 @lru_cache(maxsize=64)
-def _gib_of_step(trainer: str, configuration: str, plans: str, dataset_json: str) -> float:
-    """Of what JSON describes, so that asking again costs nothing."""
+def gib_of_step(trainer: str, configuration: str, plans: str, dataset_json: str) -> float:
+    """Of what JSON describes, so that asking again costs nothing.
+
+    Raises:
+        NotImplementedError, SemiSupervisedError: as the trainer, for plans that it does not support.
+    """
     asked = json.loads(plans), configuration, json.loads(dataset_json)
     return rehearse(find_any_trainer(trainer), *asked).peak / GIB
 
 
-def _gib_of_gpu() -> float | None:
+def gib_of_gpu() -> float | None:
+    """Memory of the first GPU; ``None``: there is none."""
     if not torch.cuda.is_available():
         return None
     return float(torch.cuda.get_device_properties(0).total_memory / GIB)

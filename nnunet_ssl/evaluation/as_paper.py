@@ -58,7 +58,7 @@ def predict_as_paper(
     name = checkpoint_name(whole, checkpoint)
     check_checkpoints(folder, [*folds], name)
     if not os.path.isdir(images):
-        raise complain(f"{images} is not a folder of images.")
+        raise complain(f"{images} is not a folder of images.", remedy="Give that folder with -i.")
     register()
     predictor = AsPaperPredictor(settings, device=torch.device(device), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(folder, [*folds], name)

@@ -33,11 +33,14 @@ class Model:
             SemiSupervisedError: nnUNet_results is not set, or there is no such model.
         """
         if not nnUNet_results.get():
-            raise complain("The environment variable nnUNet_results is not set.", remedy="Set nnU-Net's paths first.")
+            raise complain(
+                "The environment variable nnUNet_results is not set.",
+                remedy="Say where that folder is: export nnUNet_results=FOLDER",
+            )
         try:
             folder = str(get_output_folder(self.dataset, self.trainer, self.plans, self.configuration))
         except RuntimeError as error:
-            raise complain(str(error)) from error
+            raise complain(str(error), remedy="Give the number or the name of a dataset with -d.") from error
         if not os.path.isfile(os.path.join(folder, "plans.json")):
             raise complain(
                 f"There is no model in {folder}.",

@@ -60,7 +60,7 @@ def __getattr__(name: str) -> type:
             raise
         raise ModuleNotFoundError(
             f"{name} belongs to the package nnunet_ssl, which is not installed in this environment. "
-            "Run: pip install . in a clone of nnunet_ssl, or pip install its wheel",
+            "Run: pip install .   (in a clone of nnunet_ssl; or: pip install nnunet_ssl-VERSION-py3-none-any.whl)",
             name="nnunet_ssl",
         ) from error
     except AttributeError as error:  # nnU-Net would take it for "there is no such trainer"

@@ -59,8 +59,8 @@ def conclusion(curve: pd.DataFrame, unlabeled: int) -> str:
     )
     if not (gain if pd.isna(low) else low) > 0:
         return (
-            f"{measured}: the last labels brought nothing that can be told from chance, and images without labels "
-            "cannot be expected to bring more than labels do."
+            f"{measured}: the last labels brought no gain that can be distinguished from chance, and images without "
+            "labels cannot be expected to bring more than labels do."
         )
     more = unlabeled or last["labeled"]
     doublings = math.log2(1 + more / last["labeled"]) / math.log2(last["labeled"] / before["labeled"])

@@ -94,7 +94,8 @@ def count_images(experiment: Experiment) -> int:
     base = preprocessed_base(experiment.dataset)
     configuration = PlansManager(load_plans(base, experiment.plans)).get_configuration(experiment.configurations[0])
     ending = read_dataset_json(os.path.join(base, "dataset.json"))["file_ending"]
-    return unlabeled_images(base, os.path.join(base, configuration.data_identifier), ending)
+    done, raw = unlabeled_images(base, os.path.join(base, configuration.data_identifier), ending)
+    return len(done | raw)
 
 
 def stored(output: str) -> Manifest:

@@ -14,7 +14,7 @@ from nnunet_ssl.data.folders import load_plans, name_problem, preprocessed_base,
 from nnunet_ssl.data.plans_block import SOURCE
 from nnunet_ssl.data.splits import find_split, read_splits, splits_path
 from nnunet_ssl.data.text_files import read_json
-from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.errors import SemiSupervisedError, complain, one_line
 from nnunet_ssl.planning.fit import Estimate, Fit, fitted
 from nnunet_ssl.planning.small_network import SmallNetwork, shrink
 from nnunet_ssl.system.failures import raise_failure
@@ -102,7 +102,11 @@ def make_plans_copy(
     problems += find_problems(TrainingSettings, block.get("training", {}), '"training"')
     problems += _hyperparameter_problems(values)
     if problems:
-        raise complain("These plans cannot be made:", problems)
+        raise complain(
+            "These plans cannot be made:",
+            problems,
+            "Correct these settings; those of a trainer: nnunet_ssl methods -tr TRAINER",
+        )
     result[BLOCK] = block
     return result
 
@@ -113,7 +117,7 @@ def _hyperparameter_problems(hyperparameters: Mapping[str, Any]) -> list[str]:
         try:
             kind = find_any_trainer(trainer).Hyperparameters
         except SemiSupervisedError as error:
-            problems.append(str(error))
+            problems.append(one_line(error))
         else:
             problems += find_problems(kind, values, f'"hyperparameters" of {trainer}')
     return problems
@@ -227,7 +231,7 @@ def parse_settings_of_all(
             problems.append(f'"{item}" is not of the form TRAINER:key=value')
     of_trainers = {trainer: _assignments(items, f"{trainer}: ", problems) for trainer, items in per_trainer.items()}
     if problems:
-        raise complain("The settings are not readable:", problems)
+        raise complain("The settings are not readable:", problems, "Write every setting in that form, and once.")
     return own, of_trainers
 
 

@@ -133,7 +133,11 @@ def read_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _refused(problems: Sequence[str]) -> Exception:
-    return complain("These plans cannot be made smaller:", problems)
+    return complain(
+        "These plans cannot be made smaller:",
+        problems,
+        "Correct these options; what they take: nnunet_ssl plans --help",
+    )
 
 
 def _problems(small: SmallNetwork, axes: int) -> list[str]:

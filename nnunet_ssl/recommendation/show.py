@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from rich.console import Console
 
 from nnunet_ssl.recommendation.choice import Choice
 from nnunet_ssl.recommendation.facts import Facts
+from nnunet_ssl.recommendation.steps import Run, commands, memory_line, memory_of_step
 
 
 def show(facts: Facts, choice: Choice, plans_name: str, split: str | None, console: Console) -> None:
@@ -18,19 +17,16 @@ def show(facts: Facts, choice: Choice, plans_name: str, split: str | None, conso
         f"{facts.name}, {facts.configuration} ({facts.dimensions}D): {facts.labeled} labelled and {facts.unlabeled} "
         f"unlabelled cases, {of_classes}, {memory}.\n"
     )
-    trainer = choice.trainer or "nnUNetTrainer"
-    console.print(f"Take {trainer}." if choice.trainer else "Take nnU-Net itself, nnUNetTrainer.")
-    _list(choice.reasons, console)
+    run = Run(facts, choice.trainer, plans_name, split)
+    need = memory_of_step(run)
+    console.print(f"Take {run.name}." if choice.trainer else f"Take nnU-Net on the labels alone, {run.name}.")
+    _list([*choice.reasons, *([] if need is None else [memory_line(run, need)])], console)
     if choice.open_questions:
         console.print("\nWhat this does not tell:")
         _list(choice.open_questions, console)
-    number = int(re.match(r"Dataset(\d+)_", facts.name)[1])  # type: ignore[index]
     console.print("")
-    if split is not None:
-        console.print(f"nnunet_ssl plans -d {number} -p {plans_name} --split {split}", soft_wrap=True)
-        plans_name = f"{plans_name}_{split}"
-    plans = "" if plans_name == "nnUNetPlans" else f" -p {plans_name}"
-    console.print(f"nnUNetv2_train {number} {facts.configuration} 0 -tr {trainer}{plans}", soft_wrap=True)
+    for command in commands(run, need):
+        console.print(command, soft_wrap=True)  # a command stays in one line, to be copied
 
 
 def _list(lines: list[str], console: Console) -> None:

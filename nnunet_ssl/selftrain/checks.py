@@ -12,8 +12,8 @@ from nnunet_ssl.data.image_checks import check_images, needs_of
 from nnunet_ssl.data.pool_remedies import IMAGES, cases_in
 from nnunet_ssl.data.text_files import read_text
 from nnunet_ssl.data.workers import Workers, usable_cores
-from nnunet_ssl.errors import SemiSupervisedError, some
-from nnunet_ssl.evaluation.benchmark.checks import check_folders, entries, examine, not_writable, one_line
+from nnunet_ssl.errors import SemiSupervisedError, one_line, some
+from nnunet_ssl.evaluation.benchmark.checks import check_folders, entries, examine, not_writable
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
 from nnunet_ssl.planning.plans_copy import make_plans_copy
 from nnunet_ssl.selftrain import disk

@@ -60,4 +60,8 @@ def _remove_damaged(folder: str, ending: str) -> None:
 def _all_there(step_run: StepRun) -> None:
     missing = step_run.keys.missing(step_run.job)
     if missing:
-        raise complain("The command ended without an error, but these files are not there:", missing)
+        raise complain(
+            "The command ended without an error, but these files are not there:",
+            missing,
+            f"See what it said in {step_run.log}, and give the command again once the cause is removed.",
+        )

@@ -131,7 +131,7 @@ def run_single(output: str, step_id: str) -> int:
     run = Run(output, read_settings(output))
     work, steps = work_of(run), Keys(run).steps
     if step_id not in steps:
-        raise complain(f'{output} has no step "{step_id}". Its steps:', steps)
+        raise complain(f'{output} has no step "{step_id}". Its steps:', steps, "Give one with --job.")
     step = steps[step_id]
     waiting = [earlier for earlier in step.after if not work.is_complete(output, steps[earlier])]
     if waiting:

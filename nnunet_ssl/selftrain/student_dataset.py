@@ -55,7 +55,10 @@ def preprocess(step_run: StepRun) -> None:
     words += ["-plans_name", run.settings.student_plans, "-np", step_run.processes]
     step_run.command("preprocess", words, step_run.lock("preprocess"))
     if step_run.keys.missing(step_run.job):
-        raise complain(f"nnUNetv2_preprocess ended without an error, but {preprocessed_folder(run, k)} is empty.")
+        raise complain(
+            f"nnUNetv2_preprocess ended without an error, but {preprocessed_folder(run, k)} is empty.",
+            remedy=f"See what it said in {step_run.log}, and give the command again once the cause is removed.",
+        )
 
 
 def kept_cases(run: Run, round_number: int) -> list[str]:

@@ -128,7 +128,7 @@ def test_packages_that_cannot_be_imported(tmp_path, module, name, statement, tex
     path = os.pathsep.join([str(tmp_path / "broken"), *sys.path])
     lines = doctor_in_fresh_process(PYTHONPATH=path, nnUNet_n_proc_DA="0", nnUNet_def_n_proc="1")
     assert f"WRONG {name} cannot be imported: {text}" in lines
-    assert f"-> repair the installation: {INSTALL}" in lines
+    assert f"-> repair the installation: {' '.join(INSTALL.split())}" in lines
     assert "Environment" in lines
 
 

@@ -70,7 +70,7 @@ def test_an_unknown_trainer(capsys):
     assert main(["methods", "-tr", "nnUNetTrainer"]) == 1
     assert 'trainer "nnUNetTrainer": it does not read splits' in capsys.readouterr().err
     assert main(["methods", "-tr", "nnUNetTrainerNope"]) == 1
-    assert "nnU-Net does not find it; this package has nnUNetTrainerSupervised" in capsys.readouterr().err
+    assert "nnU-Net does not find it.\nRun: nnunet_ssl methods" in capsys.readouterr().err
 
 
 def test_columns_line_up():

@@ -86,6 +86,7 @@ def test_unreadable_settings_of_both_kinds_are_said_at_once(base, capsys):
         '  - "c=1" is not of the form TRAINER:key=value',
         '  - T: "d" is not of the form key=value',
         '  - T: "e" is given twice',
+        "Write every setting in that form, and once.",
     ]
 
 

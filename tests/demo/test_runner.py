@@ -165,7 +165,7 @@ def test_bad_options_are_refused_all_at_once(
     bad = dataclasses.replace(options, trainer="nnUNetTrainerSupervised", dataset_id=1000, epochs=0, device="cuda")
     with pytest.raises(SemiSupervisedError) as caught:
         check_options(bad)
-    for word in ("-tr nnUNetTrainerSupervised: choose", "-d 1000", "--epochs 0", "--device cuda"):
+    for word in ("-tr nnUNetTrainerSupervised: choose", "-d 1000", "--epochs 0", "-device cuda"):
         assert word in str(caught.value)
     check_options(options)
     with pytest.raises(SemiSupervisedError, match="both trainers need the same length"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,13 @@ LIMIT = 120
 
 def pages() -> list[str]:
     found = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*.md")]
-    found += [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    for folder in ("docs", "benchmarks"):
+        found += [path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.md")]
     return sorted(found)
+
+
+def notebooks() -> list[str]:
+    return sorted(path.name for path in (ROOT / "docs" / "tutorials").glob("*.ipynb"))
 
 
 def too_long(text: str) -> Iterator[int]:
@@ -31,6 +37,13 @@ def too_long(text: str) -> Iterator[int]:
 @pytest.mark.parametrize("page", pages())
 def test_lines_of_markdown_are_short(page: str):
     assert list(too_long((ROOT / page).read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("notebook", notebooks())
+def test_lines_of_a_notebooks_text_are_short(notebook: str):
+    cells = json.loads((ROOT / "docs" / "tutorials" / notebook).read_text(encoding="utf-8"))["cells"]
+    texts = {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"}
+    assert texts and {name: lines for name, text in texts.items() if (lines := list(too_long(text)))} == {}
 
 
 def test_what_may_be_long_and_what_may_not():

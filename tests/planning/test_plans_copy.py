@@ -17,7 +17,7 @@ from nnunet_ssl.planning.plans_copy import (
     parse_trainer_assignments,
     write_plans_copy,
 )
-from nnunet_ssl.trainers import TRAINERS, find_trainer
+from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.training.settings import parse_settings
 from tests.helpers_splits import PLANS, make_planned
 
@@ -86,7 +86,7 @@ class TestMakePlansCopy:
             "initial_lr = 'fast' must be float",
             f'unknown key "ema" in "hyperparameters" of {MEAN_TEACHER}; allowed: ',
             "ema_decay = 2.0 must lie between 0.0 and 1.0",
-            'unknown trainer "nnUNetTrainerNope": nnU-Net does not find it; this package has ' + ", ".join(TRAINERS),
+            'unknown trainer "nnUNetTrainerNope": nnU-Net does not find it. Run: nnunet_ssl methods',
         ):
             assert problem in str(caught.value)
 

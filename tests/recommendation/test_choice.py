@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nnunet_ssl.demo.options import Options
-from nnunet_ssl.recommendation.choice import choose, rank
+from nnunet_ssl.recommendation.choice import FEW, choose, rank
 from nnunet_ssl.recommendation.evidence import Measured, evidence
 from nnunet_ssl.recommendation.facts import Facts
 from nnunet_ssl.trainers import FIRST_CHOICE
@@ -66,8 +67,16 @@ def test_rare_classes_are_pointed_out(rarest, said):
 
 
 def test_a_small_network_where_there_is_no_gpu():
-    assert any("-device cpu" in line for line in choose(replace(FACTS, gpu=None), ROWS).open_questions)
-    assert not any("-device cpu" in line for line in choose(FACTS, ROWS).open_questions)
+    assert any("no GPU here" in line for line in choose(replace(FACTS, gpu=None), ROWS).open_questions)
+    assert not any("no GPU here" in line for line in choose(FACTS, ROWS).open_questions)
+
+
+def test_how_few_labels_were_measured_is_said_beside_how_many_there_are():
+    (line,) = (line for line in choose(FACTS, ROWS).open_questions if line.startswith("Measured with"))
+    assert f"{FEW} only; these data have 10 labelled cases" in line
+    assert "nnunet_ssl headroom -d 4 -c 3d_fullres;" in line
+    numbers = {int(re.search(r", (\d+) of \d+", row.data)[1]) for row in evidence()}
+    assert FEW.startswith(" or ".join(map(str, sorted(numbers))) + " labelled")
 
 
 def test_the_tables_recommend_what_readme_says():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from nnunet_ssl.cli import main
@@ -37,7 +39,9 @@ def test_the_command_ends_with_what_to_run(ready_dataset, capsys, monkeypatch):
     assert main(["methods", "--for", "901", "-c", "2d", "--split", "n2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Dataset901_Tiny, 2d (2D): 2 labelled and 6 unlabelled cases, 2 foreground classes, no GPU."
-    assert lines[-2:] == [
+    assert any(re.search(r"a training step needs \d+\.\d GiB on a GPU", line) for line in lines)
+    assert lines[-3:] == [
+        "export nnUNet_extTrainer=$(nnunet_ssl path)",
         "nnunet_ssl plans -d 901 -p nnUNetPlans --split n2",
-        "nnUNetv2_train 901 2d 0 -tr nnUNetTrainerFixMatch -p nnUNetPlans_n2",
+        "nnUNetv2_train 901 2d 0 -tr nnUNetTrainerFixMatch -p nnUNetPlans_n2 -device cpu",
     ]

@@ -25,6 +25,8 @@ SAID = {
     "data.unlabeled:_run 1": "tests/data/test_unlabeled_refused.py::test_failures_of_the_preprocessor_are_collected",
     "data.workers:Workers.map 1": "tests/data/test_workers.py::test_a_dying_worker_is_an_error_with_the_...",
     "doctor.preflight:requirement_finding 2": "no row: pip installs packaging",
+    "selftrain.predict:_all_there 1": "no row: the cause is in the log of nnU-Net's command",
+    "selftrain.student_dataset:preprocess 1": "no row: the cause is in the log of nnU-Net's command",
     "trainers.dkuxnet.supervised:nnUNetTrainerDKUXNetSupervised.load_checkpoint 1": (
         "tests/trainers/dkuxnet/test_trainer.py::test_a_training_that_began_on_other_levels_is_not_continued"
     ),

@@ -31,6 +31,12 @@ PREPROCESS = ("preprocess", "-d", "901", "-c", "3d_fullres", "-np", "1")
 LISTED = ("splits", "-d", "901", "--labeled-from", "{folder}/list.json", "--names", "own")
 GROUPED = (*SPLITS, "--groups", "{folder}/groups.json")
 SUBJECTS = {case: f"subject_{index // 2}" for index, case in enumerate(CASES)}
+MANIFEST = {
+    "device": "cpu",
+    "datasets": [
+        {"dataset": 901, "configurations": ["3d_fullres"], "trainers": ["nnUNetTrainerSupervised"], "splits": ["n2"]}
+    ],
+}
 UNLABELED = "nnUNetPlans_3d_fullres__unlabeled"
 
 
@@ -67,6 +73,23 @@ def incomplete_plans(here: Here) -> None:
     path = here.base / "nnUNetPlans.json"
     shutil.copy(path, here.folder / "kept.json")
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "image_reader_writer"}))
+
+
+def foreign_plans(here: Here) -> None:
+    path = here.base / "nnUNetPlans.json"
+    shutil.copy(path, here.folder / "kept.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_reader_writer": "SomebodysIO"}))
+
+
+def list_for_dataset_json(here: Here) -> None:
+    shutil.copy(here.base / "dataset.json", here.folder / "kept.json")
+    (here.base / "dataset.json").write_text("[]")
+
+
+def no_dataset_json(here: Here) -> None:
+    shutil.copy(here.base / "dataset.json", here.folder / "kept.json")
+    for path in (here.base, raw(here.base)):
+        (path / "dataset.json").unlink(missing_ok=True)
 
 
 def disagreement(here: Here) -> None:
@@ -169,7 +192,7 @@ ROWS = {
     "nnUNet_preprocessed is not set": Row(
         "data.folders:preprocessed_base 1",
         PLANS,
-        "Set nnU-Net's paths",
+        "export nnUNet_preprocessed=FOLDER",
         set_again("nnUNet_preprocessed"),
         unset("nnUNet_preprocessed"),
     ),
@@ -183,6 +206,12 @@ ROWS = {
     "no such dataset": Row(
         "data.folders:_no_dataset 1",
         ("plans", "-d", "Dataset077_No", "--name", "q"),
+        f"Datasets there: {DATASET}",
+        PLANS,
+    ),
+    "no dataset of that number": Row(
+        "data.folders:_no_dataset 1",
+        ("plans", "-d", "77", "--name", "q"),
         f"Datasets there: {DATASET}",
         PLANS,
     ),
@@ -471,6 +500,44 @@ ROWS = {
         OBEY,
         lambda here: (here.base / "nnUNetPlans_3d_fullres" / "tiny_000.pkl").write_bytes(b"x"),
     ),
+    "a configuration that is not in the plans": Row(
+        "data.recipes:_data_identifiers 1",
+        ("preprocess", "-d", "901", "-c", "4d", "-np", "1"),
+        "Choose with -c from: 2d, 3d_fullres",
+        PREPROCESS,
+    ),
+    "an image reader that is not installed": Row(
+        "data.recipes:_check_classes 1",
+        PREPROCESS,
+        "Install the nnU-Net that made these plans, or plan again: nnUNetv2_plan_and_preprocess -d 901",
+        plans_back,
+        foreign_plans,
+    ),
+    "no dataset.json": Row(
+        "data.unlabeled:_dataset_json 1",
+        PREPROCESS,
+        "Put nnU-Net's dataset.json",
+        lambda here: shutil.copy(here.folder / "kept.json", here.base / "dataset.json"),
+        no_dataset_json,
+    ),
+    "settings that do not exist": Row(
+        "planning.plans_copy:make_plans_copy 1",
+        (*PLANS, "--hyperparameters", "nnUNetTrainerFixMatch:ema=1"),
+        "those of a trainer: nnunet_ssl methods -tr TRAINER",
+        (*PLANS, "--hyperparameters", "nnUNetTrainerFixMatch:ema_decay=0.9"),
+    ),
+    "settings of another form": Row(
+        "planning.plans_copy:parse_settings_of_all 1",
+        (*PLANS, "--training", "num_epochs"),
+        "Write every setting in that form",
+        (*PLANS, "--training", "num_epochs=3"),
+    ),
+    "a patch of too few axes": Row(
+        "planning.small_network:_refused 1",
+        (*PLANS, "-c", "3d_fullres", "--patch", "16", "16"),
+        "what they take: nnunet_ssl plans --help",
+        (*PLANS, "-c", "3d_fullres", "--patch", "16", "16", "16"),
+    ),
     # ---- doctor, the rest
     "doctor: no such configuration": Row(
         "doctor.dataset:data_findings 1",
@@ -487,10 +554,41 @@ ROWS = {
     ),
     # ---- files that people write
     "a byte-order mark": Row(
-        "data.text_files:read_text 1", SPLITS, "without", folds(FOLDS), folds("\ufeff[]".encode())
+        "data.text_files:read_text 3", SPLITS, "without", folds(FOLDS), folds("\ufeff[]".encode())
+    ),
+    "no such file": Row(
+        "data.text_files:read_text 1", LISTED, "Put the file there", lambda here: here.file("list.json", CASES)
+    ),
+    "a folder for a file": Row(
+        "data.text_files:read_text 2",
+        ("splits", "-d", "901", "--labeled-from", "{folder}", "--names", "own"),
+        "or give the path of one that can be read",
+        LISTED,
+        lambda here: here.file("list.json", CASES),
+    ),
+    "a comma too many": Row(
+        "data.text_files:_no_json 1",
+        LISTED,
+        "this says where: python -m json.tool ",
+        lambda here: here.file("list.json", CASES),
+        lambda here: here.file("list.json", b'["tiny_000",]'),
+    ),
+    "a list where a dictionary belongs": Row(
+        "data.text_files:read_json 1",
+        PREPROCESS,
+        "Write a dictionary {...} there",
+        lambda here: shutil.copy(here.folder / "kept.json", here.base / "dataset.json"),
+        list_for_dataset_json,
+    ),
+    "no YAML": Row(
+        "data.text_files:_no_yaml 1",
+        ("benchmark", "-o", "{folder}/out", "--manifest", "{folder}/manifest.yaml", "--write", "sh"),
+        "Correct it there",
+        lambda here: here.file("manifest.yaml", MANIFEST),
+        lambda here: (write_split(here.base), here.file("manifest.yaml", b"datasets: [901")),
     ),
     "Latin-1": Row(
-        "data.text_files:read_text 2",
+        "data.text_files:read_text 4",
         LISTED,
         "UTF-8",
         lambda here: here.file("list.json", CASES),

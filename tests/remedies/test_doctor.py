@@ -94,7 +94,7 @@ def small_gpu(here: Here) -> None:
     plans, dataset_json = (json.loads((here.base / f"{n}.json").read_text()) for n in ("nnUNetPlans", "dataset"))
     need = rehearse(find_trainer(CONTROL), plans, "2d", dataset_json).peak / GIB
     here.patch.setattr(memory, "BESIDE", 0.0)
-    here.patch.setattr(memory, "_gib_of_gpu", lambda: 0.9 * need)
+    here.patch.setattr(memory, "gib_of_gpu", lambda: 0.9 * need)
 
 
 def block(here: Here, **content: object) -> None:

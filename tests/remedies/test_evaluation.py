@@ -7,15 +7,17 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nnunet_ssl.commands import headroom
+from nnunet_ssl.demo.options import Options, check_options
 from nnunet_ssl.demo.runner import Progress, prepare_folder, run_command
 from nnunet_ssl.demo.steps import Step
-from nnunet_ssl.evaluation.benchmark import run_local, slurm
+from nnunet_ssl.evaluation.benchmark import run_local, slurm, start
 from nnunet_ssl.evaluation.benchmark.cluster_scripts import Resources
 from nnunet_ssl.evaluation.report.load import load_benchmark
 from nnunet_ssl.evaluation.report.write import write_report
@@ -177,6 +179,17 @@ def manifest(here: Here, **change: object) -> None:
     here.file("manifest.json", {"device": "cpu", "datasets": [{**entry, **change}]})
 
 
+def written(here: Here) -> None:
+    """A benchmark whose jobs were not started, and none will train."""
+    write_split(here.base)
+    assert here.said_by((*OUT, *CHOICE, *WRITE)) == ""
+    here.patch.setattr(start, "run_in_foreground", lambda *_: 0)
+
+
+def job_ids(here: Here) -> list[str]:
+    return [job["id"] for job in json.loads((here.folder / "out" / "manifest.json").read_text())["jobs"]]
+
+
 def headroom_of(*words: str) -> Callable[[Here], str]:
     """What it says before anything is trained."""
 
@@ -228,15 +241,31 @@ def executor(here: Here) -> None:
 ROWS = {
     # ---- evaluate
     "predictions are one folder below": Row(
-        "evaluation.scoring.cases:pair_cases 1",
+        "evaluation.scoring.cases:pair_cases 2",
         EVALUATE,
         "Did you mean",
         (*EVALUATE[:4], "{folder}/predictions/validation", *EVALUATE[5:]),
         labels(one_folder_too_high),
         dataset=None,
     ),
+    "predictions that are nowhere": Row(
+        "evaluation.scoring.evaluate:_check_arguments 1",
+        (*EVALUATE[:4], "{folder}/nowhere", *EVALUATE[5:]),
+        "what they take: nnunet_ssl evaluate --help",
+        EVALUATE,
+        labels(),
+        dataset=None,
+    ),
+    "no reference": Row(
+        "evaluation.scoring.cases:pair_cases 1",
+        (*EVALUATE[:2], "{folder}/empty", *EVALUATE[3:], "-djfile", "{folder}/raw/dataset.json"),
+        "Give the folder of the reference labels with -ref",
+        EVALUATE,
+        labels(lambda here, folders: (here.folder / "empty").mkdir()),
+        dataset=None,
+    ),
     "a summary of nothing": Row(
-        "evaluation.scoring.cases:pair_cases 2",
+        "evaluation.scoring.cases:pair_cases 3",
         VALIDATION,
         "Name the cases with --cases",
         (*VALIDATION, "--cases", "a", "b"),
@@ -361,12 +390,26 @@ ROWS = {
     "a model whose results are nowhere": Row(
         "evaluation.model_folder:Model.folder 1",
         PREDICT,
-        "Set nnU-Net's paths first",
+        "export nnUNet_results=FOLDER",
         lambda here: here.patch.setenv("nnUNet_results", str(here.folder / "results")),
         lambda here: (trained_model(prediction={"stride": [8, 8, 8]})(here), here.patch.delenv("nnUNet_results")),
     ),
-    "no model": Row(
+    "a model of no dataset": Row(
         "evaluation.model_folder:Model.folder 2",
+        tuple("77" if word == "901" else word for word in PREDICT),
+        "Give the number or the name of a dataset",
+        PREDICT,
+        trained_model(prediction={"stride": [8, 8, 8]}),
+    ),
+    "images that are nowhere": Row(
+        "evaluation.as_paper:predict_as_paper 2",
+        tuple("{folder}/nowhere" if word == "{folder}" else word for word in PREDICT),
+        "Give that folder with -i",
+        PREDICT,
+        trained_model(prediction={"stride": [8, 8, 8]}),
+    ),
+    "no model": Row(
+        "evaluation.model_folder:Model.folder 3",
         PREDICT,
         "Train it: nnUNetv2_train 901 3d_fullres 0 -p paper -tr nnUNetTrainerMeanTeacher",
         trained_model(prediction={"stride": [8, 8, 8]}),
@@ -379,6 +422,14 @@ ROWS = {
         lambda here: None,
         small_benchmark,
         then=message_of(lambda here: load_benchmark(str(here.folder / "out"))),
+        dataset=None,
+    ),
+    "a list of jobs that is none": Row(
+        "evaluation.report.load:_manifest 1",
+        message_of(lambda here: load_benchmark(str(here.folder / "out"))),
+        "or delete it",
+        lambda here: (here.folder / "out" / "manifest.json").unlink(),
+        lambda here: (small_benchmark(here), here.file("out/manifest.json", {"jobs": 3})),
         dataset=None,
     ),
     "mm and voxels": Row(
@@ -451,6 +502,21 @@ ROWS = {
         manifest,
     ),
     # ---- headroom
+    "a benchmark of another version": Row(
+        "evaluation.benchmark.jobs:read_benchmark 2",
+        (*OUT, *WRITE),
+        "with another folder, -o",
+        ("benchmark", "-o", "{folder}/new", *CHOICE, *WRITE),
+        lambda here: (manifest(here), here.file("out/manifest.json", {"jobs": [{"x": 1}]})),
+    ),
+    "no such job": Row(
+        "evaluation.benchmark.start:run_single 1",
+        (*OUT, "--job", "x"),
+        "Give one with --job",
+        lambda here: None,
+        written,
+        then=lambda here: here.said_by((*OUT, "--job", job_ids(here)[0])),
+    ),
     "half of a question": Row(
         "commands.headroom:chosen_manifest 1",
         headroom_of("-d", "901"),
@@ -500,11 +566,19 @@ ROWS = {
     ),
     # ---- methods and demo
     "no such trainer": Row(
-        "methods:setting_table 1",
+        "trainers.lookup:find_any_trainer 1",
         ("methods", "-tr", "nnUNetTrainerX"),
         "Run: nnunet_ssl methods",
         OBEY,
         then=("methods", "-tr", "nnUNetTrainerMeanTeacher"),
+        dataset=None,
+    ),
+    "a demo of no length": Row(
+        "demo.options:check_options 1",
+        message_of(lambda here: check_options(replace(Options(here.folder), epochs=0))),
+        "Correct these options",
+        lambda here: None,
+        then=message_of(lambda here: check_options(Options(here.folder))),
         dataset=None,
     ),
     "a folder of somebody": Row(

@@ -114,6 +114,13 @@ ROWS = {
         "--min-cases 0: at least 1\nNothing was started or written",
         (*ALL, "--min-cases", "1"),
     ),
+    "no such step": Row(
+        "selftrain.start:run_single 1",
+        (*OUT, "--job", "x"),
+        "Give one with --job",
+        (*OUT, "--job", "round1__control"),
+        lambda here: (begun(here), here.patch.setattr("nnunet_ssl.selftrain.start.run_in_foreground", lambda *_: 0)),
+    ),
     "a teacher that is gone": Row(
         "selftrain.predict:predict 1",
         said_by_step("round1__predict__0"),

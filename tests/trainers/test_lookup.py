@@ -12,8 +12,8 @@ from nnunet_ssl.discovery import external_directory
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.evaluation.scoring.cases import _reads_splits
 from nnunet_ssl.planning.plans_copy import make_plans_copy
-from nnunet_ssl.trainers import CONTROL, TRAINERS, find_trainer
-from nnunet_ssl.trainers.lookup import find_any_trainer
+from nnunet_ssl.trainers import CONTROL, find_trainer
+from nnunet_ssl.trainers.lookup import find_any_trainer, nearest
 from nnunet_ssl.training.settings import parse_settings
 from tests.helpers_splits import PLANS
 from tests.new_method import MINE, write_trainer
@@ -45,8 +45,22 @@ def test_ours_and_that_of_the_folder(folder, capfd):
 def test_without_the_folder_it_is_unknown(folder, monkeypatch):
     find_any_trainer(MINE)
     monkeypatch.setenv(VARIABLE, external_directory())
-    known = f"this package has {', '.join(TRAINERS)}, each also as <trainer>_<N>epochs"
-    assert refusal(MINE) == f'unknown trainer "{MINE}": nnU-Net does not find it; {known}'
+    assert refusal(MINE) == f'unknown trainer "{MINE}": nnU-Net does not find it.\nRun: nnunet_ssl methods'
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("nnUNetTrainerFixmatch", "nnUNetTrainerFixMatch"),
+        ("nnunettrainerMeanTeachers_50epochs", "nnUNetTrainerMeanTeacher_50epochs"),
+        ("nnUNetTrainerDKUXNetSupervise", "nnUNetTrainerDKUXNetSupervised"),
+        ("UNIMATCH", "nnUNetTrainerUniMatch"),
+        ("nnUNetTrainerNope", None),
+    ],
+)
+def test_a_typo_names_the_trainer_that_was_meant(typed, meant):
+    assert nearest(typed) == meant
+    assert (f"did you mean {meant}?" in refusal(typed)) == (meant is not None)
 
 
 def test_a_trainer_that_knows_no_split(folder):

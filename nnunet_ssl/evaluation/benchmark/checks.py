@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,7 @@ from nnunet_ssl.data.splits import SPLITS_FILE, Splits, read_splits, splits_path
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.doctor.dataset import UNLABELED, Dataset, data_findings, labeled_ids
 from nnunet_ssl.doctor.report import WRONG
-from nnunet_ssl.errors import SemiSupervisedError, some
+from nnunet_ssl.errors import SemiSupervisedError, one_line, some
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment
 from nnunet_ssl.trainers.lookup import find_any_trainer
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
@@ -66,7 +65,7 @@ def examine(experiment: Experiment, unlabeled: bool = True) -> Examined:
         try:
             found.trainers[trainer] = find_any_trainer(trainer)
         except SemiSupervisedError as error:
-            found.problems.append(str(error))
+            found.problems.append(one_line(error))
     try:
         found.base = preprocessed_base(experiment.dataset)
         found.plans = load_plans(found.base, experiment.plans)
@@ -80,11 +79,6 @@ def examine(experiment: Experiment, unlabeled: bool = True) -> Examined:
     if experiment.test_images is not None and experiment.test_labels is not None:
         _check_test_set(experiment.test_images, experiment.test_labels, found)
     return found
-
-
-def one_line(error: Exception) -> str:
-    """Our errors take several lines; as an entry of a list they become one."""
-    return re.sub(r"\s*\n\s*(- )?", " ", str(error).strip())
 
 
 def entries(error: Exception) -> list[str]:

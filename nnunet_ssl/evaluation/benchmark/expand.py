@@ -13,8 +13,8 @@ from typing import Any
 
 from nnunet_ssl.data.folders import preprocessed_base, read_plans
 from nnunet_ssl.data.splits import Split, split_to_json
-from nnunet_ssl.errors import SemiSupervisedError, complain
-from nnunet_ssl.evaluation.benchmark.checks import Examined, check_folders, entries, examine, one_line
+from nnunet_ssl.errors import SemiSupervisedError, complain, one_line
+from nnunet_ssl.evaluation.benchmark.checks import Examined, check_folders, entries, examine
 from nnunet_ssl.evaluation.benchmark.jobs import Job
 from nnunet_ssl.evaluation.benchmark.manifest import Experiment, Manifest
 from nnunet_ssl.planning.plans_copy import make_plans_copy, write_plans_copy

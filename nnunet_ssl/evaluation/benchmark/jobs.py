@@ -196,5 +196,8 @@ def read_benchmark(output: str) -> tuple[dict[str, Any], list[Job]]:
         jobs = [Job(**{key: value for key, value in job.items() if key != "id"}) for job in content["jobs"]]
         manifest = {"device": content["device"], "datasets": content["datasets"]}
     except (AttributeError, ValueError, TypeError, KeyError) as error:
-        raise complain(f"{path} was not written by this version of nnunet_ssl benchmark ({error!r}).") from error
+        raise complain(
+            f"{path} was not written by this version of nnunet_ssl benchmark ({error!r}).",
+            remedy="Give the whole command again with another folder, -o.",
+        ) from error
     return manifest, jobs

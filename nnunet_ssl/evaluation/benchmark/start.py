@@ -77,6 +77,6 @@ def run_single(output: str, job_id: str) -> int:
     manifest, jobs = read_benchmark(output)
     found = [job for job in jobs if job.id == job_id]
     if not found:
-        raise complain(f'{output} has no job "{job_id}". Its jobs:', [job.id for job in jobs])
+        raise complain(f'{output} has no job "{job_id}". Its jobs:', [job.id for job in jobs], "Give one with --job.")
     (job,) = found
     return run_in_foreground(output, job, manifest["device"])

@@ -134,7 +134,10 @@ def _manifest(path: Path) -> dict[str, Any]:
     """Empty where there is none; the records alone do then."""
     manifest: dict[str, Any] = text_files.read_json(path, dict) if os.path.lexists(path) else {}
     if not isinstance(manifest.get("jobs", []), list) or not isinstance(manifest.get("datasets", []), list):
-        raise complain(f'{path} was not written by nnunet_ssl benchmark: "jobs" and "datasets" must be lists.')
+        raise complain(
+            f'{path} was not written by nnunet_ssl benchmark: "jobs" and "datasets" must be lists.',
+            remedy="Put it back as the benchmark wrote it, or delete it: the jobs' records are enough for a report.",
+        )
     return manifest
 
 

@@ -54,7 +54,10 @@ def pair_cases(reference: str, prediction: str, dataset: Dataset, cases: Sequenc
     """
     references, predictions = (_label_files(folder, dataset.file_ending) for folder in (reference, prediction))
     if not references:
-        raise complain(f"{reference} holds no label file that ends in {dataset.file_ending}.")
+        raise complain(
+            f"{reference} holds no label file that ends in {dataset.file_ending}.",
+            remedy="Give the folder of the reference labels with -ref, or their dataset.json with -djfile.",
+        )
     if not predictions:
         below = os.path.join(prediction, "validation")
         hint = f"Did you mean {below}?" if _label_files(below, dataset.file_ending) else "Predict first."

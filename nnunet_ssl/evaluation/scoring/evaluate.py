@@ -100,7 +100,9 @@ def _check_arguments(reference: str, prediction: str, output: str, tolerance: fl
     elif not os.access(above, os.W_OK):
         problems.append(f"the results cannot be written to {output}: {above} is not writable; give a folder with -o")
     if problems:
-        raise complain("This cannot be evaluated:", problems)
+        raise complain(
+            "This cannot be evaluated:", problems, "Correct these options; what they take: nnunet_ssl evaluate --help"
+        )
 
 
 def _how_predicted(folder: str) -> dict[str, Any] | None:

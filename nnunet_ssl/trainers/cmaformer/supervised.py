@@ -17,5 +17,5 @@ class nnUNetTrainerCMAformerSupervised(TrainsCMAformer):
         predicts="the network",
         dimensions="2D, 3D",
         extra_memory="another network",
-        extra_time="1.6 (3D), 5.4 (2D) on a CPU",
+        extra_time="1.2 (3D), 1.3 (2D) in operations",
     )

@@ -39,7 +39,7 @@ class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
         predicts="first network (option: second)",
         dimensions="2D, 3D",
         extra_memory="a second network",
-        extra_time="about 2",
+        extra_time="about 2.3",
     )
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:

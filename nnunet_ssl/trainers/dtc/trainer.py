@@ -94,7 +94,7 @@ class nnUNetTrainerDTC(nnUNetTrainerSemiSupervised):
         if PlansManager(plans).get_label_manager(dataset_json).has_ignore_label:
             raise NotImplementedError(
                 f"{cls.__name__} does not support an ignore label, near which the distance to an object is not known. "
-                "Use nnUNetTrainerMCNet or nnUNetTrainerMeanTeacher."
+                "Use nnUNetTrainerFixMatch."
             )
 
     def build_auxiliary(self) -> dict[str, nn.Module]:

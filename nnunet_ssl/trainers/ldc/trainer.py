@@ -49,7 +49,7 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
         predicts="student (option: teacher)",
         dimensions="2D, 3D",
         extra_memory="one copy of the network, heads",
-        extra_time="about 1.4",
+        extra_time="about 1.3",
     )
 
     @classmethod

@@ -40,7 +40,7 @@ class nnUNetTrainerMCNet(nnUNetTrainerSemiSupervised):
         predicts="the network, with its own decoder",
         dimensions="2D, 3D",
         extra_memory="one or two more decoders",
-        extra_time="about 2.2, with one more decoder 1.6",
+        extra_time="about 2.4; with one more decoder 1.6",
     )
 
     @classmethod
