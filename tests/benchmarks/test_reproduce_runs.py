@@ -54,13 +54,14 @@ PAGES = {slug: reproduce.read_page(ROOT / "docs" / "reproduce" / f"{slug}.md") f
 
 
 class Desk:
-    """A folder with the raw data, nnU-Net's folders and $OUT, where commands run as they stand on a page."""
+    """A folder with the raw data, which is $DATA, nnU-Net's folders and $OUT, where commands run as they stand on a page."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.project, self.monkeypatch = Project(root, "-"), monkeypatch
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "out"):
             (root / name).mkdir()
             monkeypatch.setenv("OUT" if name == "out" else name, str(root / name))
+        monkeypatch.setenv("DATA", str(root))
         monkeypatch.chdir(root)
 
     def run(self, command: str) -> None:
@@ -88,7 +89,7 @@ class Desk:
 def belongs(command: str, case: tuple[str, str]) -> bool:
     """Whether a command of the preparation is about this data set."""
     numbers = set(re.findall(r"(?:-[do] |Dataset|train )0*(\d+)", command))
-    return bool(numbers & set(CASES[case][1])) or re.search(rf"\$OUT/{case[1]}\d*/", command) is not None
+    return bool(numbers & set(CASES[case][1])) or re.search(rf"\$OUT/{case[0]}/{case[1]}\d*/", command) is not None
 
 
 def test_every_data_set_and_every_row_with_commands_is_tried():
