@@ -54,7 +54,7 @@ PAGES = {slug: reproduce.read_page(ROOT / "docs" / "reproduce" / f"{slug}.md") f
 
 
 class Desk:
-    """A folder with the raw data, which is $DATA, nnU-Net's folders and $OUT, where commands run as they stand on a page."""
+    """$DATA with the raw data, nnU-Net's folders and $OUT, where commands run as they stand on a page."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.project, self.monkeypatch = Project(root, "-"), monkeypatch

@@ -36,7 +36,10 @@ class CMAformerNetworkHyperparameters:
     transformer_layers: int = setting(3, "of encoder and decoder, each; 0: none", source="3, released code", low=0)
     attention_heads: int = setting(8, "heads of the attention at most", source="8, released code", low=1)
     norms: str = setting(
-        "plans", "of maps: the plans' norm, or batch norm", source="batch, Sec. III-A and released code; recommended", choices=NORMS
+        "plans",
+        "of maps: the plans' norm, or batch norm",
+        source="batch, Sec. III-A and released code; recommended",
+        choices=NORMS,
     )
 
     @property

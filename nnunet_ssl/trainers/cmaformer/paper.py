@@ -27,8 +27,8 @@ class CMAformerPaperHyperparameters(CMAformerHyperparameters):
 class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):
     """Eq. 2 with its ratio per voxel, cross-attention of queries, keys and values, the whole decoder in 3D too.
 
-    SGD at 0.001, momentum 0.99, polynomial decay, which is nnU-Net's scheme; prediction does not mirror. What the settings block names under
-    "training" wins.
+    SGD at 0.001, momentum 0.99, polynomial decay, which is nnU-Net's scheme. Prediction does not mirror. What the
+    settings block names under "training" wins.
     """
 
     Hyperparameters: ClassVar[type] = CMAformerPaperHyperparameters
