@@ -23,6 +23,7 @@ import itertools
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,7 @@ BLOCK = re.compile(r"^#+ Commands `(?P<name>[\w-]+)`$")
 WORD = re.compile(r"(?<![A-Za-z$])(BASE|FOLD|OPTIONS|ROW|SEED|SPLIT|TRAINER)(?![A-Za-z])")
 LISTS = ("FOLD", "SEED")
 METRICS = ("dice", "jaccard", "hd95", "asd")
+OVERLAPS = ("dice", "jaccard")
 SMALL_TRAINING = "num_epochs=1 num_iterations_per_epoch=2 num_val_iterations_per_epoch=1"
 
 
@@ -92,6 +94,7 @@ class Page:
         blocks: name -> lines of commands, with words in capitals.
         rows: of all tables.
         figures: commands under headings that begin with "Figure", which need the rows that they name.
+        percent: it gives overlaps in %, not as fractions.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Page:
     blocks: dict[str, list[str]]
     rows: list[Row]
     figures: list[str]
+    percent: bool
 
 
 def read_page(path: str | os.PathLike[str]) -> Page:
@@ -108,7 +112,8 @@ def read_page(path: str | os.PathLike[str]) -> Page:
     blocks: dict[str, list[str]] = {}
     rows: list[Row] = []
     target = preparation
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    text = Path(path).read_text(encoding="utf-8")
+    for line in text.splitlines():
         if line.startswith("#"):
             found = BLOCK.match(line)
             other = figures if re.match(r"#+ Figure", line) else preparation
@@ -126,7 +131,8 @@ def read_page(path: str | os.PathLike[str]) -> Page:
     twice = sorted({name for name in names if names.count(name) > 1})
     if unknown or twice:
         raise ValueError(f"{path}: unknown commands {unknown}, rows that stand there twice {twice}")
-    return Page(Path(path).stem, preparation, blocks, rows, figures)
+    percent = re.search(r"^Published: .* in %", text, re.MULTILINE) is not None
+    return Page(Path(path).stem, preparation, blocks, rows, figures, percent)
 
 
 def _row(line: str) -> Row:
@@ -181,7 +187,10 @@ def scores(folder: Path) -> Iterator[dict[str, float]]:
 
 
 def table(page: Page, out: Path) -> str:
-    """Rows that have scores below ``out``/PAGE, beside what was published; of several folds or seeds the mean."""
+    """Rows that have scores below ``out``/PAGE, in the page's unit, beside what was published.
+
+    Of several folds or seeds the mean and the population standard deviation.
+    """
     lines = [
         "| row | in the paper | published | runs | " + " | ".join(METRICS) + " |",
         "|---" * (4 + len(METRICS)) + "|",
@@ -190,9 +199,18 @@ def table(page: Page, out: Path) -> str:
         found = list(scores(out / page.name / row.name)) if row.runs else []
         if found:
             means = [[run[name] for run in found if name in run] for name in METRICS]
-            cells = [f"{sum(values) / len(values):.4f}" if values else "-" for values in means]
+            cells = [_cell(name, values, page.percent) for name, values in zip(METRICS, means, strict=True)]
             lines.append(f"| `{row.name}` | {row.paper} | {row.published} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(metric: str, values: Sequence[float], percent: bool) -> str:
+    """Mean and standard deviation of one metric over runs."""
+    if not values:
+        return "-"
+    scale, digits = (100, 2) if percent and metric in OVERLAPS else (1, 2 if percent else 3)
+    mean = f"{scale * statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {scale * statistics.pstdev(values):.{digits}f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

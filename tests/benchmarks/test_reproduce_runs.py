@@ -134,7 +134,7 @@ def test_a_data_set_from_raw_files_to_the_table(case, tmp_path, monkeypatch, cap
     assert [[cell.strip() for cell in line[:4]] for line in found] == [
         [f"`{row.name}`", row.paper, row.published, "1"] for row in rows
     ]
-    assert all(0 <= float(line[4]) <= 1 for line in found)
+    assert all(0 <= float(line[4]) <= (100 if page.percent else 1) for line in found)
 
 
 def pictures() -> dict[Path, int]:

@@ -249,4 +249,14 @@ def test_lists_repeat_a_line_and_the_table_has_the_means(tmp_path):
         folder = tmp_path / "page" / "a" / f"fold_{fold}"
         folder.mkdir(parents=True)
         (folder / "evaluation.json").write_text(f'{{"mean": {{"dice": {dice}, "asd": null}}}}')
-    assert reproduce.table(found, tmp_path).splitlines()[-1] == "| `a` | b | 1 | 2 | 0.6000 | - | - | - |"
+    assert reproduce.table(found, tmp_path).splitlines()[-1] == "| `a` | b | 1 | 2 | 0.600 ± 0.100 | - | - | - |"
+    path.write_text(path.read_text() + "\nPublished: Dice and\nPublished: Dice in %, ASD in voxels\n")
+    in_percent = reproduce.table(reproduce.read_page(path), tmp_path)
+    assert in_percent.splitlines()[-1] == "| `a` | b | 1 | 2 | 60.00 ± 10.00 | - | - | - |"
+
+
+@pytest.mark.parametrize("slug", PAGES)
+def test_overlaps_are_in_the_unit_of_the_page(slug):
+    found = page(slug)
+    numbers = [float(row.published.split(",")[0].split()[0]) for row in found.rows if row.published]
+    assert found.percent == (max(numbers) > 1)

@@ -18,10 +18,10 @@ from nnunet_ssl.cli import build_parser, main
 from nnunet_ssl.planning.plans_copy import parse_settings_of_all
 from nnunet_ssl.trainers import find_trainer
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import reproduce
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = reproduce.read_page(ROOT / "docs" / "reproduce" / "cmaformer_ldc.md")
 ROWS = [row for row in PAGE.rows if row.runs]
 RELEASED = 47_679_718  # docs/methods/cmaformer.md
