@@ -88,6 +88,14 @@ def test_published_values_are_those_of_the_report(slug):
             assert known & {float(value), round(100 * float(value), 3)}, (row.name, value)
 
 
+@pytest.mark.parametrize("slug", PAGES)
+def test_the_number_of_trainings_is_said(slug):
+    rows = [row for row in page(slug).rows if row.runs]
+    trained = [c for row in rows for c in reproduce.commands_of(page(slug), row) if c.startswith("nnUNetv2_train")]
+    assert len(trained) == len(set(trained))
+    assert re.search(rf"(?<!\S){len(trained)} trainings", text(slug))
+
+
 # ---- the commands
 
 
