@@ -2,13 +2,15 @@
 
     python benchmarks/reproduce.py docs/reproduce/skcdf.md                         # every command, in full
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --row t3-df --run       # one row, plans to score
+    python benchmarks/reproduce.py docs/reproduce/skcdf.md --run                   # all of it; goes on where it stopped
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --table                 # the scores so far, as a table
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --figures --run         # its figures, after its rows
     python benchmarks/reproduce.py docs/reproduce/skcdf.md --small                 # as they are tried in the tests
 
 Rows stand in tables with the columns row, in the paper, published, commands, with. "commands" names a block of the
 page, whose words in capitals are replaced by what stands under "with" (KEY=VALUE; ...) and by ROW, the row's name. A
-list (FOLD=0,1,2) repeats every line that holds the word. $OUT is a folder of yours, where scores go to.
+list (FOLD=0,1,2) repeats every line that holds the word. $OUT is a folder of yours, where scores go to, those of a page
+below $OUT/PAGE; $DATA is the one with the downloads.
 
 --small: patches of 32 voxels, the same networks with 2 to 8 features, two training steps, on a CPU. It shows that the
 commands fit one another, and nothing else.
@@ -21,17 +23,22 @@ import itertools
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from resume import left_of
+
 NO_COMMANDS = "-"
 BLOCK = re.compile(r"^#+ Commands `(?P<name>[\w-]+)`$")
 WORD = re.compile(r"(?<![A-Za-z$])(BASE|FOLD|OPTIONS|ROW|SEED|SPLIT|TRAINER)(?![A-Za-z])")
 LISTS = ("FOLD", "SEED")
 METRICS = ("dice", "jaccard", "hd95", "asd")
+OVERLAPS = ("dice", "jaccard")
 SMALL_TRAINING = "num_epochs=1 num_iterations_per_epoch=2 num_val_iterations_per_epoch=1"
 
 
@@ -82,16 +89,20 @@ class Page:
     """What a page of docs/reproduce holds.
 
     Attributes:
+        name: of the file, and of the folder of its scores.
         preparation: commands that come first, in order.
         blocks: name -> lines of commands, with words in capitals.
         rows: of all tables.
         figures: commands under headings that begin with "Figure", which need the rows that they name.
+        percent: it gives overlaps in %, not as fractions.
     """
 
+    name: str
     preparation: list[str]
     blocks: dict[str, list[str]]
     rows: list[Row]
     figures: list[str]
+    percent: bool
 
 
 def read_page(path: str | os.PathLike[str]) -> Page:
@@ -101,7 +112,8 @@ def read_page(path: str | os.PathLike[str]) -> Page:
     blocks: dict[str, list[str]] = {}
     rows: list[Row] = []
     target = preparation
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    text = Path(path).read_text(encoding="utf-8")
+    for line in text.splitlines():
         if line.startswith("#"):
             found = BLOCK.match(line)
             other = figures if re.match(r"#+ Figure", line) else preparation
@@ -119,7 +131,8 @@ def read_page(path: str | os.PathLike[str]) -> Page:
     twice = sorted({name for name in names if names.count(name) > 1})
     if unknown or twice:
         raise ValueError(f"{path}: unknown commands {unknown}, rows that stand there twice {twice}")
-    return Page(preparation, blocks, rows, figures)
+    percent = re.search(r"^Published: .* in %", text, re.MULTILINE) is not None
+    return Page(Path(path).stem, preparation, blocks, rows, figures, percent)
 
 
 def _row(line: str) -> Row:
@@ -174,25 +187,37 @@ def scores(folder: Path) -> Iterator[dict[str, float]]:
 
 
 def table(page: Page, out: Path) -> str:
-    """Rows that have scores below ``out``, beside what was published; of several folds or seeds the mean."""
+    """Rows that have scores below ``out``/PAGE, in the page's unit, beside what was published.
+
+    Of several folds or seeds the mean and the population standard deviation.
+    """
     lines = [
         "| row | in the paper | published | runs | " + " | ".join(METRICS) + " |",
         "|---" * (4 + len(METRICS)) + "|",
     ]
     for row in page.rows:
-        found = list(scores(out / row.name)) if row.runs else []
+        found = list(scores(out / page.name / row.name)) if row.runs else []
         if found:
             means = [[run[name] for run in found if name in run] for name in METRICS]
-            cells = [f"{sum(values) / len(values):.4f}" if values else "-" for values in means]
+            cells = [_cell(name, values, page.percent) for name, values in zip(METRICS, means, strict=True)]
             lines.append(f"| `{row.name}` | {row.paper} | {row.published} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(metric: str, values: Sequence[float], percent: bool) -> str:
+    """Mean and standard deviation of one metric over runs."""
+    if not values:
+        return "-"
+    scale, digits = (100, 2) if percent and metric in OVERLAPS else (1, 2 if percent else 3)
+    mean = f"{scale * statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {scale * statistics.pstdev(values):.{digits}f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page")
     parser.add_argument("--row", nargs="+", help="only these; without the preparation")
-    parser.add_argument("--run", action="store_true", help="run them, and stop at the first that fails")
+    parser.add_argument("--run", action="store_true", help="run what is left of them, and stop at the first that fails")
     parser.add_argument("--small", action="store_true", help="sizes reduced, two training steps, on a CPU")
     parser.add_argument("--figures", action="store_true", help="the commands of the figures, not of the rows")
     parser.add_argument("--table", action="store_true", help="the scores below $OUT beside the published ones")
@@ -209,7 +234,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = page.figures if args.figures else commands
     for command in commands:
         command = smaller(command) if args.small else command
-        print(command, flush=True)
+        left = left_of(command) if args.run else command
+        print(f"# done: {command}" if left is None else left, flush=True)
+        if left is None:
+            continue
+        command = left
         if args.run and (code := subprocess.run(command, shell=True).returncode):
             return code
     return 0

@@ -30,7 +30,7 @@ from scipy.ndimage import zoom
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from raw_dataset import run
+from raw_dataset import ORIGIN, digest, is_there, run
 
 from nnunet_ssl.data.folders import write_json
 from nnunet_ssl.data.text_files import read_json
@@ -73,7 +73,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make(args: argparse.Namespace) -> str:
-    """Write the dataset; it appears when it is complete. Returns its folder.
+    """Write the dataset; it appears when it is complete. Returns its folder. An equal one is left as it is.
 
     Raises:
         SemiSupervisedError: no such dataset, a number that is taken, a format that is not NIfTI.
@@ -88,9 +88,10 @@ def make(args: argparse.Namespace) -> str:
     description = read_json(os.path.join(source, "dataset.json"), dict)
     name = os.path.basename(source).split("_", 1)[1]
     target = os.path.join(base, f"Dataset{args.o:03d}_{name}AsPublished")
-    taken = [entry for entry in sorted(os.listdir(base)) if entry.startswith(f"Dataset{args.o:03d}_")]
-    if taken:
-        raise complain(f"Dataset {args.o} exists in {base}:", taken, "Delete it, or choose another number with -o.")
+    changes = {key: value for key, value in vars(args).items() if key not in ("action", "o", "np")}
+    origin = digest([description, changes])
+    if is_there(base, target, args.o, origin, "-o"):
+        return target
     if description["file_ending"] != ENDING:
         raise complain(f"{source} is in {description['file_ending']}; this script reads {ENDING}.")
     cases = sorted(f.removesuffix(ENDING) for f in os.listdir(os.path.join(source, "labelsTr")) if f.endswith(ENDING))
@@ -101,7 +102,7 @@ def make(args: argparse.Namespace) -> str:
         with Workers(args.np) as workers:
             workers.map(partial(convert, args, source, temporary), {case: (case,) for case in cases}, "Preparing")
         channels = dict.fromkeys(description["channel_names"], "noNorm")
-        write_json(os.path.join(temporary, "dataset.json"), {**description, "channel_names": channels})
+        write_json(os.path.join(temporary, "dataset.json"), {**description, "channel_names": channels, ORIGIN: origin})
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,6 @@
 """CRAG (213 H&E images of colorectal glands) -> nnU-Net raw dataset in 2D.
 
-    python benchmarks/protocols/prepare_crag.py -i CRAG -d 206
+    python benchmarks/protocols/prepare_crag.py -i CRAG -d 207
 
 Official layout: train and test (or valid), each with Images/*.png and Annotation/*.png (or Annotations), where every
 gland has a value of its own. Written: three colour channels, one class "gland".
@@ -22,7 +22,7 @@ from skimage import io
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from raw_dataset import complain_about_layout, run
+from raw_dataset import ORIGIN, complain_about_layout, digest, is_there, run
 
 from nnunet_ssl.errors import complain
 
@@ -34,7 +34,7 @@ LAYOUT = "train and test (or valid), each with Images/NAME.png and Annotation/NA
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", required=True, metavar="FOLDER", help="the folder with train and test (or valid)")
-    parser.add_argument("-d", type=int, default=206, metavar="ID", help="number of the dataset (default: 206)")
+    parser.add_argument("-d", type=int, default=207, metavar="ID", help="number of the dataset (default: 207)")
     args = parser.parse_args(argv)
     return run(lambda: prepare(args.i, args.d))
 
@@ -61,7 +61,7 @@ def find_cases(folder: str) -> dict[str, tuple[str, str]]:
 
 
 def prepare(folder: str, number: int) -> str:
-    """Write the dataset; it appears when it is complete.
+    """Write the dataset; it appears when it is complete. One of the same files is left as it is.
 
     Raises:
         SemiSupervisedError: nnUNet_raw is not set, the dataset exists, unreadable or ill-shaped files, all listed.
@@ -70,8 +70,9 @@ def prepare(folder: str, number: int) -> str:
     if not base:
         raise complain("The environment variable nnUNet_raw is not set.", remedy="Set nnU-Net's paths first.")
     target = os.path.join(base, f"Dataset{number:03d}_CRAG")
-    if os.path.exists(target):
-        raise complain(f"{target} exists.", remedy="Delete it, or choose another number with -d.")
+    origin = digest([[name, *(os.path.getsize(path) for path in pair)] for name, pair in cases.items()])
+    if is_there(base, target, number, origin, "-d"):
+        return target
     temporary, problems = os.path.join(base, f".{os.path.basename(target)}.{os.getpid()}.tmp"), []
     try:
         for name in ("imagesTr", "labelsTr"):
@@ -90,6 +91,7 @@ def prepare(folder: str, number: int) -> str:
             reference="https://warwick.ac.uk/fac/cross_fac/tia/data/mildnet/",
             license="see the reference",
             converted_by="benchmarks/protocols of nnunet_ssl",
+            **{ORIGIN: origin},
         )
         os.replace(temporary, target)
     finally:

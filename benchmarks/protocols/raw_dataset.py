@@ -6,6 +6,8 @@ The scripts prepare_*.py find the files; reading, checking and writing are the s
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -18,9 +20,11 @@ import SimpleITK as sitk
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 from nnunetv2.paths import nnUNet_raw
 
+from nnunet_ssl.data.text_files import read_json
 from nnunet_ssl.data.workers import Workers
 from nnunet_ssl.errors import SemiSupervisedError, complain
 
+ORIGIN = "made_of"  # key in dataset.json
 TOLERANCE = 1e-3  # mm, and of direction cosines
 
 
@@ -101,6 +105,8 @@ def cases_in_folders(
 def write_raw_dataset(recipe: Recipe, cases: Sequence[Case], number: int, processes: int = 1) -> str:
     """Convert all cases into nnUNet_raw/DatasetXXX_name. It appears when it is complete.
 
+    One that was made of the same files in the same way is left as it is.
+
     Raises:
         SemiSupervisedError: nnUNet_raw is not set, the dataset exists, or bad cases, all listed; nothing is left then.
     """
@@ -108,9 +114,9 @@ def write_raw_dataset(recipe: Recipe, cases: Sequence[Case], number: int, proces
     if not base:
         raise complain("The environment variable nnUNet_raw is not set.", remedy="Set nnU-Net's paths first.")
     target = os.path.join(base, f"Dataset{number:03d}_{recipe.name}")
-    taken = [name for name in _listdir(base) if name.startswith(f"Dataset{number:03d}_")]
-    if taken:
-        raise complain(f"Dataset {number} exists in {base}:", taken, "Delete it, or choose another number with -d.")
+    origin = origin_of(recipe, cases)
+    if is_there(base, target, number, origin, "-d"):
+        return target
     temporary = os.path.join(base, f".{os.path.basename(target)}.{os.getpid()}.tmp")
     try:
         for folder in ("imagesTr", "labelsTr"):
@@ -122,13 +128,57 @@ def write_raw_dataset(recipe: Recipe, cases: Sequence[Case], number: int, proces
         if problems:
             raise complain("These cases cannot be converted:", problems)
         notes = [f"NOTE: {name}: {note}" for name, (_, found) in results.items() for note in found]
-        write_dataset_json(temporary, recipe, len(cases))
+        write_dataset_json(temporary, recipe, len(cases), **{ORIGIN: origin})
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if notes:
         print("\n".join(notes))
     return target
+
+
+def is_there(base: str, target: str, number: int, origin: str, option: str) -> bool:
+    """Whether the dataset exists already, made of the same; says so.
+
+    Raises:
+        SemiSupervisedError: another one has the number.
+    """
+    taken = [name for name in _listdir(base) if name.startswith(f"Dataset{number:03d}_")]
+    if taken == [os.path.basename(target)] and recorded_origin(target) == origin:
+        print(f"Dataset {number} exists already, made of the same files in the same way: left as it is.")
+        return True
+    if taken:
+        raise complain(
+            f"Dataset {number} exists in {base}, made of other files or in another way:",
+            taken,
+            f"Delete it, or choose another number with {option}.",
+        )
+    return False
+
+
+def recorded_origin(folder: str) -> str | None:
+    """What :func:`write_raw_dataset` noted in the dataset."""
+    path = os.path.join(folder, "dataset.json")
+    return read_json(path, dict).get(ORIGIN) if os.path.isfile(path) else None
+
+
+def origin_of(recipe: Recipe, cases: Sequence[Case]) -> str:
+    """A digest of what a dataset is made of: names and sizes of the files, and what becomes of their labels."""
+    files = [[case.identifier, *(_size(path) for path in (case.image, case.label))] for case in cases]
+    made = [recipe.name, recipe.channel, recipe.labels, sorted(recipe.values.items()), files]
+    return digest(made)
+
+
+def digest(made: Any) -> str:
+    """Of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of the files of a folder."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path) if os.path.isfile(path) else -1
+    return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
 
 
 def write_dataset_json(folder: str, recipe: Recipe, number_of_cases: int, **more: Any) -> None:

@@ -35,6 +35,7 @@ from nnunet_ssl.architectures.token_attention import (
 )
 
 GATES = ("scalar", "sigmoid", "qkv", "none")
+NORMS = ("plans", "batch")
 QKV_TOKENS = 1024  # positions up to which a level has the cross-attention of queries, keys and values
 RELEASED_DILATIONS = [6, 12, 18]
 PLANS_KEYS = ("features_per_stage", "strides", "kernel_sizes")
@@ -211,16 +212,22 @@ class CMAformer(nn.Module):
         patch_size: Sequence[int],
         input_channels: int,
         output_channels: int,
+        *,
+        norms: str = "plans",
         **options: Any,
     ) -> CMAformer:
-        """With the levels and the norm of a U-Net in nnU-Net's plans; ``options`` are those of the constructor."""
-        norm = arch_kwargs.get("norm_op")
+        """With the levels of a U-Net in nnU-Net's plans, and its norm or batch norm.
+
+        ``options`` are those of the constructor.
+        """
+        norm, norm_kwargs = arch_kwargs.get("norm_op"), arch_kwargs.get("norm_op_kwargs")
         norm_op: Any = pydoc.locate(norm) if isinstance(norm, str) else norm
+        if norms == "batch":
+            norm_op, norm_kwargs = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[len(patch_size)], None
         levels = {key: arch_kwargs[key] for key in PLANS_KEYS}
         dimensions = len(patch_size)
         for key in ("strides", "kernel_sizes"):  # plans may give one number for all axes
             levels[key] = [[v] * dimensions if isinstance(v, int) else list(v) for v in levels[key]]
-        norm_kwargs = arch_kwargs.get("norm_op_kwargs")
         return cls(input_channels, output_channels, patch_size, **levels, norm_op=norm_op, norm_op_kwargs=norm_kwargs,
                    **options)  # fmt: skip
 

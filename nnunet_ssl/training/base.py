@@ -23,8 +23,8 @@ from nnunet_ssl.training.deep_supervision import deep_supervised, finest, split_
 from nnunet_ssl.training.distributed import take_from_first_rank
 from nnunet_ssl.training.monitor import OBSERVE_EVERY, Monitor
 from nnunet_ssl.training.network import (
-    channels_last,
     check_network_and_stage,
+    for_bfloat16_on_cpu,
     freeze_unused_heads,
     in_place_of,
     optimize,
@@ -246,7 +246,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         """On the training device, in the optimiser and behind the same wrappers as the network."""
         module = take_from_first_rank(module.to(self.device))
         if self.on_fast_cpu:
-            channels_last(module)
+            for_bfloat16_on_cpu(module)
         freeze_unused_heads(module)
         for group in self.optimization.groups(module, self.weight_decay):
             trainable = [p for p in group["params"] if p.requires_grad]
@@ -332,6 +332,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
             module.train()
         if self.teacher is not None:
             self.teacher.set_mode()
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        learnt = {n: m for n, m in self.auxiliary.items() if any(p.requires_grad for p in m.parameters())}
+        return super().trained_modules() | learnt
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         super().on_train_epoch_end(train_outputs)

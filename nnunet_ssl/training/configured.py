@@ -12,6 +12,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
+from torch import nn
 
 from nnunet_ssl.data.folders import dataset_id
 from nnunet_ssl.data.nnunet_folds import check_fold
@@ -35,7 +36,7 @@ from nnunet_ssl.training.checkpoint import (
     what_is_saved,
     write_atomically,
 )
-from nnunet_ssl.training.network import channels_last, freeze_unused_heads, unwrap
+from nnunet_ssl.training.network import for_bfloat16_on_cpu, freeze_unused_heads, unwrap
 from nnunet_ssl.training.prediction import validate
 from nnunet_ssl.training.published_recipes import PUBLISHED
 from nnunet_ssl.training.recipe import NNUNET_EPOCHS, Recipe
@@ -181,7 +182,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             seed_everything(self.seed + self.local_rank)  # the weights of rank 0 are the ones DDP keeps
         super().initialize()
         if self.on_fast_cpu and not self.is_ddp:  # DDP has laid out its buckets by now
-            channels_last(unwrap(self.network))
+            for_bfloat16_on_cpu(unwrap(self.network))
 
     @property
     def on_fast_cpu(self) -> bool:
@@ -305,6 +306,36 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             # only now: building the loaders has drawn random numbers that the uninterrupted run did not draw
             set_random_state(self._random_state_to_restore, self.device)
             self._random_state_to_restore = None
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        self.check_weights()
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """Whatever the optimiser changes, by a name for messages."""
+        return {"network": self.network}
+
+    def check_weights(self) -> None:
+        """Before the epoch is validated and saved: nothing that these weights give can be used or continued.
+
+        Raises:
+            SemiSupervisedError: a weight is infinite or not a number.
+        """
+        finite = {
+            name: torch.stack([p.detach().isfinite().all() for p in module.parameters()]).all()
+            for name, module in self.trained_modules().items()
+        }
+        if torch.stack([*finite.values()]).all():
+            return
+        epoch, file = self.current_epoch, os.path.join(self.output_folder, "checkpoint_latest.pth")
+        raise complain(
+            f"The training has diverged in epoch {epoch}: weights are infinite or not numbers any more. It stops here, "
+            "and this epoch is not saved.",
+            [f"{name} of {self.output_folder}" for name, fine in finite.items() if not fine],
+            f"Make the plans again with a smaller step, such as nnunet_ssl plans ... --overwrite --training "
+            f"initial_lr={self.initial_lr / 3:.2g} and so on, and train anew; semi_supervised.csv shows which term grew."
+            f" {file}, if it is there, is of an earlier epoch: --c continues from it.",
+        )
 
     def on_epoch_end(self) -> None:
         """Kept before nnU-Net's own checkpoints, so that a training continued from one of these lacks none."""

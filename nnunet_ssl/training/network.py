@@ -25,12 +25,26 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module._orig_mod if isinstance(module, OptimizedModule) else module
 
 
-def channels_last(module: nn.Module) -> nn.Module:
+class _Conv3dOfTwoSlices(nn.Conv3d):
+    """In bfloat16 on a CPU, PyTorch 2.14 computes wrong gradients, often NaN, of a 3 x 3 x 3 kernel on two slices."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[2] != 2:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
+
+
+def for_bfloat16_on_cpu(module: nn.Module) -> nn.Module:
     """The module with the weights of its convolutions as oneDNN computes fastest: channels beside one another.
 
-    Its feature maps follow. Values, names and shapes stay, so that checkpoints are the same.
+    Its feature maps follow. Values, names and shapes stay, so that checkpoints are the same. Convolutions of maps with
+    two slices stay in float32.
     """
     kinds = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for layer in module.modules():
+        if type(layer) is nn.Conv3d:
+            layer.__class__ = _Conv3dOfTwoSlices
     for parameter in module.parameters():
         if parameter.ndim in kinds:
             parameter.data = parameter.data.contiguous(memory_format=kinds[parameter.ndim])

@@ -36,10 +36,14 @@ PUBLISHED: dict[str, Recipe] = {
     ),
     # SSL4MIS' code for ACDC, the one that PLGCL's released code descends from: 30,000 steps, geometric augmentation
     "ssl4mis": replace(AS_PUBLISHED, optimization=SGD, augmented=True, epochs=120, batch_size_2d=12),
-    # PLGCL, Sec. 4.2: Adam at 1e-4, 16 slices, half of them labelled; no decay, length or augmentation is stated
-    "plgcl": Recipe(
-        Optimization("adam", rate=1e-4, weight_decay=0.0, schedule=CONSTANT),
-        batch_size_2d=8,
+    # PLGCL, Sec. 4.2: Adam at 1e-4, 16 slices, half of them labelled; Algorithm 1 clips nothing. Its loader (SSL4MIS')
+    # takes any slice, its test mirrors nothing. No decay, length, augmentation or precision is stated
+    "plgcl": replace(
+        AS_PUBLISHED,
+        optimization=Optimization("adam", rate=1e-4, weight_decay=0.0, schedule=CONSTANT),
+        augmented=True,
+        deep_supervision=True,
+        mixed_precision=True,
     ),
     # DKUXNet, Sec. 3.2, and its released code: AdamW at 1e-4, 40,000 steps, uniform crops
     "dkuxnet": replace(

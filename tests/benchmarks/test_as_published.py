@@ -91,6 +91,17 @@ def test_images_are_trilinear(raw):
     assert image[0, 0, :4] == pytest.approx([-100, -75, -25, 25])  # half a voxel further at each end
 
 
+def test_an_equal_dataset_is_left_and_another_refused(raw, capsys):
+    make(raw, "--window", "0", "1")
+    before = {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
+    words = ["make", "-d", "7", "-o", "17", "-np", "1", "--window"]
+    assert as_published.main([*words, "0", "1"]) == 0
+    assert "left as it is" in capsys.readouterr().out
+    assert as_published.main([*words, "0", "2"]) == 1
+    assert "Dataset 17 exists" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
+
+
 def test_what_is_refused(raw, tmp_path, capsys):
     assert as_published.main(["make", "-d", "8", "-o", "17"]) == 1
     assert "There is no dataset 8" in capsys.readouterr().err

@@ -132,6 +132,31 @@ def test_an_existing_dataset_is_kept(tmp_path, raw, capsys):
     assert [path.name for path in raw.iterdir()] == ["Dataset201_Mine"]
 
 
+def test_the_same_scans_again_are_left_as_they_are(tmp_path, raw, capsys):
+    source = tmp_path / "la"
+    make_la(source)
+    assert prepare_la.main(["-i", str(source), "-np", "1"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
+    assert prepare_la.main(["-i", str(source), "-np", "1"]) == 0
+    assert "Dataset 201 exists already, made of the same files in the same way" in capsys.readouterr().out
+    make_la(source, ["C" * 20])
+    assert prepare_la.main(["-i", str(source), "-np", "1"]) == 1
+    assert "Dataset 201 exists" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
+
+
+def test_kidney_and_tumour_apart_are_another_dataset(tmp_path, raw, capsys):
+    for number in range(2):
+        pixels = image(number)
+        folder = tmp_path / "data" / f"case_{number:05d}"
+        write(pixels, folder / "imaging.nii.gz")
+        write(label((1, 2), pixels), folder / "segmentation.nii.gz")
+    words = ["-i", str(tmp_path / "data"), "-np", "1"]
+    assert prepare_kits19.main([*words, "--one-class"]) == 0
+    assert prepare_kits19.main(words) == 1
+    assert "Dataset 204 exists" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_a_folder_of_another_layout_is_refused(script, tmp_path, raw, capsys):
     (tmp_path / "other" / "something").mkdir(parents=True)
@@ -339,7 +364,7 @@ def make_crag(folder: Path) -> np.ndarray:
 def test_crag_makes_one_class_of_the_glands(tmp_path, raw):
     glands = make_crag(tmp_path / "CRAG")
     assert prepare_crag.main(["-i", str(tmp_path / "CRAG")]) == 0
-    target = raw / "Dataset206_CRAG"
+    target = raw / "Dataset207_CRAG"
     assert sorted(path.name for path in (target / "imagesTr").iterdir()) == [
         "train_1_0000.png",
         "valid_test_1_0000.png",
@@ -348,6 +373,19 @@ def test_crag_makes_one_class_of_the_glands(tmp_path, raw):
     assert io.imread(str(target / "imagesTr" / "train_1_0000.png")).shape == (9, 11, 3)
     content = json.loads((target / "dataset.json").read_text())
     assert content["channel_names"] == {"0": "R", "1": "G", "2": "B"} and content["numTraining"] == 2
+
+
+def test_crag_again_is_left_as_it_is(tmp_path, raw, capsys):
+    make_crag(tmp_path / "CRAG")
+    assert prepare_crag.main(["-i", str(tmp_path / "CRAG")]) == 0
+    before = {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
+    assert prepare_crag.main(["-i", str(tmp_path / "CRAG")]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
+    assert "Dataset 207 exists already, made of the same files in the same way" in capsys.readouterr().out
+    for part in ("Images", "Annotations"):
+        (tmp_path / "CRAG" / "valid" / part / "test_1.png").unlink()
+    assert prepare_crag.main(["-i", str(tmp_path / "CRAG")]) == 1
+    assert "made of other files or in another way" in capsys.readouterr().err
 
 
 def test_crag_lists_bad_images(tmp_path, raw, capsys):

@@ -54,13 +54,14 @@ PAGES = {slug: reproduce.read_page(ROOT / "docs" / "reproduce" / f"{slug}.md") f
 
 
 class Desk:
-    """A folder with the raw data, nnU-Net's folders and $OUT, where commands run as they stand on a page."""
+    """$DATA with the raw data, nnU-Net's folders and $OUT, where commands run as they stand on a page."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.project, self.monkeypatch = Project(root, "-"), monkeypatch
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "out"):
             (root / name).mkdir()
             monkeypatch.setenv("OUT" if name == "out" else name, str(root / name))
+        monkeypatch.setenv("DATA", str(root))
         monkeypatch.chdir(root)
 
     def run(self, command: str) -> None:
@@ -88,7 +89,7 @@ class Desk:
 def belongs(command: str, case: tuple[str, str]) -> bool:
     """Whether a command of the preparation is about this data set."""
     numbers = set(re.findall(r"(?:-[do] |Dataset|train )0*(\d+)", command))
-    return bool(numbers & set(CASES[case][1])) or re.search(rf"\$OUT/{case[1]}\d*/", command) is not None
+    return bool(numbers & set(CASES[case][1])) or re.search(rf"\$OUT/{case[0]}/{case[1]}\d*/", command) is not None
 
 
 def test_every_data_set_and_every_row_with_commands_is_tried():
@@ -133,7 +134,7 @@ def test_a_data_set_from_raw_files_to_the_table(case, tmp_path, monkeypatch, cap
     assert [[cell.strip() for cell in line[:4]] for line in found] == [
         [f"`{row.name}`", row.paper, row.published, "1"] for row in rows
     ]
-    assert all(0 <= float(line[4]) <= 1 for line in found)
+    assert all(0 <= float(line[4]) <= (100 if page.percent else 1) for line in found)
 
 
 def pictures() -> dict[Path, int]:

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_published_values_are_those_of_the_report(slug):
     for row in tables_1:
         for value in re.findall(r"(?:^|, )(\d+\.\d+)", row.published):
             assert known & {float(value), round(100 * float(value), 3)}, (row.name, value)
+
+
+@pytest.mark.parametrize("slug", PAGES)
+def test_the_number_of_trainings_is_said(slug):
+    rows = [row for row in page(slug).rows if row.runs]
+    trained = [c for row in rows for c in reproduce.commands_of(page(slug), row) if c.startswith("nnUNetv2_train")]
+    assert len(trained) == len(set(trained))
+    assert re.search(rf"(?<!\S){len(trained)} trainings", text(slug))
 
 
 # ---- the commands
@@ -169,6 +178,30 @@ def test_a_plan_that_a_row_copies_is_made_by_the_preparation(slug):
                 assert (args.d, args.p) in made, command
 
 
+def written(command: str) -> Iterator[str]:
+    """The folders or files of scores, predictions and figures that a command writes below $OUT."""
+    words = shlex.split(command)
+    options = ["--test", "-o", *(["-pred"] if words[1] == "evaluate" and "-o" not in words else [])]
+    yield from (words[words.index(o) + 1] for o in options if o in words and words[words.index(o) + 1].startswith("$"))
+
+
+def test_scores_of_a_row_lie_in_a_folder_of_its_own():
+    owners: dict[str, set[str]] = {}
+    for slug in PAGES:
+        found = page(slug)
+        assert found.name == slug
+        by_row = {row.name: reproduce.commands_of(found, row) for row in found.rows if row.runs}
+        for owner, commands in {**by_row, "preparation": found.preparation, "figures": found.figures}.items():
+            for place in {place for command in commands for place in written(command)}:
+                assert place.startswith(f"$OUT/{slug}/"), place
+                assert owner in ("preparation", "figures") or place.split("/")[2] == owner, place
+                owners.setdefault(place, set()).add(f"{slug} {owner}")
+        runs = [place for row in by_row.values() for command in row for place in written(command)
+                if shlex.split(command)[1] == "evaluate"]  # fmt: skip
+        assert len(runs) == len(set(runs)), "two runs, one file of scores"
+    assert {place: found for place, found in owners.items() if len(found) > 1} == {}
+
+
 # ---- the script
 
 
@@ -221,7 +254,17 @@ def test_lists_repeat_a_line_and_the_table_has_the_means(tmp_path):
     found = reproduce.read_page(path)
     assert reproduce.commands_of(found, found.rows[0]) == ["train 0 -tr T__a", "train 1 -tr T__a", "done a"]
     for fold, dice in enumerate((0.5, 0.7)):
-        folder = tmp_path / "a" / f"fold_{fold}"
+        folder = tmp_path / "page" / "a" / f"fold_{fold}"
         folder.mkdir(parents=True)
         (folder / "evaluation.json").write_text(f'{{"mean": {{"dice": {dice}, "asd": null}}}}')
-    assert reproduce.table(found, tmp_path).splitlines()[-1] == "| `a` | b | 1 | 2 | 0.6000 | - | - | - |"
+    assert reproduce.table(found, tmp_path).splitlines()[-1] == "| `a` | b | 1 | 2 | 0.600 ± 0.100 | - | - | - |"
+    path.write_text(path.read_text() + "\nPublished: Dice and\nPublished: Dice in %, ASD in voxels\n")
+    in_percent = reproduce.table(reproduce.read_page(path), tmp_path)
+    assert in_percent.splitlines()[-1] == "| `a` | b | 1 | 2 | 60.00 ± 10.00 | - | - | - |"
+
+
+@pytest.mark.parametrize("slug", PAGES)
+def test_overlaps_are_in_the_unit_of_the_page(slug):
+    found = page(slug)
+    numbers = [float(row.published.split(",")[0].split()[0]) for row in found.rows if row.published]
+    assert found.percent == (max(numbers) > 1)

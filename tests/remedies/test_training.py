@@ -25,7 +25,7 @@ from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
 from nnunet_ssl.training.checkpoint import CHECKPOINT_VERSION, check_version, load_part
 from tests.remedies.obey import commands_in, obey, raw
 from tests.remedies.rows import OBEY, Here, Row, check, message_of
-from tests.running import CASES, FOLD, make_trainer, write_split
+from tests.running import CASES, FOLD, SHORT, make_trainer, write_split
 
 UNLABELED = "nnUNetPlans_3d_fullres__unlabeled"
 OTHER_FOLD = Fold(labeled=FOLD.val, unlabeled=FOLD.unlabeled, val=FOLD.labeled)
@@ -127,7 +127,40 @@ def alone(here: Here) -> None:
     make_trainer(here.base, nnUNetTrainerSupervised)
 
 
+def diverging(here: Here) -> None:
+    """From a large first step on, weights are not numbers."""
+    step = nnUNetTrainerSupervised.train_step
+
+    def too_far(self, batch):
+        result = step(self, batch)
+        if self.initial_lr > 1:
+            next(self.network.parameters()).data.fill_(torch.nan)
+        return result
+
+    here.patch.setattr(nnUNetTrainerSupervised, "train_step", too_far)
+
+
+def an_epoch(rate: float) -> Callable[[Here], str]:
+    def train(here: Here) -> None:
+        made = make_trainer(here.base, nnUNetTrainerSupervised, training={**SHORT, "initial_lr": rate})
+        made.initialize()
+        made.on_train_start()
+        made.on_epoch_start()
+        made.on_train_epoch_start()
+        made.on_train_epoch_end([made.train_step(next(made.dataloader_train))])
+
+    return message_of(train)
+
+
 ROWS = {
+    "weights that are not numbers": Row(
+        "training.configured:nnUNetTrainerConfigured.check_weights 1",
+        an_epoch(3.0),
+        "with a smaller step, such as nnunet_ssl plans ... --overwrite --training initial_lr=1 ",
+        lambda here: None,
+        diverging,
+        then=an_epoch(1.0),
+    ),
     "nothing unlabelled, images": Row(
         "data.pool:unlabeled_pool 3",
         training(nnUNetTrainerMeanTeacher, ready=True),

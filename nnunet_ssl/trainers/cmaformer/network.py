@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_ssl.architectures.cmaformer import GATES, PLANS_KEYS, CMAformer, has_whole_decoder
+from nnunet_ssl.architectures.cmaformer import GATES, NORMS, PLANS_KEYS, CMAformer, has_whole_decoder
 from nnunet_ssl.training.configured import nnUNetTrainerConfigured
 from nnunet_ssl.training.recipe import Optimization, Recipe
 from nnunet_ssl.training.settings import BLOCK, setting, settings_name
@@ -35,6 +35,12 @@ class CMAformerNetworkHyperparameters:
     position_bias: bool = setting(True, "relative position bias of the attention", source="on, Eq. 1")
     transformer_layers: int = setting(3, "of encoder and decoder, each; 0: none", source="3, released code", low=0)
     attention_heads: int = setting(8, "heads of the attention at most", source="8, released code", low=1)
+    norms: str = setting(
+        "plans",
+        "of maps: the plans' norm, or batch norm",
+        source="batch, Sec. III-A and released code; recommended",
+        choices=NORMS,
+    )
 
     @property
     def recipe(self) -> Recipe:
@@ -72,6 +78,7 @@ class TrainsCMAformer(nnUNetTrainerConfigured):
             position_bias=hp.position_bias,
             transformer_layers=hp.transformer_layers,
             heads=hp.attention_heads,
+            norms=hp.norms,
         )
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:

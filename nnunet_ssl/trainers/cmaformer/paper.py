@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nnunet_ssl.trainers.cmaformer.network import RECIPE, CMAformerNetworkHyperparameters
@@ -27,8 +27,8 @@ class CMAformerPaperHyperparameters(CMAformerHyperparameters):
 class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):
     """Eq. 2 with its ratio per voxel, cross-attention of queries, keys and values, the whole decoder in 3D too.
 
-    SGD at 0.001, momentum 0.99, polynomial decay, which is nnU-Net's scheme. What the settings block names under
-    "training" wins.
+    SGD at 0.001, momentum 0.99, polynomial decay, which is nnU-Net's scheme. Prediction does not mirror. What the
+    settings block names under "training" wins.
     """
 
     Hyperparameters: ClassVar[type] = CMAformerPaperHyperparameters
@@ -36,4 +36,4 @@ class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):
 
     @classmethod
     def recipe_for(cls, hyperparameters: CMAformerNetworkHyperparameters) -> Recipe:
-        return RECIPE  # whatever the gate
+        return replace(RECIPE, mirrored_prediction=False)  # whatever the gate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nnunet_ssl.trainers.plgcl.morphological_view import PublishedView
@@ -37,12 +37,13 @@ class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
     """Adam at a constant 1e-4, cross-entropy alone, 50 epochs of warm-up, constant lambda; in 2D 8 and 8 slices.
 
     Keys and confidence come from the student, no key is older than four steps, since no teacher steadies them, and the
-    strong view is the paper's. What the settings block names under "training" wins.
+    strong view is the paper's. Slices are uniform, gradients unclipped, predictions not mirrored. What the settings
+    block names under "training" wins.
     """
 
     Hyperparameters: ClassVar[type] = PLGCLPaperHyperparameters
     hyperparameters: PLGCLPaperHyperparameters
-    recipe: ClassVar[Recipe] = PUBLISHED["plgcl"]
+    recipe: ClassVar[Recipe] = replace(PUBLISHED["plgcl"], batch_size_2d=8)  # half of Sec. 4.2's 16
 
     def make_strong_view(self, anisotropic: bool) -> PublishedView:
         return PublishedView((0,) if anisotropic else None, masked_channels=self.streams.masked_channels)
