@@ -333,8 +333,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             "and this epoch is not saved.",
             [f"{name} of {self.output_folder}" for name, fine in finite.items() if not fine],
             f"Make the plans again with a smaller step, such as nnunet_ssl plans ... --overwrite --training "
-            f"initial_lr={self.initial_lr / 3:.2g} and so on, and train anew; semi_supervised.csv shows which term grew."
-            f" {file}, if it is there, is of an earlier epoch: --c continues from it.",
+            f"initial_lr={self.initial_lr / 3:.2g} and so on, and train anew; semi_supervised.csv shows which term grew"
+            f". {file}, if it is there, is of an earlier epoch: --c continues from it.",
         )
 
     def on_epoch_end(self) -> None:
