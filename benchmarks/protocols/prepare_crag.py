@@ -61,7 +61,7 @@ def find_cases(folder: str) -> dict[str, tuple[str, str]]:
 
 
 def prepare(folder: str, number: int) -> str:
-    """Write the dataset; it appears when it is complete. One of the same files is left as it is.
+    """Write the dataset; it appears when it is complete. One of files of the same names and sizes is left as it is.
 
     Raises:
         SemiSupervisedError: nnUNet_raw is not set, the dataset exists, unreadable or ill-shaped files, all listed.

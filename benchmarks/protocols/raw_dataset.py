@@ -105,7 +105,7 @@ def cases_in_folders(
 def write_raw_dataset(recipe: Recipe, cases: Sequence[Case], number: int, processes: int = 1) -> str:
     """Convert all cases into nnUNet_raw/DatasetXXX_name. It appears when it is complete.
 
-    One that was made of the same files in the same way is left as it is.
+    One that was made of files of the same names and sizes in the same way is left as it is.
 
     Raises:
         SemiSupervisedError: nnUNet_raw is not set, the dataset exists, or bad cases, all listed; nothing is left then.
@@ -145,7 +145,9 @@ def is_there(base: str, target: str, number: int, origin: str, option: str) -> b
     """
     taken = [name for name in _listdir(base) if name.startswith(f"Dataset{number:03d}_")]
     if taken == [os.path.basename(target)] and recorded_origin(target) == origin:
-        print(f"Dataset {number} exists already, made of the same files in the same way: left as it is.")
+        print(
+            f"Dataset {number} exists already, made of files of the same names and sizes in the same way: left as it is."
+        )
         return True
     if taken:
         raise complain(

@@ -138,7 +138,10 @@ def test_the_same_scans_again_are_left_as_they_are(tmp_path, raw, capsys):
     assert prepare_la.main(["-i", str(source), "-np", "1"]) == 0
     before = {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
     assert prepare_la.main(["-i", str(source), "-np", "1"]) == 0
-    assert "Dataset 201 exists already, made of the same files in the same way" in capsys.readouterr().out
+    assert (
+        "Dataset 201 exists already, made of files of the same names and sizes in the same way"
+        in capsys.readouterr().out
+    )
     make_la(source, ["C" * 20])
     assert prepare_la.main(["-i", str(source), "-np", "1"]) == 1
     assert "Dataset 201 exists" in capsys.readouterr().err
@@ -381,7 +384,10 @@ def test_crag_again_is_left_as_it_is(tmp_path, raw, capsys):
     before = {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
     assert prepare_crag.main(["-i", str(tmp_path / "CRAG")]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
-    assert "Dataset 207 exists already, made of the same files in the same way" in capsys.readouterr().out
+    assert (
+        "Dataset 207 exists already, made of files of the same names and sizes in the same way"
+        in capsys.readouterr().out
+    )
     for part in ("Images", "Annotations"):
         (tmp_path / "CRAG" / "valid" / part / "test_1.png").unlink()
     assert prepare_crag.main(["-i", str(tmp_path / "CRAG")]) == 1
