@@ -146,7 +146,8 @@ def is_there(base: str, target: str, number: int, origin: str, option: str) -> b
     taken = [name for name in _listdir(base) if name.startswith(f"Dataset{number:03d}_")]
     if taken == [os.path.basename(target)] and recorded_origin(target) == origin:
         print(
-            f"Dataset {number} exists already, made of files of the same names and sizes in the same way: left as it is."
+            f"Dataset {number} exists already, made of files of the same names and sizes in the same way: "
+            "left as it is."
         )
         return True
     if taken:
