@@ -121,7 +121,7 @@ def test_any_trainer_follows_a_recipe_that_the_settings_name(ready_dataset, name
     assert type(trainer.optimizer).__name__.lower() == wanted.name
     assert group["lr"] == wanted.rate and group.get("momentum", wanted.momentum) == wanted.momentum
     assert trainer.num_epochs == (recipe.epochs or NNUNET_EPOCHS)
-    assert trainer.batch_size == recipe.batch_size_for(2)
+    assert trainer.batch_size == (recipe.batch_size_for(2) or trainer.configuration_manager.batch_size)
     assert (trainer.grad_scaler is None) or recipe.mixed_precision
     assert trainer.settings_in_force()["training"]["recipe"] == name
     given = {"recipe": name, "num_epochs": 2, "initial_lr": 0.7}
