@@ -13,8 +13,7 @@ from protocol_file import METHODS, dataset_units, draw_parts, form_problems, rea
 
 from nnunet_ssl.data.splits import load_fold, read_splits
 from nnunet_ssl.errors import SemiSupervisedError
-from tests.benchmarks.conftest import PROTOCOLS
-from tests.helpers_splits import PLANS
+from tests.benchmarks.conftest import PROTOCOLS, in_name_only
 
 FILES = sorted(path.name for path in PROTOCOLS.glob("*.yaml"))
 OF_ISSUE = [
@@ -34,23 +33,7 @@ def planned(tmp_path, monkeypatch):
     """planned(cases) -> preprocessed dataset 777 in name only; its raw files are empty."""
 
     def make(cases: list[str], name: str = "Dataset777_Toy") -> Path:
-        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            (tmp_path / variable).mkdir()
-            monkeypatch.setenv(variable, str(tmp_path / variable))
-        base, raw = tmp_path / "nnUNet_preprocessed" / name, tmp_path / "nnUNet_raw" / name
-        folder = base / "nnUNetPlans_2d"
-        folder.mkdir(parents=True)
-        configurations = {"2d": PLANS["configurations"]["2d"]}
-        (base / "nnUNetPlans.json").write_text(json.dumps({**PLANS, "configurations": configurations}))
-        for part in ("imagesTr", "labelsTr"):
-            (raw / part).mkdir(parents=True)
-        (raw / "dataset.json").write_text(json.dumps({"channel_names": {"0": "MRI"}, "file_ending": ".nii.gz"}))
-        for case in cases:
-            (raw / "imagesTr" / f"{case}_0000.nii.gz").touch()
-            (raw / "labelsTr" / f"{case}.nii.gz").touch()
-            for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
-                (folder / f"{case}{suffix}").touch()
-        return base
+        return in_name_only(tmp_path, monkeypatch, name, cases)
 
     return make
 

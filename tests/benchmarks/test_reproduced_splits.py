@@ -5,7 +5,6 @@ The data sets are names alone: no file is read and nothing trains.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -21,7 +20,7 @@ from protocol_file import dataset_units, read_protocol, resolve
 from nnunet_ssl.cli import build_parser
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.training.settings import Settings, TrainingSettings
-from tests.benchmarks.conftest import PROTOCOLS
+from tests.benchmarks.conftest import PROTOCOLS, in_name_only
 from tests.helpers_splits import PLANS
 
 sys.path.insert(0, str(PROTOCOLS.parent))
@@ -54,28 +53,6 @@ def cases_of(protocol: dict[str, Any], unit: str) -> list[str]:
     return [name.replace("\\d{2}", f"{n:02d}") for n in range(1, protocol["case_names"].get("cases_per_unit", 1) + 1)]
 
 
-def prepare(root: Path, monkeypatch: pytest.MonkeyPatch, number: str, cases: list[str]) -> Path:
-    """Data set NUMBER with empty files for these cases, as it is after preprocessing."""
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        (root / variable).mkdir()
-        monkeypatch.setenv(variable, str(root / variable))
-    name = f"Dataset{int(number):03d}_Toy"
-    base, raw = root / "nnUNet_preprocessed" / name, root / "nnUNet_raw" / name
-    folder = base / "nnUNetPlans_2d"
-    folder.mkdir(parents=True)
-    plans = {**PLANS, "dataset_name": name, "configurations": {"2d": PLANS["configurations"]["2d"]}}
-    (base / "nnUNetPlans.json").write_text(json.dumps(plans))
-    for part in ("imagesTr", "labelsTr"):
-        (raw / part).mkdir(parents=True)
-    (raw / "dataset.json").write_text(json.dumps({"channel_names": {"0": "MRI"}, "file_ending": ".nii.gz"}))
-    for case in cases:
-        (raw / "imagesTr" / f"{case}_0000.nii.gz").touch()
-        (raw / "labelsTr" / f"{case}.nii.gz").touch()
-        for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
-            (folder / f"{case}{suffix}").touch()
-    return base
-
-
 def cases_of_trainer(name: str, base: Path, split: str | None, fold: int) -> tuple[list[str], list[str]]:
     """What the trainer's own do_split says, of a trainer that has its folders, its settings and nothing else."""
     kind: Any = find_trainer(name)
@@ -106,7 +83,12 @@ def test_trainers_get_the_cases_of_the_protocol(slug, block, tmp_path, monkeypat
     expected = resolve(protocol, chosen, units, gone)
     cases = {unit: cases_of(protocol, unit) for unit in units}
     held = {*expected.trained, *expected.test}
-    base = prepare(tmp_path, monkeypatch, number, [case for unit in units if unit in held for case in cases[unit]])
+    base = in_name_only(
+        tmp_path,
+        monkeypatch,
+        f"Dataset{int(number):03d}_Toy",
+        [case for unit in units if unit in held for case in cases[unit]],
+    )
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     given = [word.replace("$OUT", str(tmp_path / "out")) for word in words[2:]]
     assert apply.main([str(ROOT / given[0]), *given[1:]]) == 0, capsys.readouterr().err
