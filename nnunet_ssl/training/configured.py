@@ -181,8 +181,6 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         if self.seed is not None:
             seed_everything(self.seed + self.local_rank)  # the weights of rank 0 are the ones DDP keeps
         super().initialize()
-        if self.on_fast_cpu and not self.is_ddp:  # DDP has laid out its buckets by now
-            for_bfloat16_on_cpu(unwrap(self.network))
 
     @property
     def on_fast_cpu(self) -> bool:
@@ -201,6 +199,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """The recipe's; where that is nnU-Net's, by nnU-Net's own code."""
         freeze_unused_heads(self.network)  # here, since nnU-Net wraps the network for DDP next
+        if self.on_fast_cpu:
+            for_bfloat16_on_cpu(self.network)
         if self.optimization.is_nnunets:
             return super().configure_optimizers()
         return self.optimization.build(unwrap(self.network), self.initial_lr, self.weight_decay, self.num_epochs)
