@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunet_ssl.architectures.cpu_attention import attention
 from nnunet_ssl.architectures.precision import float32_region
 
 INSTANCE_NORM_EPS = 1e-5
@@ -183,8 +184,7 @@ class ChannelAttention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: bool) -> Tensor:
         """softmax(query key^T) value over (..., channels, G)."""
-        rate = self.dropout if dropout else 0.0
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=rate, scale=1.0)
+        return attention(query, key, value, self.dropout if dropout else 0.0)
 
     def _finish(self, tokens: Tensor, attended: Tensor, dropout: bool) -> Tensor:
         """Tokens (B, n, G, C) and attention output (B, n, J, G) -> features (B, C, *S)."""

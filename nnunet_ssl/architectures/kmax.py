@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_ssl.architectures.channel_norm import ChannelNorm
-from nnunet_ssl.architectures.depthwise import depthwise
+from nnunet_ssl.architectures.depthwise import Pointwise3d, depthwise
 from nnunet_ssl.architectures.precision import float32_region
 from nnunet_ssl.architectures.uxnet import Convolution, maybe_recompute
 
@@ -135,7 +135,7 @@ class MaskPredictor(nn.Module):
             pixel_channels, pixel_channels, tuple(kernel), strides, padding, groups=pixel_channels, bias=False
         )
         nn.init.xavier_uniform_(depthwise.weight)
-        last = conv_op(widths[0], widths[1], 1)
+        last = _for_voxels(conv_op)(widths[0], widths[1], 1)
         nn.init.trunc_normal_(last.weight, std=0.01, a=-0.02, b=0.02)
         nn.init.zeros_(cast(Tensor, last.bias))
         self.embed_pixels = nn.Sequential(
@@ -257,10 +257,14 @@ def pointwise(conv_op: Convolution, before: int, after: int, std: float | None =
     Args:
         std: ``None`` for (2 / before)^0.5.
     """
-    conv = conv_op(before, after, 1, bias=False)
+    conv = _for_voxels(conv_op)(before, after, 1, bias=False)
     std = (2 / before) ** 0.5 if std is None else std
     nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
     return conv
+
+
+def _for_voxels(conv_op: Convolution) -> Convolution:
+    return Pointwise3d if conv_op is nn.Conv3d else conv_op
 
 
 def zeroed(norm: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from nnunet_ssl.architectures.cpu_attention import attention_in_blocks
 from nnunet_ssl.architectures.precision import in_float32_region_on_meta
 
 META = "meta"
@@ -36,7 +37,8 @@ class ShapesAlone(TorchFunctionMode):
     at its values is PyTorch's own error, as it would make a GPU wait.
 
     Args:
-        fused_attention: attention with one of CUDA's fused kernels; otherwise as products of matrices.
+        fused_attention: attention with one of CUDA's fused kernels; otherwise as products of matrices, those with
+            dropout as on a CPU.
 
     Attributes:
         reads: tensors that were read with ``.cpu()``.
@@ -59,6 +61,8 @@ class ShapesAlone(TorchFunctionMode):
             kwargs.pop("generator", None)  # which PyTorch does not take there
         if name == "scaled_dot_product_attention" and self.fused_attention:
             return _fused_attention(*args, **kwargs)
+        if name == "scaled_dot_product_attention" and kwargs.get("dropout_p"):
+            return attention_in_blocks(*args[:3], dropout=kwargs["dropout_p"])
         return func(*args, **kwargs)
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nnunet_ssl.architectures import complementarity
 from nnunet_ssl.architectures.complementarity import from_patches, normalize_logits, to_patches
 from nnunet_ssl.architectures.skcdf import ChannelAttention, SemanticKnowledgeComplementarity
 
@@ -287,10 +288,10 @@ def test_options_hold_for_both_blocks():
 
 @pytest.mark.parametrize("mode", ["cross", "self"])
 def test_the_projected_output_is_dropped_too(monkeypatch, mode):
-    def fused_without_dropout(query, key, value, dropout_p=0.0, scale=None):
-        return (query @ key.mT * scale).softmax(-1) @ value
+    def without_dropout(query, key, value, dropout):
+        return (query @ key.mT).softmax(-1) @ value
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", fused_without_dropout)
+    monkeypatch.setattr(complementarity, "attention", without_dropout)
     skcm, x, context = module(dropout=0.5), features(2), features(2, seed=1)
     first, second = ((skcm.cross(x, context)[0] if mode == "cross" else skcm(x)) for _ in range(2))
     assert not torch.equal(first, second)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_ssl.architectures.depthwise import depthwise, expand, reduce
+from nnunet_ssl.architectures.depthwise import Pointwise3d, depthwise, expand, reduce
 
 SHAPES = [
     (nn.Conv2d, (2, 6, 9, 8), (5, 3)),
@@ -47,6 +47,19 @@ def test_grouped_products(conv_op, shape, kernel):
     compare(expand, conv_op(channels, 4 * channels, 1, groups=channels), shape, 3e-6)
     wide = (shape[0], 4 * channels, *shape[2:])
     compare(reduce, conv_op(4 * channels, channels, 1, groups=channels), wide, 3e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolutions_of_single_voxels(bias):
+    conv, plain = (kind(6, 4, 1, bias=bias) for kind in (Pointwise3d, nn.Conv3d))
+    assert conv.load_state_dict(plain.state_dict())  # the same names
+
+    def product(plain: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        values = torch.func.functional_call(conv, dict(plain.named_parameters()), (x,))
+        assert "Convolution" not in str(values.grad_fn.next_functions)
+        return values
+
+    compare(product, plain, (3, 6, 5, 4, 7), 1e-5)
 
 
 def test_double_precision_and_a_frozen_kernel():
