@@ -62,7 +62,8 @@ class ShapesAlone(TorchFunctionMode):
         if name == "scaled_dot_product_attention" and self.fused_attention:
             return _fused_attention(*args, **kwargs)
         if name == "scaled_dot_product_attention" and kwargs.get("dropout_p"):
-            return attention_in_blocks(*args[:3], dropout=kwargs["dropout_p"])
+            query, key, value = args
+            return attention_in_blocks(query, key, value, kwargs["dropout_p"])
         return func(*args, **kwargs)
 
 
