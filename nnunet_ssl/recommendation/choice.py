@@ -33,7 +33,7 @@ class Choice:
 
 
 def choose(facts: Facts, measured: Sequence[Measured]) -> Choice:
-    """The trainer with the largest mean gain that these data can have, and that gained more than its runs differ by."""
+    """The first trainer of :func:`rank`, with the figures."""
     if facts.unlabeled == 0:
         reason = "There are no images without labels: imagesUn is missing or empty, and no split withholds labels."
         return Choice(None, [reason], [])
@@ -51,24 +51,47 @@ def choose(facts: Facts, measured: Sequence[Measured]) -> Choice:
     if others:
         row = _of(others[0], measured)[0]
         ratio = _card(others[0]).extra_time
-        reasons.append(f"Next: {others[0]}, Dice {row.dice:.3f} on {row.data}; that ratio: {ratio}.")
+        tie = (
+            " No difference: it is smaller than that between runs." if _equal(best, others[0], facts, measured) else ""
+        )
+        reasons.append(f"Next: {others[0]}, Dice {row.dice:.3f} on {row.data}; that ratio: {ratio}.{tie}")
     return Choice(best, reasons, list(_open(facts)))
 
 
 def rank(facts: Facts, measured: Sequence[Measured]) -> list[str]:
-    """Trainers that have gained, the one that gained most first.
+    """Trainers that these data can have and that gained more than their runs differ by, the one to take first.
 
-    Those measured in as many dimensions come before others: gains of two comparisons cannot be compared. A single run
-    says nothing, since nobody knows what another seed would give.
+    That is the one with the largest mean gain, or one that equals it, since the difference of their means is no larger
+    than that between runs of one trainer: of such trainers the one that gained in most comparisons, and of those the
+    cheapest. The others follow by their gain. Those measured in as many dimensions come before others: gains of two
+    comparisons cannot be compared. A single run says nothing, since nobody knows what another seed would give.
     """
     gains: dict[str, tuple[bool, float]] = {}
     for trainer in dict.fromkeys(row.trainer for row in measured):
-        rows = _of(trainer, measured)
-        same = [row for row in rows if row.dimensions == facts.dimensions]
-        own = same or rows
-        if trainer not in facts.unsupported and all(row.runs > 1 and row.gain > row.spread for row in own):
-            gains[trainer] = (bool(same), mean(row.gain for row in own))
-    return sorted(gains, key=lambda trainer: gains[trainer], reverse=True)
+        own = _deciding(trainer, facts, measured)
+        if trainer not in facts.unsupported and all(map(_counts, own)):
+            gains[trainer] = (own[0].dimensions == facts.dimensions, mean(row.gain for row in own))
+    ranked = sorted(gains, key=lambda trainer: gains[trainer], reverse=True)
+    equal = [t for t in ranked if gains[t][0] == gains[ranked[0]][0] and _equal(ranked[0], t, facts, measured)]
+    first = sorted(equal, key=lambda t: (-sum(map(_counts, _of(t, measured))), _card(t).time_ratio))[:1]
+    return first + [trainer for trainer in ranked if trainer not in first]
+
+
+def _deciding(trainer: str, facts: Facts, measured: Sequence[Measured]) -> list[Measured]:
+    """The trainer's rows of as many dimensions as the data have, or else all of them."""
+    rows = _of(trainer, measured)
+    return [row for row in rows if row.dimensions == facts.dimensions] or rows
+
+
+def _counts(row: Measured) -> bool:
+    return row.runs > 1 and row.gain > row.spread
+
+
+def _equal(first: str, second: str, facts: Facts, measured: Sequence[Measured]) -> bool:
+    """Whether two trainers differ by no more than runs of one of them do, in the comparisons that both are in."""
+    rows = [{row.data: row for row in _deciding(t, facts, measured)} for t in (first, second)]
+    pairs = [(rows[0][data], rows[1][data]) for data in rows[0].keys() & rows[1].keys()]
+    return bool(pairs) and all(round(abs(a.dice - b.dice), 3) <= max(a.spread, b.spread) for a, b in pairs)
 
 
 def _card(trainer: str) -> MethodCard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -22,3 +23,9 @@ class MethodCard:
     dimensions: str
     extra_memory: str
     extra_time: str
+
+    @property
+    def time_ratio(self) -> float:
+        """The first number of ``extra_time``; infinite where there is none."""
+        number = re.search(r"\d+(\.\d+)?", self.extra_time)
+        return float(number[0]) if number else float("inf")

@@ -36,6 +36,22 @@ def test_a_gain_within_the_spread_of_the_runs_is_none():
     assert lower.trainer is None and "has gained more than its runs differ by" in lower.reasons[0]
 
 
+def test_of_equals_the_one_that_gained_in_most_comparisons_is_first_and_then_the_cheapest():
+    """2.2 times nnU-Net's step, 2.3 and 1.2; a difference as large as that between runs is none."""
+    unimatch, cps, fixmatch = row("UniMatch", 2, 0.76), row("CPS", 2, 0.753), row("FixMatch", 2, 0.75)
+    planar = replace(FACTS, dimensions=2)
+    assert rank(planar, [unimatch, cps, fixmatch]) == [
+        "nnUNetTrainerFixMatch", "nnUNetTrainerUniMatch", "nnUNetTrainerCPS",
+    ]  # fmt: skip
+    assert rank(planar, [unimatch, cps, fixmatch, row("CPS", 3, 0.7)])[0] == "nnUNetTrainerCPS"
+    once = replace(row("CPS", 3, 0.7), runs=1)
+    assert rank(planar, [unimatch, cps, fixmatch, once])[0] == "nnUNetTrainerFixMatch"
+    assert rank(planar, [unimatch, cps, replace(fixmatch, dice=0.748)])[0] == "nnUNetTrainerUniMatch"
+    assert "Next: nnUNetTrainerUniMatch" in (reasons := "\n".join(choose(planar, [unimatch, fixmatch]).reasons))
+    assert "No difference" in reasons
+    assert "No difference" not in "\n".join(choose(planar, [unimatch, replace(fixmatch, dice=0.7)]).reasons)
+
+
 def test_one_run_is_not_enough():
     best = replace(row("UniMatch", 3, 0.89, spread=0.0), runs=1)
     assert choose(FACTS, [*ROWS, best]).trainer == "nnUNetTrainerFixMatch"
