@@ -46,11 +46,6 @@ class CutMix:
         """Maps (B, C, *P) that hold the next sample in the box, and the first one in that of the last."""
         return maps if box is None else mix(maps.roll(-1, 0), maps, box)
 
-    @staticmethod
-    def unmixed(mask: Tensor, box: Tensor | None) -> Tensor:
-        """Of the voxels (B, 1, *P) of a mask those over which nothing was pasted."""
-        return mask if box is None else mask & ~box
-
 
 def draw_boxes(
     batch: int,

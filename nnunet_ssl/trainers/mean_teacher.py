@@ -45,7 +45,7 @@ class nnUNetTrainerMeanTeacher(MixesPatches, nnUNetTrainerSemiSupervised):
         images = self.cutmix.paste(getattr(unlabeled, hp.student_view), box)
         outputs, other = self.forward_joint(labeled.image, images)
         student, teacher = finest(other), self.teacher(self.with_noise(unlabeled.weak, hp.noise_std, hp.noise_clip))
-        self.observe_pseudo_labels(student, teacher, self.cutmix.unmixed(unlabeled.valid, box))
+        self.observe_pseudo_labels(student, teacher, unlabeled.valid, box)
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
         followed = self.followed(teacher, unlabeled) if weight > 0 else unlabeled.valid
         maps = (self.cutmix.paste(m, box) for m in (teacher, followed))

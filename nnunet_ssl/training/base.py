@@ -186,15 +186,18 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         noise = (torch.randn_like(images) * std).clamp_(-clip, clip)
         return keep_background(images + noise, images, self.streams.masked_channels)
 
-    def observe_pseudo_labels(self, student: Tensor, teacher: Tensor, valid: Tensor) -> None:
+    def observe_pseudo_labels(
+        self, student: Tensor, teacher: Tensor, valid: Tensor, pasted: Tensor | None = None
+    ) -> None:
         """Log coverage, agreement and foreground of the pseudo-labels, every few steps and without synchronising.
 
         Args:
             student, teacher: logits (B_U, K, *P) of the same voxels.
             valid: (B_U, 1, *P) bool.
+            pasted: (B_U, 1, *P) bool, where the student saw another patch than the teacher; ``None``: nowhere.
         """
         if self.observing:
-            self.monitor.pseudo_labels(student, teacher, valid)
+            self.monitor.pseudo_labels(student, teacher, valid, pasted)
 
     def network_copy(self) -> nn.Module:
         """A frozen copy of self.network without deep supervision; it receives -pretrained_weights too."""

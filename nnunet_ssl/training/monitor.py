@@ -78,15 +78,17 @@ class Monitor:
         for k, share, shown in shares_kept(label, keep, valid, self._targets.channels):
             self.add(f"{KEPT}{k}", share, shown)
 
-    def pseudo_labels(self, student: Tensor, teacher: Tensor, valid: Tensor) -> None:
+    def pseudo_labels(self, student: Tensor, teacher: Tensor, valid: Tensor, pasted: Tensor | None = None) -> None:
         """Coverage, agreement and foreground of the pseudo-labels, and their true Dice where labels are withheld.
 
         Args:
             student, teacher: logits (B_U, K, *P) of the same voxels.
             valid: (B_U, 1, *P) bool.
+            pasted: (B_U, 1, *P) bool, where the student saw another patch. Boxes lie near the middle, where organs are:
+                without their voxels pseudo-labels would seem to lack them.
         """
         assert self._targets is not None
-        for name, value in self._targets.describe(student, teacher, valid).items():
+        for name, value in self._targets.describe(student, teacher, valid, pasted).items():
             self.add(name, value)
         if self.withheld is not None:
             known = valid & (self.withheld != UNKNOWN_LABEL)

@@ -177,22 +177,25 @@ class Targets:
     # ---- what is worth knowing about pseudo-labels; nothing of it enters a loss
 
     @torch.no_grad()
-    def describe(self, student: Tensor, teacher: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    def describe(
+        self, student: Tensor, teacher: Tensor, valid: Tensor, pasted: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Coverage, agreement and foreground fraction over the valid voxels.
 
         Args:
             student, teacher: logits of the same voxels; the pseudo-label is the teacher's decision.
             valid: (B, 1, *S) bool.
+            pasted: (B, 1, *S) bool, where the student saw another patch; left out of the agreement. ``None``: nowhere.
 
         Returns:
             scalars ``coverage`` (share decided with at least 0.95 confidence), ``agreement`` (share on which both
             decide alike) and ``foreground`` (share decided as any foreground class).
         """
         decided, other = self.decided_masks(teacher), self.decided_masks(student)
-        count = valid.sum().clamp(min=1)
+        count, shared = valid.sum().clamp(min=1), valid if pasted is None else valid & ~pasted
         return {
             "coverage": ((self.confidence(teacher) >= CONFIDENT) & valid).sum() / count,
-            "agreement": ((decided == other).all(1, keepdim=True) & valid).sum() / count,
+            "agreement": ((decided == other).all(1, keepdim=True) & shared).sum() / shared.sum().clamp(min=1),
             "foreground": (decided.any(1, keepdim=True) & valid).sum() / count,
         }
 

@@ -33,6 +33,8 @@ def test_coverage_agreement_and_foreground_over_valid_voxels():
         "agreement": 2 / 3,
         "foreground": 2 / 3,
     }
+    pasted = torch.tensor([0, 0, 1, 1], dtype=torch.bool).view(1, 1, 4, 1)  # where the student saw another patch
+    assert CLASSES.describe(student, teacher, valid, pasted) == result | {"agreement": torch.tensor(1.0)}
     everything = CLASSES.describe(student, teacher, torch.ones_like(valid))
     assert everything["coverage"].item() == pytest.approx(0.75)
 

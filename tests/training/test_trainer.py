@@ -190,10 +190,10 @@ class TestWarnings:
 
     def test_collapse_to_background_is_reported_once(self, make_dataset):
         class Collapsing(nnUNetTrainerMeanTeacher):
-            def observe_pseudo_labels(self, student, teacher, valid):
+            def observe_pseudo_labels(self, student, teacher, valid, pasted=None):
                 background = torch.zeros_like(teacher)
                 background[:, 0] = 10
-                super().observe_pseudo_labels(student, background, valid)
+                super().observe_pseudo_labels(student, background, valid, pasted)
 
         trainer = make_trainer(make_dataset(), Collapsing, training={**SHORT, "num_epochs": 3})
         trainer.run_training()

@@ -56,7 +56,7 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
         teacher = self.teacher(unlabeled.weak)
         label, confidence = self.label(teacher, self.second(unlabeled.weak), unlabeled)
         keep, valid = (confidence >= hp.threshold) & unlabeled.valid, unlabeled.valid
-        self.observe_pseudo_labels(student, teacher, valid if box is None else valid & ~box)
+        self.observe_pseudo_labels(student, teacher, valid, box)
         if self.observing:
             self.monitor.kept(label, keep, valid)
         maps = (CutMix.paste(m, box) for m in (label, keep, valid))

@@ -46,6 +46,7 @@ class nnUNetTrainerBCP(nnUNetTrainerSemiSupervised):
         if self.progress < hp.pretrain_fraction:
             return Terms(supervised=self.of_labeled_pairs(images, target))
         seen, valid = (repeated(x, len(images)) for x in (getattr(unlabeled, hp.student_view), unlabeled.valid))
+        region = None
         if hp.mix:
             box = self.draw_boxes(images)
             region = torch.stack([~b if pair % 2 == 0 else b for pair, b in enumerate(box)])  # of the labelled patch
@@ -63,7 +64,8 @@ class nnUNetTrainerBCP(nnUNetTrainerSemiSupervised):
             pseudo = self.largest(self.targets.decide(teacher))
             loss = self.deep_supervised(self.of_region, student, pseudo, valid, None)
             terms.add("pseudo_label", loss, self.held(hp.unlabeled_weight))
-            self.observe_pseudo_labels(*(maps[: len(unlabeled)] for maps in (finest(student), teacher, valid)))
+            first, pasted = slice(len(unlabeled)), None if region is None else region[: len(unlabeled)]
+            self.observe_pseudo_labels(finest(student)[first], teacher[first], unlabeled.valid, pasted)
         return terms
 
     def of_labeled_pairs(self, images: Tensor, target: Any) -> Tensor:

@@ -62,7 +62,7 @@ class nnUNetTrainerUniMatch(MixesPatches, nnUNetTrainerSemiSupervised):
         for box in boxes:
             student, rest = split_outputs(rest, len(unlabeled))
             strong.append(self.learn(student, *(self.cutmix.paste(m, box) for m in (label, keep, unlabeled.valid))))
-            self.observe_pseudo_labels(finest(student), weak, self.cutmix.unmixed(unlabeled.valid, box))
+            self.observe_pseudo_labels(finest(student), weak, unlabeled.valid, box)
         terms.add("strong", torch.stack(strong).mean(), weight if features is None else weight / 2)
         if features is not None:
             terms.add("features", self.learn(rest, label, keep, unlabeled.valid), weight / 2)
