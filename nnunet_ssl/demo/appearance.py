@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import gaussian_filter, zoom
@@ -26,28 +24,20 @@ SEQUENCES: dict[Tissue, tuple[float, float]] = {
 }
 
 
-@dataclass(frozen=True)
-class Quality:
-    """Ranges from which an acquisition's blur (voxels) and noise (the brightest tissue has about 0.9) are drawn."""
-
-    blur: tuple[float, float]
-    noise: tuple[float, float]
+BLUR = (0.5, 1.3)  # range over acquisitions, in voxels
+NOISE = (0.05, 0.2)  # where the brightest tissue has about 0.9
 
 
-CHOSEN = Quality(blur=(0.5, 0.7), noise=(0.015, 0.03))
-EVERYDAY = Quality(blur=(0.5, 1.3), noise=(0.05, 0.2))
-
-
-def draw_image(rng: Generator, tissue: np.ndarray, quality: Quality) -> np.ndarray:
+def draw_image(rng: Generator, tissue: np.ndarray) -> np.ndarray:
     """An MR-like image of a tissue map: (*shape) float32, at least 0.
 
     Acquisitions differ in sequence, contrast of each organ, texture, coil sensitivity (bias field), resolution, noise
     and gain.
     """
     image = _texture(rng, tissue) * _signal(rng)[tissue]
-    image = gaussian_filter(image, rng.uniform(*quality.blur))  # partial volume, motion
+    image = gaussian_filter(image, rng.uniform(*BLUR))  # partial volume, motion
     image = image * _bias_field(rng, tissue.shape)
-    noise = rng.uniform(*quality.noise) * rng.standard_normal((2, *tissue.shape))
+    noise = rng.uniform(*NOISE) * rng.standard_normal((2, *tissue.shape))
     image = np.hypot(image + noise[0], noise[1])  # magnitude of a complex signal
     return (image * np.exp(rng.normal(np.log(500), 0.4))).astype(np.float32)
 

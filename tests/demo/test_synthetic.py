@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from nnunet_ssl.demo.anatomy import ORGANS, Tissue, draw_patient
-from nnunet_ssl.demo.appearance import CHOSEN, EVERYDAY, draw_image
+from nnunet_ssl.demo.appearance import draw_image
 from nnunet_ssl.demo.synthetic import Case, Sizes, draw_case, write_dataset
 
 NAME = "Dataset999_SemiSupervisedDemo"
@@ -17,7 +17,7 @@ NAME = "Dataset999_SemiSupervisedDemo"
 
 @pytest.fixture(scope="module")
 def population() -> list[Case]:
-    return [draw_case(0, number, EVERYDAY) for number in range(19)]
+    return [draw_case(0, number) for number in range(19)]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_case_depends_on_seed_and_number_alone() -> None:
-    first, again = draw_case(5, 3, EVERYDAY), draw_case(5, 3, EVERYDAY)
+    first, again = draw_case(5, 3), draw_case(5, 3)
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.labels, again.labels)
     assert first.spacing == again.spacing
-    for other in (draw_case(5, 4, EVERYDAY), draw_case(6, 3, EVERYDAY)):
+    for other in (draw_case(5, 4), draw_case(6, 3)):
         assert other.image.shape != first.image.shape or not np.array_equal(other.labels, first.labels)
 
 
@@ -61,25 +61,13 @@ def test_cases_differ_in_spacing_size_contrast_and_gain(population: list[Case]) 
     assert np.ptp(spleen / liver) > 0.2  # the contrast between the organs is not the same everywhere
 
 
-def test_annotated_scans_are_better_than_everyday_ones() -> None:
-    """The same patients in both qualities: as much noise as in the air around them."""
-
-    def noise(quality) -> np.ndarray:
-        cases = [draw_case(0, number, quality) for number in range(8)]
-        corners = [np.concatenate([c.image[:3, :3, :3].ravel(), c.image[-3:, :3, -3:].ravel()]) for c in cases]
-        return np.array([corner.std() / c.image.max() for corner, c in zip(corners, cases, strict=True)])
-
-    assert np.array_equal(draw_case(0, 3, CHOSEN).labels, draw_case(0, 3, EVERYDAY).labels)
-    assert np.median(noise(EVERYDAY)) > 2 * np.median(noise(CHOSEN))
-
-
 def test_the_small_organ_looks_like_its_neighbour() -> None:
     """Pancreas and duodenum overlap in brightness: voxels of one lie within the spread of the other."""
     axes = np.meshgrid(*[np.arange(-70.0, 70.0, 4.0)] * 3, indexing="ij")
     for seed in range(5):
         rng = np.random.default_rng(seed)
         tissue = draw_patient(rng, np.stack(axes[::-1]))
-        image = draw_image(rng, tissue, EVERYDAY)
+        image = draw_image(rng, tissue)
         pancreas, bowel = image[tissue == Tissue.PANCREAS], image[tissue == Tissue.BOWEL]
         low, high = np.percentile(bowel, (2, 98))
         assert low < np.median(pancreas) < high
@@ -103,13 +91,13 @@ def test_labelled_unlabelled_and_test_cases_are_written_where_nnunet_expects_the
 
 def test_the_files_hold_the_drawn_cases(dataset: Path) -> None:
     """Whatever its part of the dataset, case n is patient n of one population."""
-    for number, images, quality in ((0, "imagesTr", CHOSEN), (4, "imagesUn", EVERYDAY), (8, "imagesTs", EVERYDAY)):
-        case = draw_case(0, number, quality)
+    for number, images in ((0, "imagesTr"), (4, "imagesUn"), (8, "imagesTs")):
+        case = draw_case(0, number)
         image = sitk.ReadImage(str(dataset / images / f"demo_{number:03d}_0000.nii.gz"))
         assert np.array_equal(sitk.GetArrayFromImage(image), case.image)
         assert image.GetSpacing() == pytest.approx(case.spacing)
     labels = sitk.ReadImage(str(dataset / "labelsTs" / "demo_008.nii.gz"))
-    assert np.array_equal(sitk.GetArrayFromImage(labels), draw_case(0, 8, EVERYDAY).labels)
+    assert np.array_equal(sitk.GetArrayFromImage(labels), draw_case(0, 8).labels)
 
 
 def test_nnunet_accepts_the_dataset(dataset: Path) -> None:
