@@ -85,12 +85,12 @@ def comparisons(rows: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
     """Every trainer that was measured, in the order of its Dice."""
     yield "data", "steps", "trainer", "runs", "Dice", "gain", "its runs differ by", "counts as a gain"
     for row in rows:
-        counts = "yes" if row.runs > 1 and row.gain > row.spread else "no"
-        why = "" if counts == "yes" else ": one run" if row.runs == 1 else ": less than its runs differ by"
+        why_not = "one run" if row.runs == 1 else "a loss" if row.gain < 0 else "less than its runs differ by"
+        counts = "yes" if row.runs > 1 and row.gain > row.spread else f"no: {why_not}"
         spread = f"{row.spread:.3f}" if row.runs > 1 else ""
         yield (
             f"[{row.data}](benchmarks/{row.page}.md), {row.dimensions}D", str(row.steps), f"`{row.trainer}`",
-            str(row.runs), f"{row.dice:.3f}", f"{row.gain:+.3f}", spread, counts + why,
+            str(row.runs), f"{row.dice:.3f}", f"{row.gain:+.3f}", spread, counts,
         )  # fmt: skip
 
 
