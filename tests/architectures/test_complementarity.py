@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nnunet_ssl.architectures import complementarity
+from nnunet_ssl.architectures import complementarity, cpu_attention
 from nnunet_ssl.architectures.complementarity import from_patches, normalize_logits, to_patches
 from nnunet_ssl.architectures.skcdf import ChannelAttention, SemanticKnowledgeComplementarity
 
@@ -359,8 +359,9 @@ class Largest(TorchDispatchMode):
     [(2, 0.1, 384), (None, 0.1, 2304), (2, 0.0, 2)],
     ids=["capped", "uncapped", "without matrices"],
 )
-def test_attention_of_2d_batches_of_12_stays_under_the_cap(max_context, dropout, limit):
+def test_attention_of_2d_batches_of_12_stays_under_the_cap(monkeypatch, max_context, dropout, limit):
     """In MiB: 12 samples, 4 patches, J = 1024, R J = 2048. Fused kernels (here: without dropout) form no matrix."""
+    monkeypatch.setattr(cpu_attention, "BLOCK", 1 << 40)  # many blocks of fake tensors take a minute
     with FakeTensorMode():  # shapes alone: nothing is computed, and reading a value would raise
         skcm = SemanticKnowledgeComplementarity(512, (4, 4), dropout=dropout, max_context=max_context)
         labeled, unlabeled = torch.empty(12, 512, 4, 4, requires_grad=True), torch.empty(12, 512, 4, 4)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from nnunet_ssl.architectures import cpu_attention
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.network import unwrap
+
+
+def let_pytorch_draw_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention with dropout on a CPU as PyTorch has it, random numbers included."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
+
+    monkeypatch.setattr(cpu_attention, "attention_in_blocks", attend)
 
 
 def terms_of(trainer: Any, batch: dict[str, Any]) -> dict[str, Tensor]:

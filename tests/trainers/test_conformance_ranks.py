@@ -205,6 +205,7 @@ def test_each_network_is_one_compiled_graph(ready_dataset, monkeypatch, name):
         torch._dynamo.reset()
         return compile_it(module, backend=backend, fullgraph=True)
 
+    inside.let_pytorch_draw_dropout(monkeypatch)  # a compiled network does
     found = []
     for compiled in (False, True):
         trainer = make_registered(ready_dataset(), name, "2d", split="n2", training=TRAINING)

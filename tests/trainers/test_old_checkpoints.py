@@ -19,6 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ssl.errors import SemiSupervisedError
 from nnunet_ssl.external import nnunet_ssl_trainers
+from tests.trainers.inside import let_pytorch_draw_dropout
 from tests.trainers.registered import NAMES, make_registered, unguarded
 from tests.trainers.stepping import processor, steps, tolerance
 from tests.trainers.test_golden import TRAINING
@@ -98,7 +99,8 @@ def store(content: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_checkpoint_of_an_earlier_version(ready_dataset, tmp_path, record, name):
+def test_a_checkpoint_of_an_earlier_version(ready_dataset, tmp_path, monkeypatch, record, name):
+    let_pytorch_draw_dropout(monkeypatch)  # as the earlier versions did
     dataset, stored = ready_dataset(features=(2, 4, 4)), FOLDER / f"{name}.pth.xz"
     if record and not stored.exists():
         write(dataset, name, tmp_path / "new.pth")
