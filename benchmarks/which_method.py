@@ -86,7 +86,7 @@ def comparisons(rows: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
     yield "data", "steps", "trainer", "runs", "Dice", "gain", "its runs differ by", "counts as a gain"
     for row in rows:
         why_not = "one run" if row.runs == 1 else "a loss" if row.gain < 0 else "less than its runs differ by"
-        counts = "yes" if row.runs > 1 and row.gain > row.spread else f"no: {why_not}"
+        counts = "yes" if row.counts else f"no: {why_not}"
         spread = f"{row.spread:.3f}" if row.runs > 1 else ""
         yield (
             f"[{row.data}](benchmarks/{row.page}.md), {row.dimensions}D", str(row.steps), f"`{row.trainer}`",

@@ -69,11 +69,11 @@ def rank(facts: Facts, measured: Sequence[Measured]) -> list[str]:
     gains: dict[str, tuple[bool, float]] = {}
     for trainer in dict.fromkeys(row.trainer for row in measured):
         own = _deciding(trainer, facts, measured)
-        if trainer not in facts.unsupported and all(map(_counts, own)):
+        if trainer not in facts.unsupported and all(row.counts for row in own):
             gains[trainer] = (own[0].dimensions == facts.dimensions, mean(row.gain for row in own))
     ranked = sorted(gains, key=lambda trainer: gains[trainer], reverse=True)
     equal = [t for t in ranked if gains[t][0] == gains[ranked[0]][0] and _equal(ranked[0], t, facts, measured)]
-    first = sorted(equal, key=lambda t: (-sum(map(_counts, _of(t, measured))), _card(t).time_ratio))[:1]
+    first = sorted(equal, key=lambda t: (-sum(row.counts for row in _of(t, measured)), _card(t).time_ratio))[:1]
     return first + [trainer for trainer in ranked if trainer not in first]
 
 
@@ -81,10 +81,6 @@ def _deciding(trainer: str, facts: Facts, measured: Sequence[Measured]) -> list[
     """The trainer's rows of as many dimensions as the data have, or else all of them."""
     rows = _of(trainer, measured)
     return [row for row in rows if row.dimensions == facts.dimensions] or rows
-
-
-def _counts(row: Measured) -> bool:
-    return row.runs > 1 and row.gain > row.spread
 
 
 def _equal(first: str, second: str, facts: Facts, measured: Sequence[Measured]) -> bool:

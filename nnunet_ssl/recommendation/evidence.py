@@ -44,6 +44,11 @@ class Measured:
     def gain(self) -> float:
         return self.dice - self.control
 
+    @property
+    def counts(self) -> bool:
+        """Whether there are several runs and the gain is larger than they differ by."""
+        return self.runs > 1 and self.gain > self.spread
+
 
 @cache
 def evidence() -> tuple[Measured, ...]:
