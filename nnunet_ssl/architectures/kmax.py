@@ -169,7 +169,8 @@ class MaskPredictor(nn.Module):
         with float32_region(embedding.device):
             direction = F.normalize(embedding.float(), dim=1)  # its epsilon would be 0 in half precision
             raw = keys.float().mT @ direction.flatten(2)
-            return self.temperature(raw).view(*raw.shape[:2], *embedding.shape[2:])
+            one_channel = raw.flatten(1)[:, None]  # as SyncBatchNorm wants it, which takes its place under DDP
+            return self.temperature(one_channel).view(*raw.shape[:2], *embedding.shape[2:])
 
 
 class QuerySelfAttention(nn.Module):

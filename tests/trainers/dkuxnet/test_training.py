@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -162,9 +163,14 @@ def test_paper_preset_has_the_published_loss_and_norms(make_dataset):
     torch.testing.assert_close(trainer.loss(logits, target), expected)
 
 
-def test_batch_norms_become_synchronised_ones():
-    net = DKUXNet(1, 3, [4, 8, 8], nn.Conv2d, 3, [1, 2, 2], 2, queries=4, query_width=16, norms="batch")
+@pytest.mark.parametrize("norms", ["independent", "batch"])
+def test_batch_norms_become_synchronised_ones_that_compute_the_same(norms):
+    net = DKUXNet(1, 3, [4, 8, 8], nn.Conv2d, 3, [1, 2, 2], 2, queries=4, query_width=16, norms=norms)
     before = [name for name, module in net.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    images, own = torch.randn(2, 1, 16, 16), copy.deepcopy(net)
+    trained, predicted = own(images).logits, own.eval()(images)
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    torch.testing.assert_close(converted(images).logits, trained)
+    torch.testing.assert_close(converted.eval()(images), predicted)
     after = [name for name, module in converted.named_modules() if isinstance(module, nn.SyncBatchNorm)]
     assert before == after and "predictor.temperature" in after
