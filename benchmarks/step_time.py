@@ -108,7 +108,6 @@ def step_of(
     """
     from nnunet_ssl.planning.stand_in import training_batch
     from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
-    from nnunet_ssl.training.watch import steps_to_look_at
 
     device = torch.device(args.device, 0) if args.device == "cuda" else torch.device("cpu")
     if name == COUNTERPART:
@@ -117,7 +116,7 @@ def step_of(
     size = trainer.configuration_manager.batch_size
     looks: set[int] = set()
     if isinstance(trainer, nnUNetTrainerSemiSupervised):
-        looks = steps_to_look_at(trainer.hyperparameters.pull_looks, trainer.num_iterations_per_epoch)
+        looks = trainer.steps_with_a_look()
     batch = training_batch(trainer, size if sees_unlabeled(trainer) else 2 * size, torch.device("cpu"))
     if device.type == "cuda":
         batch = {k: _pin(v) for k, v in batch.items()}

@@ -35,12 +35,29 @@ def boundary_contrast(
     number = len(student)
     keep = torch.ones(number, dtype=torch.bool, device=student.device) if keep is None else keep
     similarity = teacher @ student.T / temperature
-    itself = torch.eye(number, dtype=torch.bool, device=student.device)
-    entering = keep.expand(number, number) if negatives is None else keep & negatives
-    similarity = similarity.masked_fill(~(entering | itself), -torch.inf)
+    similarity = similarity.masked_fill(~_entering(keep, negatives), -torch.inf)
     error = F.cross_entropy(similarity, torch.arange(number, device=student.device), reduction="none")
+    return _mean_of_kept(error, keep)
+
+
+def collapse_value(keep: Tensor, negatives: Tensor | None = None) -> Tensor:
+    """What :func:`boundary_contrast` is where all slices are embedded alike: mean of log(number of slices b).
+
+    Args: as there. Returns a scalar, 0 where no slice has a negative.
+    """
+    return _mean_of_kept(_entering(keep, negatives).sum(1).float().log(), keep)
+
+
+def _entering(keep: Tensor, negatives: Tensor | None) -> Tensor:
+    """(A, A) bool: the slices b of each slice a, itself included."""
+    number = len(keep)
+    entering = keep.expand(number, number) if negatives is None else keep & negatives
+    return entering | torch.eye(number, dtype=torch.bool, device=keep.device)
+
+
+def _mean_of_kept(values: Tensor, keep: Tensor) -> Tensor:
     count = keep.sum()
-    return torch.where(keep & (count >= 2), error, 0.0).sum() / count.clamp(min=1)
+    return torch.where(keep & (count >= 2), values, 0.0).sum() / count.clamp(min=1)
 
 
 @torch.no_grad()

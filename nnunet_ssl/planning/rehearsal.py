@@ -14,7 +14,6 @@ from nnunet_ssl.planning.shapes_alone import META, HalfPrecision, ShapesAlone
 from nnunet_ssl.planning.stand_in import make_trainer, stand_in_folders, training_batch
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.monitor import OBSERVE_EVERY
-from nnunet_ssl.training.watch import steps_to_look_at
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def kinds_of_steps(trainer: Any) -> list[int]:
     """A step that is observed, one in which the pull of each term is measured, and last one of all others."""
     if not isinstance(trainer, nnUNetTrainerSemiSupervised):
         return [1]
-    looks = steps_to_look_at(trainer.hyperparameters.pull_looks, trainer.num_iterations_per_epoch)
+    looks = trainer.steps_with_a_look()
     plain = next((i for i in range(1, OBSERVE_EVERY) if i not in looks), 1)
     return [0, *sorted(looks)[:1], plain]
 

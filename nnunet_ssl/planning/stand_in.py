@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.settings import BLOCK
+from nnunet_ssl.training.watch import epochs_between_looks
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
@@ -80,6 +81,8 @@ def make_trainer(
                 made.second_network = _on_device(made.second_network, device)  # type: ignore[method-assign]
         made.initialize()
     made.current_epoch = made.num_epochs // 2
+    if isinstance(made, nnUNetTrainerSemiSupervised):  # an epoch with looks at the pull of each term
+        made.current_epoch -= made.current_epoch % epochs_between_looks(made.num_iterations_per_epoch)
     made.network.train()
     if isinstance(made, nnUNetTrainerSemiSupervised):
         made.streams.strong_view = made.make_strong_view(anisotropic=False)

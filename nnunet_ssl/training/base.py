@@ -299,8 +299,9 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         labeled, unlabeled = self.split_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.losses(labeled, unlabeled)
-        if self.step in steps_to_look_at(self.hyperparameters.pull_looks, self.num_iterations_per_epoch):
-            scale = self.grad_scaler.get_scale() if self.grad_scaler else 1.0
+        if self.step in self.steps_with_a_look():
+            # not get_scale(), which waits for the device
+            scale = self.grad_scaler.scale(torch.ones((), device=self.device)) if self.grad_scaler else 1.0
             self.monitor.pull(pull_of_terms(terms, self.pulled, scale))
         total = torch.stack(list(terms.values())).sum()
         clipped = self.clipping_groups if self.recipe_in_force.clipped else list
@@ -318,6 +319,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
             self._look_at_foreground()
         self.step += 1
         return {"loss": loss}
+
+    def steps_with_a_look(self) -> set[int]:
+        """Steps of this epoch in which the pull of each term is measured."""
+        looks = self.hyperparameters.pull_looks
+        return steps_to_look_at(looks, self.num_iterations_per_epoch, self.current_epoch)
 
     def _look_at_foreground(self) -> None:
         """For the guard; behind the synchronisation of the step, so that reading a few numbers waits for nothing."""

@@ -93,7 +93,7 @@ class Guard:
         table = sum_over_ranks(torch.stack([labeled, pseudo]).float()) / number_of_ranks()
         self._looks += 1
         newest = 1 / min(self._looks, max(WINDOW, WINDOW_FRACTION * steps))
-        now, guess = table.tolist()
+        now, guess = table.cpu().tolist()
         before = zip(self._labeled or now, now, strict=True)
         self._labeled = [mean + newest * (share - mean) for mean, share in before]
         guess = [min(share, EXCESS * most) for share, most in zip(guess, self._labeled, strict=True)]

@@ -31,7 +31,9 @@ from nnunet_ssl.training.settings import setting
 class WatchedHyperparameters:
     """What a trainer of terms understands, with unlabelled images or without."""
 
-    pull_looks: int = setting(2, "steps per epoch in which the pull of each term is measured; 0: none", low=0)
+    pull_looks: int = setting(
+        2, "steps per epoch in which the pull of each term is measured, fewer where epochs are short; 0: none", low=0
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ LOSS, WEIGHT, PULL, KEPT, SHARE = "loss_", "weight_", "pull_", "kept_", "share_"
 GUARD = "guard"
 INERT = 1e-3  # of the whole gradient
 EPOCHS_OF_AN_INERT_TERM = 5
+STEPS_OF_AN_EPOCH = 250  # of nnU-Net
 EPOCHS_OF_A_CLASS_SHUT_OUT = 2
 HELD_BACK = 0.01  # of the unlabelled weight
 RUNAWAY = 2.0  # times the labels' foreground
@@ -19,9 +20,19 @@ EPOCHS_TO_LEARN = 2  # before pseudo-labels with too much foreground are no long
 COLLAPSED = 0.005  # relative distance of a contrast from its value for embeddings that are all alike
 
 
-def steps_to_look_at(looks: int, steps: int) -> set[int]:
-    """So many steps of an epoch, spread evenly."""
-    return {int((i + 0.5) * steps / looks) for i in range(looks)} if looks > 0 else set()
+def steps_to_look_at(looks: int, steps: int, epoch: int = 0) -> set[int]:
+    """So many steps of an epoch, spread evenly.
+
+    Of epochs that are shorter than nnU-Net's, behind the first few only as many as hold looks at the same distance.
+    """
+    if looks <= 0 or (epoch >= EPOCHS_OF_AN_INERT_TERM and epoch % epochs_between_looks(steps)):
+        return set()
+    return {int((i + 0.5) * steps / looks) for i in range(looks)}
+
+
+def epochs_between_looks(steps: int) -> int:
+    """1 for epochs of 250 steps and more; of 8 steps, as some publications have them, 32."""
+    return math.ceil(STEPS_OF_AN_EPOCH / steps)
 
 
 def pull_of_terms(
@@ -114,12 +125,13 @@ class Concerns:
 
     def _inert(self, term: str, values: Sequence[float], history: Mapping[str, Sequence[float]]) -> None:
         weights = history.get(WEIGHT + term, [1.0] * len(values))
-        recent = [*zip(values, weights, strict=True)][-EPOCHS_OF_AN_INERT_TERM:]
+        measured = [pair for pair in zip(values, weights, strict=True) if not math.isnan(pair[0])]
+        recent = measured[-EPOCHS_OF_AN_INERT_TERM:]
         if len(recent) == EPOCHS_OF_AN_INERT_TERM and all(pull < INERT and weight > 0 for pull, weight in recent):
             self._once(
                 f"inert {term}",
                 f"The loss term {term} has done next to nothing for {EPOCHS_OF_AN_INERT_TERM} epochs: its gradient is "
-                f"{values[-1]:.1e} of the whole. Raise its weight, or leave it out and save its time.",
+                f"{recent[-1][0]:.1e} of the whole. Raise its weight, or leave it out and save its time.",
             )
 
     def _shut_out(self, name: str, values: Sequence[float], history: Mapping[str, Sequence[float]]) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nnunet_ssl.losses.boundary_contrast import (
     boundary_contrast,
+    collapse_value,
     distant_pairs,
     draw_slices,
     keep_slices,
@@ -36,6 +37,15 @@ def test_the_student_alone_learns():
     boundary_contrast(teacher, student).backward()
     assert teacher.grad is None and student.grad.any()
     assert torch.autograd.gradcheck(lambda s: boundary_contrast(teacher, s), student)
+
+
+def test_value_where_all_slices_are_alike():
+    alike = units(1).expand(6, 6)
+    keep, negatives = torch.tensor([True] * 5 + [False]), torch.ones(6, 6).triu(2).bool()
+    for given in (keep, None), (keep, negatives):
+        torch.testing.assert_close(boundary_contrast(alike, alike, 0.07, *given).float(), collapse_value(*given))
+    assert collapse_value(keep).item() == pytest.approx(math.log(5))
+    assert collapse_value(torch.tensor([True, False])).item() == 0
 
 
 def test_fewer_than_two_slices_are_no_contrast():

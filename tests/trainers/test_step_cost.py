@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 
+from nnunet_ssl.planning import rehearsal
 from nnunet_ssl.planning.rehearsal import StepCost, images_of, kinds_of_steps, rehearse
 from nnunet_ssl.planning.shapes_alone import META
 from nnunet_ssl.planning.stand_in import make_trainer, stand_in_folders, training_batch
@@ -70,6 +73,20 @@ def test_looks_fail_on_this_device(look):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_waits_for_its_loss_alone(name):
     assert rehearsed(name).reads == 1
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_the_guard_reads_once_more_in_a_step_that_is_observed(monkeypatch, guard):
+    kind: Any = without_waiting(trainer_class("nnUNetTrainerMeanTeacher"))
+
+    def train_step(self: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        self.hyperparameters = replace(self.hyperparameters, guard=guard)
+        return kind.train_step(self, batch)
+
+    guarded = type(kind.__name__, (kind,), {"train_step": train_step})
+    monkeypatch.setattr(rehearsal, "kinds_of_steps", lambda trainer: [0])
+    cost = rehearse(guarded, small_plan(kind.__name__), "2d", DATASET_JSON, mixed_precision=False)
+    assert cost.reads == (2 if guard else 1)
 
 
 @pytest.mark.parametrize("name", [STOCK, *(name for name in NAMES if name not in PRESETS)])

@@ -20,9 +20,16 @@ LEFT = {
     "nnUNetTrainerMCNet": (1, {"consistency_weight": 0.0, "decoders": 2}),
     "nnUNetTrainerDTC": (1, {"consistency_weight": 0.0}),
     "nnUNetTrainerSSNet": (1, {"smoothness_weight": 0.0, "separation_weight": 0.0}),
+    "nnUNetTrainerPLGCL": (1, {"consistency_weight": 0.0, "contrast_weight": 0.0}),
+    "nnUNetTrainerLDC": (1, {"unlabeled_weight": 0.0, "contrast_weight": 0.0}),
 }
 # Decoders and heads of their own work on the labelled patches, too.
-MORE_THAN_NNUNET = {"nnUNetTrainerMCNet": 1.9, "nnUNetTrainerDTC": 1.1, "nnUNetTrainerURPC": 1.01}
+MORE_THAN_NNUNET = {
+    "nnUNetTrainerMCNet": 1.9,
+    "nnUNetTrainerDTC": 1.1,
+    "nnUNetTrainerURPC": 1.01,
+    "nnUNetTrainerLDC": 1.1,
+}
 WHY = {
     "nnUNetTrainerSupervised": "has no unlabelled term",
     "nnUNetTrainerPublishedSupervised": "has no unlabelled term",
@@ -33,10 +40,8 @@ WHY = {
     "nnUNetTrainerBCP": "labelled voxels lie in mixed patches; without its weight the teacher rests (below)",
     "nnUNetTrainerDHC": "its weights of the classes, of the supervised term too, come from unlabelled predictions",
     "nnUNetTrainerSKCDF": "without the unlabelled term its second decoder would not be trained at all",
-    "nnUNetTrainerPLGCL": "its projection head has to get a gradient in every step; the contrast rests in the warm-up",
-    "nnUNetTrainerDualNetworks": "each of its four terms is left out; the forward pass is one for both streams",
-    "nnUNetTrainerLDC": "the guard and the multipliers look at the unlabelled volumes from the first step on",
-    "nnUNetTrainerCMAformer": "as LDC",
+    "nnUNetTrainerDualNetworks": "its networks are two others; all four terms are left out at once (below)",
+    "nnUNetTrainerCMAformer": "its network is another; its losses are those of LDC",
 }
 
 
@@ -61,3 +66,23 @@ def test_switched_off_is_not_computed(name):
 def test_a_teacher_without_weight_rests():
     on, off = (operations("nnUNetTrainerBCP", unlabeled_weight=weight) for weight in (0.5, 0.0))
     assert on - off == pytest.approx(operations(STOCK) / 3, rel=0.02)  # a forward pass without gradient
+
+
+def test_dual_networks_leave_the_unlabelled_patches_out_with_their_last_term():
+    weights = ("consistency_weight", "uncertainty_weight", "pseudo_label_weight", "contrast_weight")
+    on, one, off = (
+        operations("nnUNetTrainerDualNetworks", **dict.fromkeys(weights, 0.0) | settings)
+        for settings in (dict.fromkeys(weights, 1.0), {"contrast_weight": 1.0}, {})
+    )
+    assert one == pytest.approx(on, rel=0.01) and off == pytest.approx(on / 2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "settings, rest",
+    [({"consistency_weight": 0.0}, "contrast_weight"), ({"contrast_weight": 0.0}, "consistency_weight")],
+)
+def test_each_part_of_plgcl_rests_alone(settings, rest):
+    both, one, none = (
+        operations("nnUNetTrainerPLGCL", **off) for off in ({"neighbours": 20}, settings, {**settings, rest: 0.0})
+    )
+    assert none < one < 0.9 * both

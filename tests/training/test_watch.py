@@ -64,6 +64,12 @@ def test_looks_are_spread_over_an_epoch(looks, steps):
     assert not steps_to_look_at(0, steps)
 
 
+@pytest.mark.parametrize(("steps", "epochs"), [(250, 1), (1000, 1), (100, 3), (8, 32)])
+def test_short_epochs_have_no_more_looks_than_long_ones(steps, epochs):
+    chosen = [e for e in range(4 * epochs + 5) if steps_to_look_at(2, steps, e)]
+    assert chosen == sorted({*range(5), *range(0, 4 * epochs + 5, epochs)})
+
+
 def plain(trainer: Any) -> None:
     """As it is on a CPU."""
 
@@ -210,6 +216,7 @@ def test_a_term_without_pull():
     assert not warnings_of(weak | {"pull_contrast": [1e-5] * 4 + [0.2, 1e-5]})
     assert not warnings_of(weak | {"weight_contrast": [0.0] * 6})  # switched off
     assert not warnings_of({"pull_contrast": [1e-5] * 4})
+    assert warnings_of({"pull_contrast": [*[1e-5] * 4, NAN, NAN, 1e-5, NAN]})  # epochs without a look do not count
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,11 @@ class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
 
     def cross(self, logits: Tensor, label: Tensor, valid: Tensor, balance: Balance) -> Tensor:
         """Cross-entropy towards the other network's labels, with the weights of the classes."""
-        keep = balance.keep(self.targets.decide(logits), valid) if balance.rule == "cld" else valid
+        keep = valid
+        if balance.rule == "cld":
+            keep = balance.keep(self.targets.decide(logits), valid)
+            if self.observing:
+                self.monitor.kept(label, keep, valid)
         return self.targets.pseudo_supervision("ce", logits, label, keep.expand_as(label), valid, balance.weights())
 
     @property

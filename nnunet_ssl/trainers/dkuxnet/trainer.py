@@ -6,6 +6,7 @@ authors published the network, not the semi-supervised method; what the paper le
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -74,7 +75,11 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
         wanted = {"segmentation": hp.segmentation_contrast, "query": hp.query_contrast}
         for name, maps in self.maps(out, background=hp.contrast_channels == "all").items():
             if wanted[name]:
-                terms.add(f"{name}_contrast", self.contrast(maps, counted), weight)
+                contrast = self.contrast(maps, counted)
+                terms.add(f"{name}_contrast", contrast, weight)
+                if hp.contrast == "sample" and len(maps) > 2:
+                    alike = math.log(len(maps) - 1)  # of 2B views that are all alike
+                    self.monitor.add(f"{name}_contrast_collapse", contrast / alike - 1)
         return terms
 
     def contrast(self, maps: Tensor, counted: Tensor) -> Tensor:

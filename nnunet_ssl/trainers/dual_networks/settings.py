@@ -107,3 +107,9 @@ class DualNetworksHyperparameters(SemiSupervisedHyperparameters):
     predict_with: str = setting(
         "mean", "mean of both networks' probabilities, or one network", source="mean, released code", choices=PREDICTORS
     )
+
+    @property
+    def learns_without_labels(self) -> bool:
+        """Whether any term sees unlabelled patches."""
+        weights = (self.consistency_weight, self.uncertainty_weight, self.pseudo_label_weight, self.contrast_weight)
+        return any(weight > 0 for weight in weights)

@@ -96,9 +96,11 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, count = self.hyperparameters, len(labeled)
-        out: DualOutput = self.forward(self.network, labeled.image, unlabeled.weak)
+        seen = len(unlabeled) if hp.learns_without_labels else 0
+        out: DualOutput = self.forward(self.network, labeled.image, unlabeled.weak[:seen])
         student, teacher = (finest(logits).float() for logits in (out.student, out.teacher))
-        self.observe_pseudo_labels(student[count:], teacher[count:], unlabeled.valid)
+        if seen:
+            self.observe_pseudo_labels(student[count:], teacher[count:], unlabeled.valid)
 
         terms = Terms(
             supervised_student=self.supervised(split_outputs(out.student, count)[0], labeled.target),
@@ -107,7 +109,7 @@ class nnUNetTrainerDualNetworks(nnUNetTrainerSemiSupervised):
         target = finest(labeled.target)
         if hp.disagreement_weight > 0:
             terms |= self._disagreement_terms(student[:count], teacher[:count], target)
-        terms |= self._agreement_terms(student, teacher, torch.cat((labeled.valid, unlabeled.valid)))
+        terms |= self._agreement_terms(student, teacher, torch.cat((labeled.valid, unlabeled.valid[:seen])))
         if hp.pseudo_label_weight > 0 or hp.contrast_weight > 0:
             is_student = self._weaker_is_student(student[:count], teacher[:count], target) if hp.dynamic_roles else None
             features = (out.student_features[count:], out.teacher_features[count:])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nnunet_ssl.losses.boundary_contrast import (
     boundary_contrast,
+    collapse_value,
     distant_pairs,
     draw_slices,
     keep_slices,
@@ -59,7 +60,10 @@ def slice_contrast(
         ("positives", "negatives"), slice_similarities(targets, vectors, keep, negatives), strict=True
     ):
         monitor.add(f"similarity_{name}", *found)
-    return boundary_contrast(targets, vectors, settings.temperature, keep, negatives) * ddp_weight(number)
+    contrast = boundary_contrast(targets, vectors, settings.temperature, keep, negatives)
+    alike = collapse_value(keep, negatives)
+    monitor.add("contrast_collapse", contrast.detach() / alike.clamp(min=1e-6) - 1, (alike > 0).float())
+    return contrast * ddp_weight(number)
 
 
 def unused(projection: Projection, student: Tensor, slices: int) -> Tensor:

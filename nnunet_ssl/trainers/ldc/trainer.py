@@ -102,34 +102,45 @@ class nnUNetTrainerLDC(nnUNetTrainerSemiSupervised):
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
         hp, ramp = self.hyperparameters, self.unlabeled_ramp
+        weight, contrast_weight = hp.constrained_weight * hp.unlabeled_weight * ramp, hp.contrast_weight * ramp
         self.dual.begin()
         with self.student_tap.open():
-            outputs, other = self.forward_joint(labeled.strong, unlabeled.strong)
-        student = finest(other)
+            if weight > 0 or contrast_weight > 0:
+                outputs, other = self.forward_joint(labeled.strong, unlabeled.strong)
+            else:
+                outputs, other = self.forward(self.network, labeled.strong), None
         distance = self.forward(self.auxiliary["distance_head"], self.student_tap.take())
-        teacher, features = self._teacher(unlabeled.weak)
-        pseudo, certain = self.pseudo_labels(teacher, unlabeled.valid)
         label, annotated = self.targets.labels(labeled.target), self.targets.annotated(labeled.target)
-        self._observe(student, teacher, unlabeled.valid)
-
-        constrained = self.constrained(LABELED, outputs, label, annotated)  # Eqs. 2 and 3
-        constrained_unlabeled = self.constrained(UNLABELED, student, pseudo, certain, teacher)
         mask, maps = finest(annotated), resize_maps(labeled.extra[DISTANCE], distance.shape[2:])
         regression = voxel_mean(signed_distance_mse, distance[: len(labeled)], maps, mask=mask)
         error = voxel_mean(brier_score, finest(outputs), finest(label), mask=mask, regions=self.targets.has_regions)
         terms = Terms()
+        constrained = self.constrained(LABELED, outputs, label, annotated)  # Eqs. 2 and 3
         terms.add("constrained", constrained, hp.constrained_weight)
-        terms.add("constrained_unlabeled", constrained_unlabeled, hp.constrained_weight * hp.unlabeled_weight * ramp)
         terms.add("squared_error", error, hp.supervised_weight)
         terms.add("distance", regression, hp.supervised_weight)
         terms.add("norm", *self.dual.norm_term())
-        if hp.contrast_weight * ramp > 0:
+        if other is None:
+            if self.observing:  # for the guard
+                student = self.label_with(self.network, unlabeled.strong)
+                self._observe(student, self._teacher(unlabeled.weak)[0], unlabeled.valid)
+        else:
+            student = finest(other)
+            teacher, features = self._teacher(unlabeled.weak)
+            self._observe(student, teacher, unlabeled.valid)
+            if weight > 0:
+                pseudo, certain = self.pseudo_labels(teacher, unlabeled.valid)
+                if self.observing and hp.confidence_threshold > 0:
+                    self.monitor.kept(pseudo, certain, unlabeled.valid)
+                term = self.constrained(UNLABELED, student, pseudo, certain, teacher)
+                terms.add("constrained_unlabeled", term, weight)
+        if contrast_weight > 0:
             known = labeled.valid if mask is None else mask & labeled.valid
             both = zip(self._teacher(labeled.weak), (teacher, features), strict=True)
             seen, features = (torch.cat(parts) for parts in both)
             drawn = self.teacher.head("distance_head", features), distance
             contrast = self.contrast(drawn, seen, (known, unlabeled.valid))  # Eq. 4
-            terms.add("contrast", contrast, hp.contrast_weight * ramp)
+            terms.add("contrast", contrast, contrast_weight)
         elif "projection" in self.auxiliary:
             terms.add("contrast", unused(self.auxiliary["projection"], distance, hp.slices), 0.0)
         return terms

@@ -24,7 +24,7 @@ class PLGCLHyperparameters(SemiSupervisedHyperparameters):
     )
     contrast_weight: float = setting(
         0.2,
-        "gamma, weight of the contrast after the warm-up; 0: the memory is filled for its monitors alone",
+        "gamma, weight of the contrast after the warm-up; 0: no patch is sampled",
         symbol=r"\gamma",
         source="0.2, Sec. 4.2",
         low=0.0,

@@ -58,24 +58,31 @@ class nnUNetTrainerPLGCL(nnUNetTrainerSemiSupervised):
     # ---- one step
 
     def losses(self, labeled: LabeledBatch, unlabeled: UnlabeledBatch) -> Terms:
-        hp = self.hyperparameters
-        outputs, other = self.forward_joint(labeled.image, unlabeled.strong)
-        student, teacher = finest(other), self.teacher(unlabeled.weak)
-        self.observe_pseudo_labels(student, teacher, unlabeled.valid)
+        hp, terms, consistent = self.hyperparameters, Terms(), self.hyperparameters.consistency_weight > 0
+        contrasts = hp.contrast_weight > 0 and self.current_epoch >= self.warmup_epochs - 1  # one epoch for the memory
+        if consistent:
+            outputs, other = self.forward_joint(labeled.image, unlabeled.strong)
+        else:
+            outputs, other = self.forward(self.network, labeled.image), None
+        terms["supervised"] = self.supervised_loss(outputs, labeled.target)  # Eq. 7
         if self.step == 0:
             self.observe_purity(labeled)
-
-        distance = sigmoid_cross_entropy if self.targets.has_regions else softmax_cross_entropy
-        hard = hp.consistency_target == "hard"
-        consistency = voxel_mean(distance, student, teacher, mask=unlabeled.valid, hard=hard)  # Eq. 6
-
-        weight = hp.contrast_weight if self.current_epoch >= self.warmup_epochs else 0.0
-        contrast = consistency.new_zeros(())
-        if self.current_epoch >= self.warmup_epochs - 1:  # one epoch earlier, to fill the memory
-            contrast = self.contrast(self.sample_patches(labeled, unlabeled, teacher), with_queries=weight > 0)
-        terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))  # Eq. 7
-        terms.add("consistency", consistency, self.held(hp.consistency_weight))
-        terms.add("contrast", contrast, weight)
+        if not (consistent or contrasts or (hp.contrast_weight > 0 and self.observing)):
+            return terms
+        teacher = self.teacher(unlabeled.weak)
+        if self.observing:
+            student = self.label_with(self.network, unlabeled.strong) if other is None else finest(other)
+            self.observe_pseudo_labels(student, teacher, unlabeled.valid)
+        if other is not None:
+            distance = sigmoid_cross_entropy if self.targets.has_regions else softmax_cross_entropy
+            hard = hp.consistency_target == "hard"
+            consistency = voxel_mean(distance, finest(other), teacher, mask=unlabeled.valid, hard=hard)  # Eq. 6
+            terms.add("consistency", consistency, self.held(hp.consistency_weight))
+        begun = contrasts and self.current_epoch >= self.warmup_epochs
+        contrast = teacher.new_zeros(())
+        if contrasts:
+            contrast = self.contrast(self.sample_patches(labeled, unlabeled, teacher), with_queries=begun)
+        terms.add("contrast", contrast, self.held(hp.contrast_weight) if begun else 0.0)
         return terms
 
     @torch.no_grad()

@@ -154,9 +154,13 @@ def test_forms_of_the_contrast(make_dataset):
     probability = out.logits.softmax(1)
     distribution = log_query_distribution(out.responses, trainer.group_of_query).exp()
 
+    seen: dict[str, float] = {}
+
     def contrast(**switches: Any) -> tuple[Tensor, Tensor]:
         switches = {**AT_WORK, "contrast_weight": 1.0, **switches}
-        terms = terms_of(started(dataset, hyperparameters=switches), labeled, unlabeled, out)
+        own = started(dataset, hyperparameters=switches)
+        terms = terms_of(own, labeled, unlabeled, out)
+        seen.update(own.monitor.epoch_means())
         return tuple(terms.get(name) for name in CONTRAST)
 
     found = contrast(contrast="none")
@@ -164,7 +168,10 @@ def test_forms_of_the_contrast(make_dataset):
     torch.testing.assert_close(found, expected)
     found = contrast(contrast="voxel", contrast_channels="all")
     torch.testing.assert_close(found, (voxelwise_info_nce(probability), voxelwise_info_nce(distribution)))
+    assert not [name for name in seen if name.endswith("_collapse")]
     found = contrast(contrast_channels="all")
+    alike = math.log(2 * len(labeled) + 2 * len(unlabeled) - 1)
+    assert seen["query_contrast_collapse"] == pytest.approx(found[1].item() / alike - 1, abs=1e-5)
     torch.testing.assert_close(found[0], paired_info_nce(probability.flatten(1)))
     torch.testing.assert_close(found[1], paired_info_nce(distribution.flatten(1)))
     assert contrast(segmentation_contrast=False)[0] is None and contrast(query_contrast=False)[1] is None

@@ -98,6 +98,7 @@ def test_values_of_undecided_networks(make_dataset):
         "norm": 0.0,
     }
     assert terms == pytest.approx(expected, rel=1e-5)
+    assert trainer.monitor.epoch_means()["contrast_collapse"] == pytest.approx(0, abs=1e-5)
     assert labeled.extra["distance"].shape == (2, 2, 8, 8, 8) and not distance.requires_grad
 
 
@@ -274,7 +275,8 @@ def test_multipliers_follow_the_volumes_of_their_step(make_dataset, configuratio
                 weight = float(part == LABELED or step >= 2)
             total[part] = total.get(part, 0) + 0.01 * weight * error.double()
         for part in (LABELED, UNLABELED):
-            torch.testing.assert_close(own.volume[part], total[part], atol=1e-8, rtol=1e-4)
+            moved = total.get(part, torch.zeros_like(own.volume[part]))
+            torch.testing.assert_close(own.volume[part], moved, atol=1e-8, rtol=1e-4)
         assert own.volume[LABELED].any() == (ascent == "plain" or step >= 2)
     assert own.volume[LABELED].any() and own.volume[UNLABELED].any() and own.norm == 0
     means = trainer.monitor.epoch_means()
@@ -360,6 +362,13 @@ def test_pseudo_labels_are_hard_and_confident(make_dataset):
         trainer = make_trainer(dataset, nnUNetTrainerLDC, hyperparameters={"confidence_threshold": threshold})
         labels, certain = trainer.pseudo_labels(logits, valid)
         assert labels.flatten().tolist() == [1, 0, 0] and certain.flatten().tolist() == expected
+
+
+def test_what_the_threshold_lets_through_is_on_record(make_dataset):
+    trainer = up_the_ramp(started(make_dataset(), hyperparameters={"confidence_threshold": 0.999}))
+    trainer.losses(*batch_of(trainer))
+    kept = {name: share for name, share in trainer.monitor.epoch_means().items() if name.startswith("kept_")}
+    assert kept and all(share == 0 or math.isnan(share) for share in kept.values())
 
 
 def test_weight_of_unlabelled_terms_along_the_training(make_dataset):
