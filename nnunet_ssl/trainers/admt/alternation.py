@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,18 @@ class Alternation:
         self._left -= 1
         if self._left == 0:
             self.second, self._left = not self.second, self._draw()
+
+    def decay(self, second: bool, steps: int, own: Callable[[int], float]) -> float:
+        """Of a teacher: 1 outside its periods, 0 in the copy phase, then ``own`` of its steps, half of all.
+
+        Args:
+            second: whether it is the second teacher.
+            steps: since the copy phase; below 0 in it.
+            own: decay of the number of a teacher's steps.
+        """
+        if self.second != second:
+            return 1.0
+        return own(steps // 2) if steps >= 0 else 0.0
 
     def beta(self) -> float:
         """From Beta(4, 4), of which the median of seven uniform numbers is one draw."""

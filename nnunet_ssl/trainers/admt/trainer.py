@@ -98,11 +98,9 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
         return self.teacher.modules() | self.second.modules()
 
     def decay(self, second: bool, step: int) -> float:
-        """Of one of the teachers: 1 outside its periods, 0 in the copy phase, then warmed up over its own steps."""
-        if self.alternation.second != second:
-            return 1.0
+        """Of one of the teachers at this step of training."""
         start = round(self.hyperparameters.copy_fraction * self.num_epochs * self.num_iterations_per_epoch)
-        return warmed_up(self.hyperparameters.ema_decay)((step - start) // 2) if step >= start else 0.0
+        return self.alternation.decay(second, step - start, warmed_up(self.hyperparameters.ema_decay))
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

@@ -16,8 +16,10 @@ from nnunet_ssl.data.class_counts import count_labels
 from nnunet_ssl.losses.class_sums import sum_by_class
 from nnunet_ssl.losses.class_weights import cld_keep_rates, crest_weights, simis_weights
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
+from nnunet_ssl.training.deep_supervision import finest
 from nnunet_ssl.training.distributed import sum_over_ranks
 
+NAMES = "first", "second"  # of the two networks
 MOMENTUM = 0.99  # of frequencies, DHC's code as run
 CONFIDENCE_MOMENTUM = 0.999  # of CLD's confidences, as run
 COLLECTED = 8  # steps over which CLD collects confidences before it enters them
@@ -121,3 +123,30 @@ class Balance:
     def load(self, state: dict[str, Any]) -> None:
         """Continue from the ``state`` of a checkpoint."""
         self.state = {name: value.to(self.trainer.device) for name, value in state.items()}
+
+
+def enter(
+    trainer: nnUNetTrainerSemiSupervised,
+    balances: Sequence[Balance],
+    target: Any,
+    valid: Tensor,
+    decided: Sequence[Tensor],
+    on_labeled: Sequence[Tensor],
+) -> None:
+    """What both networks say in this step changes the weights of the classes in it, which go on record.
+
+    Args:
+        trainer: in whose step it is.
+        balances: of the first and the second network, as the two that follow.
+        target: nnU-Net's, of the labelled patches.
+        valid: (B_U, 1, *P) bool, no padding.
+        decided: (B_U, 1, *P) each, the classes of unlabelled patches.
+        on_labeled: (B_L, K, *P) each, logits of labelled patches.
+    """
+    label = finest(target)
+    truth = torch.where(trainer.targets.counted(label), label, -1).long()
+    for name, own, seen, balance in zip(NAMES, decided, on_labeled, balances, strict=True):
+        balance.observe(own, valid, trainer.targets.probabilities(seen), truth)
+        if trainer.observing:
+            for k, share in enumerate(balance.shares()):
+                trainer.monitor.add(f"class_weight_{name}_{k}", share)

@@ -13,14 +13,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
-from nnunet_ssl.trainers.cps.balance import Balance
+from nnunet_ssl.trainers.cps.balance import NAMES, Balance, enter
 from nnunet_ssl.trainers.cps.settings import CPSHyperparameters, CrossHyperparameters
 from nnunet_ssl.trainers.cutmix_trainer import MixesPatches
 from nnunet_ssl.training.base import Terms, nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.deep_supervision import finest, split_outputs
 
-NAMES = _, SECOND = "first", "second"
+SECOND = NAMES[1]
 
 
 class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
@@ -46,7 +46,9 @@ class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
         hp, valid = self.hyperparameters, unlabeled.valid
         networks = (self.network, self.auxiliary[SECOND])
         if hp.cross_weight == 0 and self.balances[0].rule == "none":
-            return self._labeled_alone(getattr(labeled, self.labeled_view), labeled.target, networks)
+            images, pairs = getattr(labeled, self.labeled_view), zip(NAMES, networks, self.balances, strict=True)
+            each = ((f"supervised_{n}", self.forward(network, images), own) for n, network, own in pairs)
+            return Terms((name, self.supervise(outputs, labeled.target, own)) for name, outputs, own in each)
         weight = self.held(hp.cross_weight * self.ramp(hp.rampup_fraction))
         box = self.cutmix.draw(unlabeled.weak)
         images = torch.cat([getattr(labeled, self.labeled_view), self.cutmix.paste(unlabeled.weak, box)])
@@ -56,7 +58,7 @@ class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
         self.observe_pseudo_labels(unmixed[0], unmixed[1], valid)
         decided = [self.targets.decide(logits) for logits in unmixed]
         if self.balances[0].rule != "none":
-            self._enter(labeled.target, valid, decided, on_labeled)
+            enter(self, self.balances, labeled.target, valid, decided, on_labeled)
         terms = Terms()
         for name, (outputs, _), balance in zip(NAMES, both, self.balances, strict=True):
             terms[f"supervised_{name}"] = self.supervise(outputs, labeled.target, balance)
@@ -70,25 +72,9 @@ class nnUNetTrainerCPS(MixesPatches, nnUNetTrainerSemiSupervised):
             terms.add(f"cross_{name}", self.cross(logits, label, valid, balance), weight)
         return terms
 
-    def _labeled_alone(self, images: Tensor, target: Any, networks: tuple[nn.Module, nn.Module]) -> Terms:
-        """Where nothing is learnt from the other network."""
-        pairs = zip(NAMES, networks, self.balances, strict=True)
-        found = {f"supervised_{n}": self.supervise(self.forward(net, images), target, own) for n, net, own in pairs}
-        return Terms(**found)
-
     def supervise(self, outputs: Any, target: Any, balance: Balance) -> Tensor:
         """The supervised term of one network."""
         return self.supervised_loss(outputs, target)
-
-    def _enter(self, target: Any, valid: Tensor, decided: list[Tensor], on_labeled: list[Tensor]) -> None:
-        """What both networks say of this step changes the weights of the classes in it."""
-        label = finest(target)
-        truth = torch.where(self.targets.counted(label), label, -1).long()
-        for name, own, seen, balance in zip(NAMES, decided, on_labeled, self.balances, strict=True):
-            balance.observe(own, valid, self.targets.probabilities(seen), truth)
-            if self.observing:
-                for k, share in enumerate(balance.shares()):
-                    self.monitor.add(f"class_weight_{name}_{k}", share)
 
     def cross(self, logits: Tensor, label: Tensor, valid: Tensor, balance: Balance) -> Tensor:
         """Cross-entropy towards the other network's labels, with the weights of the classes."""
