@@ -300,9 +300,7 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.losses(labeled, unlabeled)
         if self.step in self.steps_with_a_look():
-            # not get_scale(), which waits for the device
-            scale = self.grad_scaler.scale(torch.ones((), device=self.device)) if self.grad_scaler else 1.0
-            self.monitor.pull(pull_of_terms(terms, self.pulled, scale))
+            self.monitor.pull(self.measure_pull(terms))
         total = torch.stack(list(terms.values())).sum()
         clipped = self.clipping_groups if self.recipe_in_force.clipped else list
         optimize(total, self.optimizer, self.grad_scaler, clipped)
@@ -319,6 +317,11 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
             self._look_at_foreground()
         self.step += 1
         return {"loss": loss}
+
+    def measure_pull(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of each term, see :func:`pull_of_terms`; without waiting for the device, as ``get_scale`` would."""
+        scale = self.grad_scaler.scale(torch.ones((), device=self.device)) if self.grad_scaler else 1.0
+        return pull_of_terms(terms, self.pulled, scale)
 
     def steps_with_a_look(self) -> set[int]:
         """Steps of this epoch in which the pull of each term is measured."""

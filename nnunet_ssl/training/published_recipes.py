@@ -36,6 +36,23 @@ PUBLISHED: dict[str, Recipe] = {
     ),
     # SSL4MIS' code for ACDC, the one that PLGCL's released code descends from: 30,000 steps, geometric augmentation
     "ssl4mis": replace(AS_PUBLISHED, optimization=SGD, augmented=True, epochs=120, batch_size_2d=12),
+    # BCP's code for the left atrium: 2000 steps on labelled pairs, then 15,000 that start at 0.01 again and divide it
+    # by ten every 2500
+    "bcp_la": replace(
+        AS_PUBLISHED,
+        optimization=replace(SGD, schedule=divided_by_ten_at(*((2000 + 2500 * i) / 17_000 for i in range(1, 6)))),
+        augmented=True,
+        epochs=68,
+        batch_size=4,
+    ),
+    # AD-MT's code for the left atrium: 15,000 steps, polynomial decay; half its loss at 0.01 is the whole at 0.005
+    "admt_la": replace(
+        AS_PUBLISHED,
+        optimization=replace(SGD, rate=0.005, weight_decay=2e-4),
+        augmented=True,
+        epochs=60,
+        batch_size=2,
+    ),
     # PLGCL, Sec. 4.2: Adam at 1e-4, 16 slices, half of them labelled; Algorithm 1 clips nothing. Its loader (SSL4MIS')
     # takes any slice, its test mirrors nothing. No decay, length, augmentation or precision is stated
     "plgcl": replace(

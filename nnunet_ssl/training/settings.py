@@ -29,7 +29,7 @@ from nnunet_ssl.errors import SemiSupervisedError, complain
 BLOCK_KEYS = ("split", "training", "hyperparameters", "prediction", SOURCE, CHANGED)
 LENGTH_VARIANT = re.compile(r"^(?P<base>.+)_(?P<epochs>[1-9]\d*)epochs$")
 
-RECIPES = ("uamt", "dhc", "skcdf", "ssl4mis", "plgcl", "dkuxnet")
+RECIPES = ("uamt", "dhc", "skcdf", "ssl4mis", "bcp_la", "admt_la", "plgcl", "dkuxnet")
 """Names of :mod:`published_recipes`, which imports PyTorch."""
 
 T = TypeVar("T")

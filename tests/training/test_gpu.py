@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_ssl.external import nnunet_ssl_trainers
 from nnunet_ssl.trainers.cmaformer.trainer import nnUNetTrainerCMAformer
 from nnunet_ssl.trainers.dkuxnet.trainer import nnUNetTrainerDKUXNet
 from nnunet_ssl.trainers.dual_networks.trainer import nnUNetTrainerDualNetworks
 from nnunet_ssl.trainers.ldc.trainer import nnUNetTrainerLDC
 from nnunet_ssl.trainers.mean_teacher import nnUNetTrainerMeanTeacher
 from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
+from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from tests.running import make_trainer, same_weights, weights
+from tests.trainers.registered import NAMES, make_registered
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -56,27 +59,53 @@ def test_trains_in_mixed_precision(make_dataset, monkeypatch, method, hyperparam
         assert same_weights(weights(again.auxiliary[name]), weights(module))
 
 
-@pytest.mark.parametrize("method, hyperparameters", METHODS)
-def test_losses_do_not_synchronise_with_the_device(make_dataset, method, hyperparameters):
-    trainer = make_trainer(make_dataset(), method, device="cuda", hyperparameters=hyperparameters)
+# begun, so that every term is at work
+BEGUN = {
+    "DKUXNet": "warmup_fraction",
+    "LDC": "warmup_fraction",
+    "CMAformer": "warmup_fraction",
+    "PLGCL": "warmup_epochs",
+}
+
+
+@pytest.mark.parametrize("pull_looks", [0, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_does_not_synchronise_with_the_device(make_dataset, name, pull_looks):
+    """But for the loss that nnU-Net reads, and the scaler's look at its gradients, both behind the backward pass."""
+    key = next((key for method, key in BEGUN.items() if method in name and "Supervised" not in name), None)
+    settings = {"pull_looks": pull_looks} if has_terms(name) else {}
+    trainer = make_registered(
+        make_dataset(), name, "3d_fullres", device="cuda", hyperparameters=settings | ({key: 0} if key else {})
+    )
+    if not has_terms(name):
+        pytest.skip("its step is nnU-Net's own")
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     for _ in range(2):  # cuDNN's choices and lazy initialisation
         trainer.train_step(next(trainer.dataloader_train))
     view = trainer.streams.strong_view
-    view.drawn.probabilities = [1.0] * len(view.drawn.transforms)  # every transform, not those that happen to be drawn
-    for step in view.transforms.transforms[1:]:
-        step.apply_probability = 1.0
+    if hasattr(view, "drawn"):
+        view.drawn.probabilities = [1.0] * len(view.drawn.transforms)  # every transform, not those that are drawn
+        for step in view.transforms.transforms[1:]:
+            step.apply_probability = 1.0
     batch = next(trainer.dataloader_train)
-    batch["unlabeled"]["withheld"] = torch.ones_like(batch["unlabeled"]["valid"], dtype=torch.int16)
+    if "unlabeled" in batch:
+        batch["unlabeled"]["withheld"] = torch.ones_like(batch["unlabeled"]["valid"], dtype=torch.int16)
     labeled, unlabeled = trainer.split_batch(batch)  # with a withheld label, so that it is monitored
     trainer.step = 0
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.losses(labeled, unlabeled)
+        terms = trainer.losses(labeled, unlabeled)
+        if pull_looks:
+            trainer.monitor.pull(trainer.measure_pull(terms))
         if trainer.teacher is not None:
             trainer.teacher.update(trainer.iteration)
         trainer.after_optimizer_step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def has_terms(name: str) -> bool:
+    """Whether it is more than nnU-Net's own training with other settings."""
+    return issubclass(getattr(nnunet_ssl_trainers, name), nnUNetTrainerSemiSupervised)

@@ -140,3 +140,22 @@ def test_the_published_control_has_the_recipe_and_the_loss(ready_dataset):
     trainer.initialize()
     assert trainer.recipe_in_force is PUBLISHED["plgcl"] and trainer.loss.loss.weight_dice == 0.0
     assert nnUNetTrainerPublishedSupervised.planned_epochs({}) == 24  # UA-MT's, where none is named
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "rates"),
+    [
+        # stage 1 ends behind epoch 8; in steps 4500, 7000, 9500, 12,000 and 14,500
+        ("bcp_la", 68, 4, {0: 1e-2, 8: 1e-2, 17: 1e-2, 18: 1e-3, 27: 1e-3, 28: 1e-4, 38: 1e-5, 48: 1e-6, 58: 1e-7}),
+        ("admt_la", 60, 2, {0: 0.005, 30: 0.005 * 0.5**0.9}),
+    ],
+)
+def test_recipes_for_the_left_atrium(ready_dataset, name, epochs, batch, rates):
+    trainer = make_trainer(ready_dataset(), nnUNetTrainerMeanTeacher, "3d_fullres", training={"recipe": name})
+    trainer.initialize()
+    assert (trainer.num_epochs, trainer.batch_size) == (epochs, batch)
+    found = {}
+    for epoch in rates:
+        trainer.lr_scheduler.step(epoch)
+        (found[epoch],) = {group["lr"] for group in trainer.optimizer.param_groups}
+    assert found == pytest.approx(rates)

@@ -1,4 +1,4 @@
-"""AD-MT as released for ACDC."""
+"""AD-MT as released for ACDC; for the left atrium with the recipe ``admt_la``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BCP as released for ACDC; in 3D with the batch of the left atrium."""
+"""BCP as released for ACDC; in 3D with the batch of the left atrium, whose whole recipe is ``bcp_la``."""
 
 from __future__ import annotations
 
