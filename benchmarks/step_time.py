@@ -36,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,15 @@ def pull_of_epoch(step: Callable, share: float, turns: int = 3) -> float:
     return max(looking / plain - 1, 0.0) * share
 
 
+def describe_machine(device: str) -> str:
+    """Device and versions of what computes on it."""
+    parts = [f"{platform.processor() or 'CPU'}", f"nnU-Net {version('nnunetv2')}", f"torch {torch.__version__}"]
+    if device == "cuda":
+        cudnn = torch.backends.cudnn.version()
+        parts = [torch.cuda.get_device_name(), *parts[1:], f"CUDA {torch.version.cuda}", f"cuDNN {cudnn}"]
+    return ", ".join(parts)
+
+
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
     os.environ["nnUNet_compile"] = "t" if args.compile else "f"
@@ -277,8 +287,7 @@ def main(words: Sequence[str] | None = None) -> None:
     register()
     with redirect_stdout(sys.stderr):
         result = (count_steps if args.count else measure_loaders if args.loaders else measure_steps)(args)
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.processor() or 'CPU'}"
-    result["device"] = f"{device}, {args.threads} threads, torch {torch.__version__}, compile {args.compile}"
+    result["device"] = f"{describe_machine(args.device)}, {args.threads} threads, compile {args.compile}"
     print(result["what"], "|", result["device"])
     keys = [k for k in result["rows"][0] if k != "ratio_quartiles"]
     print("| " + " | ".join(keys) + " |\n|" + "---|" * len(keys))

@@ -199,6 +199,19 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
         if self.observing:
             self.monitor.pseudo_labels(student, teacher, valid, pasted)
 
+    def confident(self, label: Tensor, confidence: Tensor, threshold: float, valid: Tensor) -> Tensor:
+        """Voxels (B_U, 1, *P) bool whose pseudo-label is sure enough; their share of each class is put on record.
+
+        Args:
+            label, confidence: (B_U, 1, *P), or of each region (B_U, R, *P).
+            threshold: least confidence.
+            valid: (B_U, 1, *P) bool.
+        """
+        keep = (confidence >= threshold) & valid
+        if self.observing:
+            self.monitor.kept(label, keep, valid)
+        return keep
+
     def network_copy(self) -> nn.Module:
         """A frozen copy of self.network without deep supervision; it receives -pretrained_weights too."""
         copy: Any = self.second_network()  # with deep supervision a network may have weights that it lacks without

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,7 @@ def test_its_parts_end_in_one_table(script, planned, tmp_path, monkeypatch, caps
     gpu_table.main([str(out)])
     table = capsys.readouterr().out
     assert f"Dataset {number}, 2d, patch" in table and "share of the step" in table
+    assert f"nnU-Net {version('nnunetv2')}, torch {torch.__version__}" in table
     row = next(line for line in table.splitlines() if line.startswith(f"| `{FED}`")).split(" | ")
     found = json.loads((out / f"eager_{number}.json").read_text())["rows"][1]
     assert row[1:3] == [f"{found['step_s']:.4f}", f"{found['time_ratio']:.2f}"]

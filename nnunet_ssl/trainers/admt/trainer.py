@@ -55,10 +55,8 @@ class nnUNetTrainerADMT(nnUNetTrainerSemiSupervised):
 
         teacher = self.teacher(unlabeled.weak)
         label, confidence = self.label(teacher, self.second(unlabeled.weak), unlabeled)
-        keep, valid = (confidence >= hp.threshold) & unlabeled.valid, unlabeled.valid
+        keep, valid = self.confident(label, confidence, hp.threshold, unlabeled.valid), unlabeled.valid
         self.observe_pseudo_labels(student, teacher, valid, box)
-        if self.observing:
-            self.monitor.kept(label, keep, valid)
         maps = (CutMix.paste(m, box) for m in (label, keep, valid))
         loss = self.targets.pseudo_supervision(hp.pseudo_loss, student, *maps)
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))

@@ -57,7 +57,7 @@ class nnUNetTrainerUniMatch(MixesPatches, nnUNetTrainerSemiSupervised):
         terms = Terms(supervised=self.supervised_loss(outputs, labeled.target))
 
         label, confidence = self.targets.pseudo_label(weak)
-        keep = (confidence >= hp.threshold) & unlabeled.valid
+        keep = self.confident(label, confidence, hp.threshold, unlabeled.valid)
         strong = []
         for box in boxes:
             student, rest = split_outputs(rest, len(unlabeled))
@@ -66,8 +66,6 @@ class nnUNetTrainerUniMatch(MixesPatches, nnUNetTrainerSemiSupervised):
         terms.add("strong", torch.stack(strong).mean(), weight if features is None else weight / 2)
         if features is not None:
             terms.add("features", self.learn(rest, label, keep, unlabeled.valid), weight / 2)
-        if self.observing:
-            self.monitor.kept(label, keep, unlabeled.valid)
         return terms
 
     def learn(self, outputs: Any, *maps: Tensor) -> Tensor:
