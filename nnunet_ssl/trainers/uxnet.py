@@ -34,7 +34,7 @@ class nnUNetTrainerUXNet(nnUNetTrainerConfigured):
         predicts="the network, a 3D UX-Net",
         dimensions="2D, 3D",
         extra_memory="about 1.5 times in all",
-        extra_time="about 1.8 (CPU)",
+        extra_time="about 1.5 (CPU)",
     )
 
     @classmethod

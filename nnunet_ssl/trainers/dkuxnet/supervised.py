@@ -48,7 +48,7 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
         predicts="the network, a 3D UX-Net with queries",
         dimensions="2D, 3D",
         extra_memory="two views of every patch, queries; an estimate is logged",
-        extra_time="2.46 (3D), 2.78 (2D) in operations; 4.9 and 6.4 on a CPU",
+        extra_time="2.46 (3D), 2.78 (2D) in operations",
     )
     recipe: ClassVar[Recipe] = Recipe(ADAMW_FOR_TRANSFORMERS, {"adamw": ADAMW_FOR_TRANSFORMERS})
     views: ClassVar[tuple[str, ...]] = ("labeled.weak", "labeled.strong", "unlabeled.weak", "unlabeled.strong")

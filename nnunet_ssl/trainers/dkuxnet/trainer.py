@@ -35,7 +35,7 @@ class nnUNetTrainerDKUXNet(nnUNetTrainerDKUXNetSupervised):
         predicts="the network, a 3D UX-Net with queries",
         dimensions="2D, 3D",
         extra_memory="two views of every patch, queries; an estimate is logged",
-        extra_time="2.46 (3D), 2.78 (2D) in operations; 4.9 and 6.4 on a CPU",
+        extra_time="2.46 (3D), 2.78 (2D) in operations",
     )
     uses_unlabeled: ClassVar[bool] = True
 

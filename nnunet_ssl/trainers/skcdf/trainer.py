@@ -49,7 +49,7 @@ class nnUNetTrainerSKCDF(nnUNetTrainerSemiSupervised):
         predicts="unlabelled decoder (option: labelled)",
         dimensions="2D, 3D",
         extra_memory="a second decoder, bottleneck attention",
-        extra_time="1.1 (3D), 1.2 (2D) in operations; about 1.6 (3D) on a CPU",
+        extra_time="1.1 (3D), 1.2 (2D) in operations; about 1.5 (3D), 1.4 (2D) on a CPU",
     )
 
     @classmethod
