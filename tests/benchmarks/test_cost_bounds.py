@@ -15,6 +15,8 @@ from step_time import counterpart_plans
 
 from nnunet_ssl.planning.rehearsal import StepCost, rehearse
 from tests.planning.small_plan import STOCK, trainer_class
+from tests.trainers.registered import PRESETS
+from tests.trainers.test_step_cost import measured, rehearsed
 
 pytestmark = pytest.mark.pages  # a minute and a half
 
@@ -78,3 +80,17 @@ def test_dual_networks_cost_the_sum_of_both_networks(dimensions):
     both = [cost(STOCK, dimensions, counterpart) for counterpart in (False, True)]
     assert found.operations / sum(own.operations for own in both) <= 1.1
     assert found.kept / both[0].kept <= SAVED
+
+
+@pytest.mark.parametrize(
+    ("name", "configuration"),
+    [
+        *((name, "2d") for name in PRESETS),
+        *((f"nnUNetTrainer{m}", "3d_fullres") for m in ("", "FixMatch", "SKCDF", "LDC", "DualNetworks", "DKUXNet")),
+    ],
+)
+def test_memory_is_known_of_presets_and_in_three_dimensions_too(name, configuration):
+    """As tests/trainers/test_step_cost.py has it of all other trainers in 2D."""
+    peak, images = measured(name, configuration)
+    found = rehearsed(name, configuration)
+    assert found.images == images and found.peak == pytest.approx(peak, rel=0.15)

@@ -39,10 +39,10 @@ ALONE = ("", "Supervised", "UXNet", "CMAformerSupervised")  # nnU-Net's own step
 
 
 @cache
-def rehearsed(name: str) -> StepCost:
+def rehearsed(name: str, configuration: str = "2d") -> StepCost:
     """In float32, as :func:`measured`; an error where a step waits."""
     trainer = trainer_class(name) if name == STOCK else without_waiting(trainer_class(name))
-    return rehearse(trainer, small_plan(name, **options(name)), "2d", DATASET_JSON, mixed_precision=False)
+    return rehearse(trainer, small_plan(name, **options(name)), configuration, DATASET_JSON, mixed_precision=False)
 
 
 def options(name: str) -> dict[str, int]:
@@ -51,11 +51,11 @@ def options(name: str) -> dict[str, int]:
     return {} if name.removeprefix(STOCK) in (*looking, *ALONE) else {"pull_looks": 0}
 
 
-def measured(name: str) -> tuple[int, int]:
+def measured(name: str, configuration: str = "2d") -> tuple[int, int]:
     """(peak of the bytes alive in the steps that are rehearsed, images of a step), on the CPU."""
     device, plans = torch.device("cpu"), small_plan(name, **options(name))
-    with stand_in_folders(plans, "2d"), torch.random.fork_rng(), LiveMemory() as memory:
-        trainer = make_trainer(trainer_class(name), plans, "2d", DATASET_JSON, device)
+    with stand_in_folders(plans, configuration), torch.random.fork_rng(), LiveMemory() as memory:
+        trainer = make_trainer(trainer_class(name), plans, configuration, DATASET_JSON, device)
         batch = training_batch(trainer, trainer.batch_size, device)
         trainer.train_step(batch)  # makes the optimiser's state
         for step in kinds_of_steps(trainer)[:-1]:
