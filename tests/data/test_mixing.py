@@ -47,20 +47,23 @@ def test_shares_up_to_the_whole_patch():
 
 
 @pytest.mark.parametrize(
-    ("patch", "inside"),
+    ("patch", "inside", "part"),
     [
-        ((112, 112, 80), (74, 74, 53)),
-        ((256, 256), (170, 170)),
-        ((96, 96, 96), (64, 64, 64)),
-        ((224, 256), (149, 170)),
-        ((40, 56, 40), (26, 37, 26)),
+        ((112, 112, 80), (74, 74, 53), 0.28921),
+        ((256, 256), (170, 170), 0.44098),
+        ((96, 96, 96), (64, 64, 64), 0.29630),
+        ((128, 128, 128), (85, 85, 85), 0.29284),
+        ((224, 256), (149, 170), 0.44172),
+        ((40, 56, 40), (26, 37, 26), 0.27915),
     ],
     ids=str,
 )
-def test_boxes_of_two_thirds(patch, inside):
+def test_boxes_of_two_thirds(patch, inside, part):
     """BCP's: every edge has floor(2/3 P) voxels."""
     share = (2 / 3) ** len(patch)
-    assert edges(boxes(4, patch, (share, share), 1.0)).tolist() == [[*inside]] * 4
+    box = boxes(2, patch, (share, share), 1.0)
+    assert edges(box).tolist() == [[*inside]] * 2
+    assert box.sum().item() / box.numel() == pytest.approx(part, abs=5e-6)
 
 
 def test_proportions_lie_within_the_aspect():

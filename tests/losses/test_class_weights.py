@@ -74,6 +74,7 @@ def test_released_first_step_compares_with_nearly_nothing():
     weights = DifficultyWeights(2, skip_first=False)
     found = weights.update(torch.tensor([0.9, 0.2]))
     assert weights.learned.tolist() == pytest.approx([0.32967576, 0.06724497], abs=1e-6)
+    assert weights.badness.tolist() == pytest.approx([0.982, 0.996], abs=1e-6)
     assert found.tolist() == pytest.approx([1.43481765, 2.0], abs=1e-5)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy, pseudo_dice
+from nnunet_ssl.losses.squared_dice import squared_dice
 
 
 def two_voxels() -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,6 +33,18 @@ def test_dice_of_kept_voxels(kept, value):
     assert [bool(g > 0) for g in moved] == [bool(k) for k in kept]
 
 
+@pytest.mark.parametrize(
+    ("kept", "of_each"), [((1, 0), (0.99975006, 0.02439010)), ((1, 1), (0.14285612, 0.11111049)), ((0, 0), (0.0, 0.0))],
+    ids=["one", "both", "none"],
+)  # fmt: skip
+def test_dice_of_each_class_alone(kept, of_each):
+    """With the two classes in this order and in the other, the one foreground class of :func:`squared_dice`."""
+    z, label = two_voxels()
+    found = [squared_dice(z.flip(1), 1 - label, keep(*kept)).item(), squared_dice(z, label, keep(*kept)).item()]
+    assert found == pytest.approx(of_each, abs=1e-8)
+    assert pseudo_dice(z, label, keep(*kept)).item() == pytest.approx(sum(found) / 2, abs=1e-12)
+
+
 def test_nothing_kept_is_exactly_zero_and_connected():
     z, label = two_voxels()
     for loss in (pseudo_dice(z, label, keep(0, 0)), pseudo_cross_entropy(z, label, keep(0, 0))):
@@ -48,6 +61,8 @@ def test_cross_entropy_counts_rejected_voxels_as_zero():
     assert gradient[0, :, 0, 1].tolist() == [0.0, 0.0]
     only_kept_valid = pseudo_cross_entropy(z, label, keep(1, 0), valid=keep(1, 0))
     assert only_kept_valid.item() == pytest.approx(0.22314355, abs=1e-8)
+    other_voxel = pseudo_cross_entropy(z, label, keep(0, 1), valid=keep(0, 1))
+    assert other_voxel.item() == pytest.approx(0.51082562, abs=1e-8)
     assert pseudo_cross_entropy(z, label, keep(1, 1), valid=keep(1, 0)).item() == only_kept_valid.item()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nnunet_ssl.losses import mutual_consistency as module
 from nnunet_ssl.losses.mutual_consistency import mutual_consistency, sharpen
 
 
@@ -40,6 +41,12 @@ def test_sums_over_ordered_pairs():
     assert mutual_consistency(three[::-1], 0.1).item() == pytest.approx(0.50673547, abs=1e-8)
     region = [z[:, 1:] - z[:, :1] for z in three]
     assert mutual_consistency(region, 0.1, regions=True).item() == pytest.approx(0.50673547, abs=1e-8)
+
+
+@pytest.mark.parametrize(("pair", "expected"), [((0, 1), 0.15983285), ((1, 0), 0.08006301)])
+def test_one_ordered_pair_alone(monkeypatch, pair, expected):
+    monkeypatch.setattr(module, "permutations", lambda *_: [pair])
+    assert mutual_consistency([binary(0.6), binary(0.7)], 0.1).item() == pytest.approx(expected, abs=1e-8)
 
 
 def test_equal_outputs_agree_at_temperature_one_and_one_hot_ones_at_any():

@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import (
+    binary_erosion,
+    distance_transform_edt,
+    gaussian_filter,
+    generate_binary_structure,
+    grey_dilation,
+    grey_erosion,
+)
 
 from nnunet_ssl.losses.signed_distance import signed_distance_map, signed_distance_mse
 
@@ -21,6 +28,13 @@ def test_row():
         assert type(found) is type(mask) if isinstance(mask, torch.Tensor) else isinstance(found, np.ndarray)
         assert found.tolist() == pytest.approx(expected)
     assert signed_distance_map(torch.from_numpy(ROW)).dtype == torch.float32
+
+
+def test_row_of_five_in_nine():
+    mask = np.zeros(9)
+    mask[2:7] = 1
+    expected = [1, 0.5, 0, -0.66666667, -1, -0.66666667, 0, 0.5, 1]
+    assert signed_distance_map(mask).tolist() == pytest.approx(expected, abs=3e-8)  # in float32
 
 
 def test_square():
@@ -66,6 +80,20 @@ def test_equals_the_formula_without_the_bounding_box(seed):
     expected[mask & ~binary_erosion(mask, border_value=1)] = 0
     np.testing.assert_allclose(signed_distance_map(mask, spacing), expected, atol=1e-6)
     assert abs(expected).max() == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_equals_the_map_of_the_released_code(seed):
+    """Each side scaled from its least to its largest value, in float64; DTC's, of blobs that may touch an edge."""
+    rng = np.random.default_rng(seed)
+    field = gaussian_filter(rng.normal(size=(20, 24, 16)[: 2 + seed % 2]), 2.0)
+    mask = field > np.quantile(field, rng.uniform(0.5, 0.95))
+    assert mask.any() and not mask.all()
+    inner, outer = (distance_transform_edt(side) for side in (mask, ~mask))
+    released = (outer - outer.min()) / np.ptp(outer) - (inner - inner.min()) / np.ptp(inner)
+    around = generate_binary_structure(mask.ndim, 1)
+    released[mask & (grey_dilation(mask, footprint=around) != grey_erosion(mask, footprint=around))] = 0
+    np.testing.assert_allclose(signed_distance_map(mask), released, rtol=0, atol=3e-8)
 
 
 def test_a_patch_that_cuts_an_object_has_no_boundary_there():

@@ -32,6 +32,8 @@ OPTIMISATION: list[tuple[str, dict[str, Any] | None, type, dict[str, Any]]] = [
     ("FixMatch_paper", None, SGD, {"lr": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False}),
     ("BCP_paper", None, SGD, {"lr": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False}),
     ("ADMT_paper", None, SGD, {"lr": 0.005, "weight_decay": 2e-4, "momentum": 0.9, "nesterov": False}),
+    ("CPS_released", None, SGD, {"lr": 0.005, "weight_decay": 2e-4, "momentum": 0.9, "nesterov": False}),
+    ("CPS_released", {**SHORT, "weight_decay": 0.02}, AdamW, {"lr": 0.003, "weight_decay": 0.02}),
     ("UXNet", {"optimizer": "sgd"}, SGD, {"lr": 0.01, "weight_decay": 3e-5}),
     ("UXNet", {"optimizer": "adamw"}, AdamW, {"lr": 1e-4, "weight_decay": 0.01}),
     ("UXNet", {"initial_lr": 0.002, "weight_decay": 0.1}, AdamW, {"lr": 0.002, "weight_decay": 0.1}),
@@ -73,6 +75,7 @@ def test_the_optimisation_is_the_published_one_unless_the_settings_say_otherwise
         ("FixMatch_paper", 124, {62: 0.01 * 0.5**0.9}),
         ("BCP_paper", 160, {0: 0.01, 159: 0.01}),
         ("ADMT_paper", 120, {60: 0.005 * 0.5**0.9}),
+        ("CPS_released", 124, {62: 0.005 * 0.5**0.9}),
         ("DKUXNet", 1000, {500: 1e-4 * 0.5**0.9}),
         ("DKUXNet_paper", 160, {1: 1e-4, 159: 1e-4}),
     ],
@@ -93,7 +96,7 @@ def test_length_and_rates_along_the_training(ready_dataset, name, epochs, rates)
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 @pytest.mark.parametrize(
     "name", ["SKCDF_paper", "DualNetworks_released", "DKUXNet_paper", "UniMatch_paper", "FixMatch_paper", "BCP_paper",
-     "ADMT_paper"],
+     "ADMT_paper", "CPS_released"],
 )  # fmt: skip
 def test_as_published_nothing_is_clipped_scaled_mirrored_or_sought(ready_dataset, name):
     trainer = made(ready_dataset(), name, training=None, device="cuda")
@@ -104,16 +107,20 @@ def test_as_published_nothing_is_clipped_scaled_mirrored_or_sought(ready_dataset
     assert trainer.dataloader_train.data_loader.labeled.oversample_foreground_percent == 0.0
 
 
+PLANNED = 7  # patches per step in the plans, which no preset has of its own
+
+
 @pytest.mark.parametrize(
     ("name", "configuration", "size"),
-    [("SKCDF_paper", "3d_fullres", 2), ("PLGCL_paper", "3d_fullres", 2), ("PLGCL_paper", "2d", 8),
+    [("SKCDF_paper", "3d_fullres", 2), ("PLGCL_paper", "2d", 8), ("PLGCL_paper", "3d_fullres", PLANNED),
      ("DualNetworks_released", "3d_fullres", 2), ("DKUXNet_paper", "2d", 1), ("UniMatch_paper", "2d", 12),
      ("UniMatch_paper", "3d_fullres", 2), ("FixMatch_paper", "2d", 12), ("BCP_paper", "2d", 12),
-     ("ADMT_paper", "2d", 12)],
+     ("BCP_paper", "3d_fullres", 4), ("ADMT_paper", "2d", 12), ("ADMT_paper", "3d_fullres", 2),
+     ("CPS_released", "2d", 12), ("CPS_released", "3d_fullres", 2)],
 )  # fmt: skip
 def test_patches_per_step_as_published(ready_dataset, name, configuration, size):
     trainer = made(ready_dataset(), name, configuration, training=None)
-    trainer.configuration_manager.configuration["batch_size"] = 2 if size == 2 else 7  # what the plans say
+    trainer.configuration_manager.configuration["batch_size"] = PLANNED
     trainer.on_train_start()
     assert [len(part) for part in trainer.split_batch(next(trainer.dataloader_train))] == [size, size]
 

@@ -31,14 +31,18 @@ def test_one_step_from_zeros_moves_every_tensor_by_a_thousandth():
         torch.testing.assert_close(tensor, torch.full_like(tensor, 0.001), msg=name)
 
 
-@pytest.mark.parametrize("steps, expected", [(250, 0.221297), (1000, 0.632305)])
-def test_many_steps_follow_the_closed_form(steps, expected):
+@pytest.mark.parametrize(
+    "decay, steps, expected",
+    [(0.999, 250, 0.221297), (0.999, 1000, 0.632305), (0.99, 69, 0.500163), (0.99, 100, 0.633968),
+     (0.99, 230, 0.900895)],
+)  # fmt: skip
+def test_many_steps_follow_the_closed_form(decay, steps, expected):
     averaged, model = nn.Linear(2, 2), nn.Linear(2, 2)
     fill(averaged, 0.0)
     fill(model, 1.0)
     for _ in range(steps):
-        update_ema(averaged, model, 0.999)
-    assert averaged.weight[0, 0].item() == pytest.approx(expected, abs=1e-5)
+        update_ema(averaged, model, decay)
+    assert averaged.weight[0, 0].item() == pytest.approx(expected, abs=1e-5 if decay == 0.999 else 1e-6)
 
 
 def test_decay_one_keeps_and_decay_zero_copies():

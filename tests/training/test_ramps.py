@@ -5,8 +5,9 @@ from nnunet_ssl.training.ramps import Ramp, linear_rampup, sigmoid_rampup
 
 @pytest.mark.parametrize(
     "progress, expected",
-    [(0, 0.006738), (0.25, 0.060055), (0.5, 0.286505), (0.75, 0.731616), (1, 1.0), (-1, 0.006738), (3, 1.0)],
-)
+    [(0, 0.006738), (0.1, 0.017422), (0.25, 0.060055), (0.4, 0.165299), (0.5, 0.286505), (0.75, 0.731616), (1, 1.0),
+     (-1, 0.006738), (3, 1.0)],
+)  # fmt: skip
 def test_published_values(progress, expected):
     assert sigmoid_rampup(progress) == pytest.approx(expected, abs=1e-6)
 

@@ -11,7 +11,7 @@ from nnunet_ssl.evaluation.report.quantities import QUANTITIES, number
 from nnunet_ssl.evaluation.report.tables import FOREGROUND, Table
 from nnunet_ssl.evaluation.report.text_tables import table_title
 
-WIDTH, ROW, REST = 4.1, 0.27, 1.15  # inches: of a panel, of each trainer's line, of title and axis
+WIDTH, ROW, REST = 4.1, 0.27, 1.3  # inches: of a panel, of each trainer's line, of title and axis
 COLUMNS = ("difference", "difference_low", "difference_high")
 
 
@@ -60,6 +60,6 @@ def _panel(table: Table, found: pd.DataFrame, looks: Mapping[str, Style], limits
     axis.grid(axis="x", color=LINES, linewidth=0.7)
     unit = "points" if quantity.overlap else quantity.unit(table.distance_unit)
     better = "right" if quantity.overlap else "left"
-    axis.set_xlabel(f"{quantity.title}, difference to the control [{unit}]; better to the {better}")
-    axis.set_title(table_title(table), loc="left", fontsize=9.5)
+    axis.set_xlabel(f"{quantity.title}, difference to the control\n[{unit}], better to the {better}")
+    figure.suptitle(table_title(table), x=0.01, ha="left", fontsize=9.5)  # of the axis it would begin behind long names
     return to_png(figure)

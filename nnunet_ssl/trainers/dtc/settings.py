@@ -18,7 +18,7 @@ class DTCHyperparameters(SemiSupervisedHyperparameters):
         choices=("none", "adversarial"),
     )
     distance_weight: float = setting(
-        0.3, "weight of the distance on labelled patches", symbol=r"\beta", source="0.3, DTC and SASSNet", low=1e-6
+        0.3, "weight of the distance on labelled patches", symbol=r"\beta", source="0.3, DTC and SASSNet", low=0.0
     )
     consistency_weight: float = setting(
         1.0, "weight of the consistency at the end of its ramp", symbol="w", source="1, DTC", low=0.0

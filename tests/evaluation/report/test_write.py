@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from nnunet_ssl.errors import SemiSupervisedError
-from nnunet_ssl.evaluation.report.quantities import MISSING
+from nnunet_ssl.evaluation.report import forest_figure, statistics
+from nnunet_ssl.evaluation.report.drawing import DPI, to_png
+from nnunet_ssl.evaluation.report.quantities import MISSING, short_name
 from nnunet_ssl.evaluation.report.write import write_report
+from nnunet_ssl.external.nnunet_ssl_trainers import NAMES
 from tests.evaluation.report import synthetic
 from tests.evaluation.report.browser import browser, screenshot, visit
+from tests.evaluation.report.conftest import FOLDERS
 from tests.evaluation.report.synthetic import CONTROL, FAILED, METHOD_A
 
 
@@ -143,6 +148,74 @@ def test_page_in_a_browser(report, tmp_path):
         page = visit(session, bad)
         assert "http://127.0.0.1:9/x.png" in page.requests
         assert any("oops" in line for line in page.console)
+
+
+# ---- as many trainers as there are
+
+
+LONGEST = (CONTROL, *sorted({*NAMES} - {CONTROL}, key=lambda name: (len(name), name))[-19:])
+"""The control and nineteen trainers, whose names are the longest."""
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Figure]]:
+    """The report of twenty trainers with three fractions of the labels each, and its figures of the differences."""
+
+    def dice(trainer: str, split: str, case: str, name: str, seed: int) -> float:
+        return 0.3 + 0.03 * LONGEST.index(trainer) + 0.05 * int(case[-1]) * (1 + LONGEST.index(trainer) % 5)
+
+    figures: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FOLDERS:
+            patch.delenv(name, raising=False)
+        patch.setattr(statistics, "RESAMPLES", 99)
+        patch.setattr(forest_figure, "to_png", lambda figure: figures.append(figure) or to_png(figure))
+        folder = synthetic.build(
+            tmp_path_factory.mktemp("crowded"), trainers=LONGEST, splits={"n3": (3, 13), "n6": (6, 10), "n12": (12, 4)},
+            folds={0: synthetic.FOLDS[0]}, seeds=(0,), dice=dice, failed=(),
+        )  # fmt: skip
+        return Path(write_report(str(folder))), figures
+
+
+@pytest.mark.slow
+def test_no_label_of_the_differences_of_twenty_trainers_is_cut_off(crowded):
+    _, figures = crowded
+    assert len(figures) == 3
+    for figure in figures:
+        figure.set_dpi(DPI)
+        figure.canvas.draw()
+        labels = {label.get_text() for label in figure.axes[0].get_yticklabels()}
+        assert labels == {short_name(name) for name in LONGEST[1:]}
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert min(drawn.x0, drawn.y0) >= 0 and drawn.x1 <= width and drawn.y1 <= height
+
+
+@pytest.mark.slow
+def test_a_page_of_twenty_trainers_on_a_laptop_and_on_a_telephone(crowded, tmp_path):
+    """Beside tables, which scroll in boxes of their own, nothing is wider than the screen."""
+    boxes = "(e => (({left, right, width, height}) => ({left, right, width, height}))(e.getBoundingClientRect()))"
+    with browser(tmp_path / "profile") as session:
+        assert visit(session, crowded[0] / "index.html").console == []
+        session.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
+        for width in (1280, 390):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+            session.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            assert session.execute_script("return document.documentElement.scrollWidth") <= width
+            outside = (
+                "return [...document.querySelectorAll('body *')].filter(e => !e.parentElement.closest('.scroll')"
+                f" && ({boxes}(e).right > {width} + .5 || {boxes}(e).left < -.5)).map(e => e.outerHTML.slice(0, 80))"
+            )
+            assert session.execute_script(outside) == []
+            tables = "return [...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+            assert width > 500 or max(session.execute_script(tables)) > 0
+            pictures = session.execute_script(
+                "return [...document.querySelectorAll('.overview img')].map(i =>"
+                f" ({{...{boxes}(i), ratio: i.naturalWidth / i.naturalHeight}}))"
+            )
+            assert len(pictures) == 3
+            for picture in pictures:
+                assert picture["width"] > 300 and picture["right"] <= width
+                assert picture["width"] / picture["height"] == pytest.approx(picture["ratio"], rel=0.01)
 
 
 def test_again_gives_the_same_files(tmp_path):

@@ -113,6 +113,16 @@ def test_the_student_settles_what_the_teachers_dispute(ready_dataset):
     assert confidence.flatten()[1].item() == pytest.approx(0.95)
 
 
+def test_the_weight_rises_over_the_first_part_of_training(ready_dataset):
+    """2 r over a fraction of .4: at the start, a quarter and half of the ramp, at its end and after it."""
+    trainer = started(ready_dataset(), unsupervised_weight=2.0, rampup_fraction=0.4)
+    found = []
+    for step in (0, 1, 2, 4, 9):
+        trainer.step = step
+        found.append(trainer.losses(*batch_of(trainer)).weights["pseudo_label"])
+    assert found == pytest.approx([0.013476, 0.120109, 0.573010, 2.0, 2.0], abs=1e-6)
+
+
 def test_equal_networks_are_plain_pseudo_labels_of_the_weak_view(ready_dataset):
     trainer = started(ready_dataset(), threshold=0.0)
     trainer.streams.strong_view = lambda images: images

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
+from nnunet_ssl.losses.balanced import weighted_dice
 from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy, pseudo_dice
 from nnunet_ssl.trainers.bcp.trainer import repeated
 from nnunet_ssl.training.deep_supervision import finest
@@ -66,6 +69,70 @@ def test_each_pair_shows_the_labelled_patch_on_one_side_of_the_box(ready_dataset
     assert torch.equal(pseudo, trainer.teacher(unlabeled.weak).argmax(1, keepdim=True))
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_box_of_the_whole_patch_or_none_leaves_a_labelled_and_an_unlabelled_patch(
+    ready_dataset, monkeypatch, everywhere
+):
+    """The one alone with weight 1, the other one alone with weight u."""
+    trainer = started(ready_dataset(), box_edge=1.0)
+    labeled, unlabeled = batch_of(trainer)
+    draw = trainer.draw_boxes
+    monkeypatch.setattr(trainer, "draw_boxes", lambda x: draw(x) if everywhere else ~draw(x))
+    images, regions = recorded(trainer, monkeypatch)
+    terms = trainer.losses(labeled, unlabeled)
+    mine, other = (slice(1, 2), slice(1)) if everywhere else (slice(1), slice(1, 2))
+    assert torch.equal(images[0][mine], labeled.image[mine]) and torch.equal(images[0][other], unlabeled.weak[other])
+    for (_, _, region), whole, empty in zip(regions, (mine, other), (other, mine), strict=True):
+        assert region[whole].all() and not region[empty].any()
+    outputs, label = trainer.network(images[0]), trainer.teacher(unlabeled.weak).argmax(1, keepdim=True)
+    for name, patch, truth, weight in (
+        ("supervised", mine, finest(labeled.target), 1.0), ("pseudo_label", other, label, 0.5),
+    ):  # fmt: skip
+        alone, everything = [z[patch] for z in outputs], torch.ones_like(truth[patch], dtype=torch.bool)
+        expected = trainer.deep_supervised(trainer.of_region, alone, truth[patch], everything, None)
+        assert terms[name].item() == pytest.approx(weight * expected.item(), rel=1e-5)
+
+
+def test_the_other_order_with_the_other_side_of_the_box_swaps_the_two_mixtures(ready_dataset, monkeypatch):
+    trainer = started(ready_dataset())
+    labeled, unlabeled = batch_of(trainer)
+    box, found = trainer.draw_boxes(labeled.image), []
+    swapped = (
+        LabeledBatch(labeled.image.flip(0), [t.flip(0) for t in labeled.target]),
+        UnlabeledBatch(unlabeled.weak.flip(0), unlabeled.valid.flip(0)),
+    )
+    for batches, boxes in (((labeled, unlabeled), box), (swapped, ~box.flip(0))):
+        monkeypatch.setattr(trainer, "draw_boxes", lambda _, boxes=boxes: boxes)
+        with monkeypatch.context() as patch:
+            images, regions = recorded(trainer, patch)
+            found.append((trainer.losses(*batches), images[0], [region for _, _, region in regions]))
+    (first, image, regions), (second, other, others) = found
+    assert torch.equal(other, image.flip(0)) and not torch.equal(other, image)
+    assert all(torch.equal(b, a.flip(0)) for a, b in zip(regions, others, strict=True))
+    assert {k: v.item() for k, v in second.items()} == pytest.approx({k: v.item() for k, v in first.items()}, rel=1e-5)
+
+
+def test_true_pseudo_labels_with_the_weight_of_labels_are_supervised_cutmix(ready_dataset, monkeypatch):
+    trainer = started(ready_dataset(), unlabeled_weight=1.0)
+    (labeled, unlabeled), (other, _) = batch_of(trainer), batch_of(trainer)
+    truth, box = finest(other.target).long(), trainer.draw_boxes(labeled.image)
+    unlabeled._weak = other.image
+    trainer.teacher = lambda images: F.one_hot(truth[:, 0], 3).movedim(-1, 1).float()
+    monkeypatch.setattr(trainer, "draw_boxes", lambda _: box)
+    region = torch.stack([~box[0], box[1]])
+    outputs = trainer.network(torch.where(region, labeled.image, other.image))
+    label = torch.where(region, finest(labeled.target).long(), truth)
+
+    def total() -> float:
+        return sum(trainer.losses(labeled, unlabeled).values()).item()
+
+    sides = [trainer.deep_supervised(trainer.of_region, outputs, label, side, None) for side in (region, ~region)]
+    assert total() == pytest.approx(sum(sides).item(), rel=1e-5)
+    monkeypatch.setattr(trainer, "of_region", lambda z, y, side, _: pseudo_cross_entropy(z, y, side, side))
+    plain = trainer.deep_supervised(lambda z, y: F.cross_entropy(z, y[:, 0]), outputs, label)
+    assert total() == pytest.approx(2 * plain.item(), rel=1e-5)  # two sides of equal size, each a mean
+
+
 def test_values_of_a_region():
     """p = (.9,.1), (.3,.7), (.6,.4), (.2,.8), M = (1,1,0,0), labels 0 1 | 0 1."""
     z = torch.tensor([[0.9, 0.3, 0.6, 0.2], [0.1, 0.7, 0.4, 0.8]], dtype=torch.float64).log().view(1, 2, 1, 4)
@@ -75,6 +142,23 @@ def test_values_of_a_region():
         region = inside if outer else ~inside
         assert pseudo_cross_entropy(z, label, region, region).item() == pytest.approx(entropy, abs=1e-8)
         assert pseudo_dice(z, label, region, smooth=1e-10).item() == pytest.approx(dice, abs=1e-8)
+
+
+def test_values_of_a_region_with_the_dice_of_the_left_atrium():
+    """The release's other form, which is not the trainer's: probabilities are not squared, and all is halved."""
+    z = torch.tensor([[0.9, 0.3, 0.6, 0.2], [0.1, 0.7, 0.4, 0.8]], dtype=torch.float64).log().view(1, 2, 1, 4)
+    label, outer = torch.tensor([0, 1, 0, 1]).view(1, 1, 1, 4), torch.tensor([1, 1, 0, 0]).view(1, 1, 1, 4).bool()
+    alike = torch.ones(2, dtype=torch.float64)
+
+    def dice(region: torch.Tensor) -> float:
+        each = [weighted_dice(*given, alike, region, 1e-5) for given in ((z.flip(1), 1 - label), (z, label))]
+        return sum(each).item() / 2
+
+    entropy = [pseudo_cross_entropy(z, label, side, side).item() for side in (outer, ~outer)]
+    assert [dice(outer), dice(~outer)] == pytest.approx([0.20201917, 0.30302876], abs=2e-8)
+    for shares, value in (((1.0, 0.5), 0.38402179), ((0.5, 1.0), 0.44326590)):
+        found = sum(w * (c + dice(side)) for w, c, side in zip(shares, entropy, (outer, ~outer), strict=True)) / 2
+        assert found == pytest.approx(value, abs=2e-8)
 
 
 def test_weight_0_leaves_pseudo_labelled_voxels_without_gradient(ready_dataset, monkeypatch):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from nnunet_ssl.losses.pseudo_label import pseudo_cross_entropy
 from nnunet_ssl.training.deep_supervision import finest
@@ -34,12 +35,47 @@ def test_hard_labels_both_ways():
     loss = pseudo_cross_entropy(first, SECOND.argmax(1, keepdim=True), everywhere, everywhere)
     other = pseudo_cross_entropy(SECOND, FIRST.argmax(1, keepdim=True), everywhere, everywhere)
     assert loss.item() == pytest.approx(0.72009485) and other.item() == pytest.approx(0.64366934)
+    assert loss.item() + other.item() == pytest.approx(1.36376418)
     loss.backward()
     torch.testing.assert_close(
         first.grad, torch.tensor([[[0.36552929, 0.0596015], [-0.36552929, -0.0596015]]]), rtol=1e-4, atol=1e-6
     )
     own = pseudo_cross_entropy(FIRST, FIRST.argmax(1, keepdim=True), everywhere, everywhere)
     assert own.item() == pytest.approx(0.22009485)
+
+
+def test_certain_networks_that_agree_teach_nothing():
+    label, everywhere = torch.tensor([[[1, 0, 2]]]), torch.ones(1, 1, 3, dtype=torch.bool)
+    certain = (200 * F.one_hot(label[:, 0], 3).movedim(-1, 1).float()).requires_grad_()
+    loss = pseudo_cross_entropy(certain, certain.argmax(1, keepdim=True), everywhere, everywhere)
+    assert loss.item() == 0.0 and not torch.autograd.grad(loss, certain)[0].any()
+
+
+def test_the_networks_under_each_others_names_are_the_same_loss(ready_dataset):
+    trainer = started(ready_dataset(), cross_weight=2.0)
+    batch, networks = batch_of(trainer), (trainer.network, trainer.auxiliary["second"])
+    before = trainer.losses(*batch)
+    trainer.network, trainer.auxiliary["second"] = reversed(networks)
+    after = trainer.losses(*batch)
+    for kind in ("supervised", "cross"):
+        first, second = (before[f"{kind}_{name}"].item() for name in ("first", "second"))
+        assert [after[f"{kind}_{name}"].item() for name in ("second", "first")] == pytest.approx([first, second])
+        assert first != pytest.approx(second, rel=1e-3)
+    assert sum(after.values()).item() == pytest.approx(sum(before.values()).item())
+
+
+@pytest.mark.parametrize("rule", ["cld", "crest", "simis"])
+def test_weights_of_the_classes_leave_the_supervised_terms_alone(ready_dataset, rule):
+    found = []
+    for balance in ("none", rule):
+        trainer = started(ready_dataset(), balance=balance)
+        for own in trainer.balances if balance == "cld" else ():
+            own._started()["confidence"].copy_(torch.tensor([0.99, 0.6, 0.3]))
+        found.append({k: v.item() for k, v in trainer.losses(*batch_of(trainer)).items()})
+    plain, weighted = found
+    for name in ("first", "second"):
+        assert weighted[f"supervised_{name}"] == plain[f"supervised_{name}"]
+        assert weighted[f"cross_{name}"] != pytest.approx(plain[f"cross_{name}"], rel=1e-5)
 
 
 def test_no_weight_left_is_zero():

@@ -97,6 +97,17 @@ def test_without_weight_no_unlabelled_patch_is_looked_at(ready_dataset, prior):
 # ---- SASSNet
 
 
+def test_without_any_weight_the_loss_is_nnu_nets_and_the_head_learns_nothing(ready_dataset):
+    trainer = started(ready_dataset(), consistency_weight=0.0, distance_weight=0.0)
+    labeled, unlabeled = batch_of(trainer)
+    terms = trainer.losses(labeled, unlabeled)
+    stock = trainer.loss(trainer.network(labeled.image), labeled.target)
+    assert sum(terms.values()).item() == pytest.approx(stock.item(), rel=1e-6)
+    sum(terms.values()).backward()
+    gradients = [p.grad for p in trainer.auxiliary["distance_head"].parameters()]
+    assert gradients and all(g is not None and not g.any() for g in gradients)  # none at all would stop DDP
+
+
 def test_the_adversarial_term_teaches_the_network_from_unlabelled_patches_alone(ready_dataset):
     trainer = started(ready_dataset(), shape_prior="adversarial", adversarial_weight=0.5)
     labeled, unlabeled = batch_of(trainer)

@@ -57,6 +57,18 @@ def test_terms_of_a_step(ready_dataset, decoders):
     assert terms.weights["consistency"] == 2.0
 
 
+def test_two_decoders_are_the_first_two_of_three(ready_dataset):
+    three, two = (started(ready_dataset(), decoders=n) for n in (3, 2))
+    two.network.load_state_dict(three.network.state_dict())
+    two.auxiliary["second"].load_state_dict(three.auxiliary["second"].state_dict())
+    batch = batch_of(three)
+    with_third = three.losses(*batch)
+    del three.auxiliary["third"]
+    without, expected = three.losses(*batch), two.losses(*batch)
+    for name in ("supervised", "consistency"):
+        assert without[name].item() == expected[name].item() != with_third[name].item()
+
+
 def test_on_unlabelled_patches_alone(ready_dataset):
     trainer = started(ready_dataset(), consistency_on="unlabeled")
     labeled, unlabeled = batch_of(trainer)

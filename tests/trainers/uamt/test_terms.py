@@ -129,6 +129,19 @@ def test_certain_voxels_alone_count(ready_dataset, monkeypatch):
     assert loss(0.1, 0.1) == pytest.approx(0.01, abs=1e-6)
 
 
+def test_a_teacher_that_is_the_student_without_noise_teaches_nothing(ready_dataset):
+    """Neither noise nor dropout; every voxel is certain, and a teacher of other weights does teach."""
+    trainer = started(ready_dataset(), noise_std=0.0, teacher_dropout=0.0, threshold_start=1.0, guard=False)
+    labeled, unlabeled = trainer.split_batch(next(trainer.dataloader_train))
+    assert (trainer.uncertainty(unlabeled.weak) < trainer.threshold).all()
+    terms = trainer.losses(labeled, unlabeled)
+    assert terms["consistency"].item() == pytest.approx(0.0, abs=1e-12) and terms.weights["consistency"] > 0.02
+    with torch.no_grad():
+        for parameter in trainer.auxiliary["teacher"].parameters():
+            parameter.mul_(1.5)
+    assert trainer.losses(labeled, unlabeled)["consistency"].item() > 1e-6
+
+
 def test_released_divisor_is_two_for_any_number_of_classes(ready_dataset, monkeypatch):
     student, teacher = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
     unlabeled = SimpleNamespace(weak=None, valid=torch.ones(1, 1, 4, 4, dtype=torch.bool))

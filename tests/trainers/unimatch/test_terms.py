@@ -64,6 +64,18 @@ def test_a_quarter_for_each_view_and_a_half_for_the_features(ready_dataset, monk
     assert terms.weights == {"strong": 0.5, "features": 0.5}
 
 
+def test_as_published_the_same_sum_is_halved(ready_dataset, monkeypatch):
+    """.575 at a rate of .01 and a decay of 1e-4 is 1.15 at half the rate and twice the decay."""
+    trainer = started(ready_dataset(), "nnUNetTrainerUniMatch_paper")
+    values = iter([0.4, 0.2, 0.8])
+    monkeypatch.setattr(trainer.targets, "pseudo_supervision", lambda *_: torch.tensor(next(values)))
+    monkeypatch.setattr(trainer, "supervised_loss", lambda *_: torch.tensor(0.6))
+    total = sum(trainer.losses(*batch_of(trainer)).values()).item()
+    group = trainer.optimizer.param_groups[0]
+    assert group["lr"] * total == pytest.approx(0.01 * 0.575)
+    assert group["lr"] * group["weight_decay"] == pytest.approx(0.01 * 1e-4)
+
+
 def test_one_view_alone_has_the_whole_weight(ready_dataset, monkeypatch):
     trainer = started(ready_dataset(), FIXMATCH, unsupervised_weight=3.0)
     monkeypatch.setattr(trainer.targets, "pseudo_supervision", lambda *_: torch.tensor(0.4))
