@@ -30,7 +30,7 @@ REFUSED = {
     "nnUNetTrainerSKCDF_paper": {"regions": "does not support region-based training"},
 }
 """What a trainer refuses at construction, and what its message says."""
-BEGINS_WITH_LABELED_ALONE = ("DKUXNet", "DKUXNet_paper")
+BEGINS_WITH_LABELED_ALONE = ("DKUXNet", "DKUXNet_paper", "LDC", "CMAformer", "CMAformer_paper")
 """These see the labelled patches alone as long as the weight of the others is 0: a second batch size."""
 EARLY: dict[str, tuple[str, ...]] = {
     "collapsed to background": ("DKUXNet", "DKUXNet_paper", "DTC"),  # DTC: distances are outside everywhere at first
