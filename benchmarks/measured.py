@@ -2,9 +2,10 @@
 
     python benchmarks/measured.py
 
-Per comparison and trainer with its defaults: number of runs, mean Dice, largest difference between two runs, and the
-control's on the same labels and on all of them, in runs as long, in nnunet_ssl/recommendation/measured.csv; and from
-these the tables of docs/which-method.md (which_method.py).
+Per comparison and trainer with its defaults: number of runs, their mean, lowest and highest Dice, those of the control
+on the same labels, and its mean on all of them, in runs as long, in nnunet_ssl/recommendation/measured.csv; and from
+these the tables of docs/which-method.md (which_method.py). Means have six decimals, so that a difference of two is
+rounded when it is shown, and only then.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "docs" / "benchmarks" / "few_labels_runs.csv"
 MEASURED = ROOT / "nnunet_ssl" / "recommendation" / "measured.csv"
 CONTROL = "nnUNetTrainerSupervised"
+DECIMALS = 6
 COMPARISONS = {
-    "ACDC": {"data": "ACDC, 3 of 70 patients labelled", "dimensions": 2, "steps": 2000, "page": "acdc_few_labels"},
+    "ACDC": {
+        "data": "ACDC, 3 of 70 patients labelled", "dimensions": 2, "steps": 2000, "page": "acdc_few_labels",
+        "classes": 3,
+    },
     "left atrium": {
         "data": "left atrium, 2 of 64 scans labelled", "dimensions": 3, "steps": 1000, "page": "left_atrium_few_labels",
+        "classes": 1,
     },
 }  # fmt: skip
 
@@ -42,13 +48,13 @@ def measured() -> pd.DataFrame:
             dice = group["dice"]
             rows.append(
                 {
-                    **facts, "trainer": trainer, "runs": len(dice), "dice": dice.mean(),
-                    "spread": dice.max() - dice.min(), "control": control.mean(), "control_runs": len(control),
+                    **facts, "trainer": trainer, "runs": len(dice), "dice": dice.mean(), "lowest": dice.min(),
+                    "highest": dice.max(), "control": control.mean(), "control_lowest": control.min(),
+                    "control_highest": control.max(), "control_runs": len(control),
                     "all_labels": everything["dice"].mean(),
                 }
             )  # fmt: skip
-    table = pd.DataFrame(rows).sort_values(["page", "dice"], ascending=[True, False])
-    return table.round({"dice": 3, "spread": 3, "control": 3, "all_labels": 3})
+    return pd.DataFrame(rows).sort_values(["page", "dice"], ascending=[True, False]).round(DECIMALS)
 
 
 def page() -> str:

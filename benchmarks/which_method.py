@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_ssl.recommendation.choice import FEW, RARE, rank
+from nnunet_ssl.recommendation.choice import rank
 from nnunet_ssl.recommendation.evidence import Measured
 from nnunet_ssl.recommendation.facts import Facts
+from nnunet_ssl.recommendation.open_questions import ENOUGH, FEW, NO_BETTER, RARE, classes_of
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "which-method.md"
@@ -44,13 +45,17 @@ def advice(rows: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
     for dimensions in (3, 2):
         yield (f"few; measured with {FEW}", "many", f"any, {dimensions}D", "any", *_best(dimensions, rows))
     yield (
+        f"more than {ENOUGH}", "many", "any", "any", "the same, if [headroom](how-to/headroom.md) shows a gain",
+        f"on the {HIPPOCAMPUS} nnU-Net was as good with {ENOUGH} labelled cases as with {NO_BETTER}",
+    )  # fmt: skip
+    yield (
         "fewer than 5", "many", "any", "any", "the same, as fold `all`",
         "nnU-Net's five folds need five cases; or `nnunet_ssl splits -d 4 --folds` writes fewer",
     )  # fmt: skip
     yield (
         "few", "many", f"a class under {100 * RARE:.0f} % of the labelled foreground", "any",
         "the same, and compare SKCDF, DHC and CPS with `balance`",
-        "these three are made for that; on such data nothing has been measured here",
+        f"these three are made for that; measured with {_classes(rows)} foreground classes, none of them rare",
     )  # fmt: skip
     yield (
         "few", "many", "any", "too small for a step", "the same, with smaller plans",
@@ -63,10 +68,14 @@ def advice(rows: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
     )  # fmt: skip
 
 
+def _classes(rows: Sequence[Measured]) -> str:
+    return " and ".join(f"{number} ({name})" for name, number in classes_of(rows).items())
+
+
 def _best(dimensions: int, rows: Sequence[Measured]) -> tuple[str, str]:
     ranked = rank(Facts("Dataset000_Any", "", dimensions, 0, 1, 1, None, None, {}), rows)
     if not ranked:
-        return NNUNET, "no trainer has gained more than its runs differ by"
+        return NNUNET, "no trainer has a gain that counts"
     same = [row for row in rows if row.trainer == ranked[0] and row.dimensions == dimensions]
     elsewhere = "" if same else "in other dimensions "
     said = [f"{elsewhere}{_dice(row)}" for row in same or [row for row in rows if row.trainer == ranked[0]]]
@@ -83,14 +92,14 @@ def _dice(row: Measured) -> str:
 
 def comparisons(rows: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
     """Every trainer that was measured, in the order of its Dice."""
-    yield "data", "steps", "trainer", "runs", "Dice", "gain", "its runs differ by", "counts as a gain"
+    yield "data", "steps", "trainer", "runs", "Dice", "its runs", "nnU-Net's runs", "gain", "counts as a gain"
     for row in rows:
-        why_not = "one run" if row.runs == 1 else "a loss" if row.gain < 0 else "less than its runs differ by"
+        why_not = "one run" if row.runs == 1 else "a loss" if row.gain < 0 else "not every run is above nnU-Net's best"
         counts = "yes" if row.counts else f"no: {why_not}"
-        spread = f"{row.spread:.3f}" if row.runs > 1 else ""
         yield (
             f"[{row.data}](benchmarks/{row.page}.md), {row.dimensions}D", str(row.steps), f"`{row.trainer}`",
-            str(row.runs), f"{row.dice:.3f}", f"{row.gain:+.3f}", spread, counts,
+            str(row.runs), f"{row.dice:.3f}", _range(row.lowest, row.highest),
+            _range(row.control_lowest, row.control_highest), f"{row.gain:+.3f}", counts,
         )  # fmt: skip
 
 
@@ -115,6 +124,10 @@ def semi_supervised() -> list[str]:
 
 def _class(name: str) -> Any:
     return find_trainer(name)
+
+
+def _range(lowest: float, highest: float) -> str:
+    return "" if lowest == highest else f"{lowest:.3f} to {highest:.3f}"
 
 
 def _runs(number: int) -> str:

@@ -23,16 +23,18 @@ def method_table(console: Console) -> None:
     for name in TRAINERS:
         trainer: Any = find_trainer(name)
         card: MethodCard = trainer.card
+        precise = "" if trainer.recipe_for(trainer.Hyperparameters()).mixed_precision else "; in float32"
         facts = (
             card.paper,
             f"predicts: {card.predicts}; {card.dimensions}; {trainer.planned_epochs({})} epochs",
-            f"memory: {card.extra_memory}",
+            f"memory: {card.extra_memory}{precise}",
             f"time: {card.extra_time}",
         )
         rows.append((name, "\n".join(facts)))
     _print(console, ("trainer", "paper, what predicts, memory, time per step"), rows)
     console.print(
-        "Memory: beyond nnU-Net on the same number of patches; time: as a ratio to it.\n"
+        "Memory: beyond nnU-Net on the same number of patches; time: as a ratio to it. In float32, as publications "
+        "train, a step needs about twice the memory.\n"
         "Any length: TRAINER_<N>epochs. Hyper-parameters: nnunet_ssl methods -tr TRAINER\n"
         f"Start with {FIRST_CHOICE}. For your dataset: nnunet_ssl methods --for DATASET"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ from nnunet_ssl.trainers import TRAINERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nnunet_ssl"
+PYTHON = "Programming Language :: Python :: "
 
 # ---- the wheel
 
@@ -68,6 +71,16 @@ def test_one_version_everywhere():
     assert citation["version"] == __version__
     first = next(line for line in changelog.splitlines() if line.startswith("## "))
     assert first == f"## {__version__}, {citation['date-released']}"
+
+
+def test_authors_and_versions_of_python_are_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["authors"] == citation["authors"]
+    versions = [each.removeprefix(PYTHON) for each in project["classifiers"] if re.match(rf"{PYTHON}\d+\.", each)]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"tested with Python {' and '.join(versions)}." in readme
+    assert project["requires-python"] == f">={versions[0]}"
 
 
 @pytest.mark.slow

@@ -6,13 +6,16 @@ import argparse
 from pathlib import Path
 
 from nnunet_ssl.demo.options import EPOCHS, Options, check_options
+from nnunet_ssl.demo.synthetic import STANDARD_SIZES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    sizes = STANDARD_SIZES
     parser.description = (
         "Semi-supervised training on a small synthetic dataset, with the commands you would type yourself: preprocess, "
-        "train the control on 3 labelled cases and a semi-supervised trainer with 12 unlabelled ones in addition, "
-        "predict 4 test cases, evaluate. Shows a table and writes a picture. Less than ten minutes on two CPU cores."
+        f"train the control on {sizes.labeled} labelled cases and a semi-supervised trainer with {sizes.unlabeled} "
+        f"unlabelled ones in addition, predict {sizes.test} test cases, evaluate. Shows a table and writes a picture. "
+        "About ten minutes on two CPU cores."
     )
     parser.add_argument("-o", default="demo_output", metavar="FOLDER", help="output folder (default: demo_output)")
     parser.add_argument("-d", type=int, default=999, metavar="ID", help="dataset id in that folder (default: 999)")

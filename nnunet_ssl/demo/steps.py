@@ -73,7 +73,7 @@ def training_steps(options: Options) -> list[Step]:
 
 
 def _steps_of(options: Options, trainer: str) -> list[Step]:
-    """Fold `all`: with three labelled cases none is spared for validation; the test cases are separate."""
+    """Fold `all`: of so few labelled cases none is spared for validation; the test cases are separate."""
     dataset, predictions = str(options.dataset_id), str(options.predictions(trainer))
     of_model = ("-tr", trainer, "-p", DEMO_PLANS)
     device = ("-device", options.device)

@@ -59,17 +59,17 @@ def conclusion(curve: pd.DataFrame, unlabeled: int) -> str:
     )
     if not (gain if pd.isna(low) else low) > 0:
         return (
-            f"{measured}: the last labels brought no gain that can be distinguished from chance, and images without "
+            f"{measured}. The last labels brought no gain that can be distinguished from chance, and images without "
             "labels cannot be expected to bring more than labels do."
         )
     more = unlabeled or last["labeled"]
     doublings = math.log2(1 + more / last["labeled"]) / math.log2(last["labeled"] / before["labeled"])
     most, upper = (text(min(value * doublings, 1 - last[METRIC])) for value in (gain, gain if pd.isna(high) else high))
-    end = "" if pd.isna(high) else f", {upper} at the upper end of the interval"
-    images = f"the {unlabeled} images without labels" if unlabeled else "as many images without labels again"
+    end = "" if pd.isna(high) else f" ({upper} at the upper end of the interval)"
+    images = f"the {unlabeled} images without labels" if unlabeled else "as many images again"
     return (
-        f"{measured}: at this slope labels for {images} would bring about {most} points more{end}, and without labels "
-        "they can hardly bring more than that."
+        f"{measured}. At this slope, labelling {images} would add about {most} points{end}. Used without labels, they "
+        "can hardly add more."
     )
 
 

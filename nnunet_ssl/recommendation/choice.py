@@ -9,12 +9,11 @@ from typing import Any
 
 from nnunet_ssl.recommendation.evidence import Measured
 from nnunet_ssl.recommendation.facts import Facts
+from nnunet_ssl.recommendation.open_questions import ENOUGH, NO_BETTER, headroom_command, open_questions
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.training.card import MethodCard
 
-FEW = "2 or 3 labelled scans or patients"  # in measured.csv
-RARE = 0.01  # share of the foreground below which a class counts as rare
-FOR_RARE = ("nnUNetTrainerSKCDF", "nnUNetTrainerDHC", "nnUNetTrainerCPS")
+ROUNDING = 1e-6  # of measured.csv
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,13 @@ class Choice:
         trainer: its name, or ``None``: nnU-Net itself.
         reasons: what speaks for it, with figures.
         open_questions: what nobody has measured, and how to find out.
+        before: command to run first where labels may be no bottleneck; the trainer is for data where it shows a gain.
     """
 
     trainer: str | None
     reasons: list[str]
     open_questions: list[str]
+    before: str | None = None
 
 
 def choose(facts: Facts, measured: Sequence[Measured]) -> Choice:
@@ -39,27 +40,29 @@ def choose(facts: Facts, measured: Sequence[Measured]) -> Choice:
         return Choice(None, [reason], [])
     ranked = rank(facts, measured)
     if not ranked:
-        reason = "No trainer that supports these data has gained more than its runs differ by."
-        return Choice(None, [reason], list(_open(facts)))
+        reason = "No trainer that supports these data has several runs that are all better than nnU-Net's best."
+        return Choice(None, [reason], list(open_questions(facts, measured)))
     best, *others = ranked
-    card = _card(best)
+    ratio = _ratio(best, facts)
     cost = (
-        f"Cost: time per step as a ratio to nnU-Net's on as many patches: {card.extra_time}; with as many unlabelled "
-        f"as labelled patches beside, twice that of a training on labels alone. Memory beyond it: {card.extra_memory}."
+        f"Cost: a step takes about {ratio:.2g} times as long as nnU-Net's on the same number of patches, that is about "
+        f"{2 * ratio:.2g} times a step on the labelled patches alone. Memory beyond nnU-Net's: "
+        f"{_card(best).extra_memory}."
     )
-    reasons = [*_figures(best, measured), cost]
-    if others:
-        row = _of(others[0], measured)[0]
-        ratio = _card(others[0]).extra_time
-        tie = (
-            " No difference: it is smaller than that between runs." if _equal(best, others[0], facts, measured) else ""
+    reasons = [*_figures(best, measured), cost, *_next(best, others[:1], facts, measured)]
+    before = None
+    if facts.labeled > ENOUGH:
+        reasons.insert(
+            0,
+            f"These data have {facts.labeled} labelled cases. On the hippocampus nnU-Net was as good with {ENOUGH} as "
+            f"with {NO_BETTER}, and there was nothing to gain. docs/benchmarks/hippocampus.md",
         )
-        reasons.append(f"Next: {others[0]}, Dice {row.dice:.3f} on {row.data}; that ratio: {ratio}.{tie}")
-    return Choice(best, reasons, list(_open(facts)))
+        before = headroom_command(facts)
+    return Choice(best, reasons, list(open_questions(facts, measured)), before)
 
 
 def rank(facts: Facts, measured: Sequence[Measured]) -> list[str]:
-    """Trainers that these data can have and that gained more than their runs differ by, the one to take first.
+    """Trainers that these data can have and whose gain counts (:class:`Measured`), the one to take first.
 
     That is the one with the largest mean gain, or one that equals it, since the difference of their means is no larger
     than that between runs of one trainer: of such trainers the one that gained in most comparisons, and of those the
@@ -85,15 +88,23 @@ def _deciding(trainer: str, facts: Facts, measured: Sequence[Measured]) -> list[
 
 def _equal(first: str, second: str, facts: Facts, measured: Sequence[Measured]) -> bool:
     """Whether two trainers differ by no more than runs of one of them do, in the comparisons that both are in."""
-    rows = [{row.data: row for row in _deciding(t, facts, measured)} for t in (first, second)]
-    pairs = [(rows[0][data], rows[1][data]) for data in rows[0].keys() & rows[1].keys()]
-    return bool(pairs) and all(round(abs(a.dice - b.dice), 3) <= max(a.spread, b.spread) for a, b in pairs)
+    return _within_spread(_deciding(first, facts, measured), _deciding(second, facts, measured))
+
+
+def _within_spread(first: Sequence[Measured], second: Sequence[Measured]) -> bool:
+    """The same for rows of two trainers; False where no comparison has both."""
+    pairs = [(a, b) for a in first for b in second if a.data == b.data]
+    return bool(pairs) and all(abs(a.dice - b.dice) <= max(a.spread, b.spread) + ROUNDING for a, b in pairs)
 
 
 def _card(trainer: str) -> MethodCard:
     found: Any = find_trainer(trainer)
     card: MethodCard = found.card
     return card
+
+
+def _ratio(trainer: str, facts: Facts) -> float:
+    return _card(trainer).step_ratio(facts.dimensions)
 
 
 def _of(trainer: str, measured: Sequence[Measured]) -> list[Measured]:
@@ -110,22 +121,16 @@ def _figures(trainer: str, measured: Sequence[Measured]) -> Iterator[str]:
         )
 
 
-def _open(facts: Facts) -> Iterator[str]:
-    yield "Those are small networks and short training runs; at nnU-Net's full length nothing has been compared yet."
-    yield (
-        f"Measured with {FEW} only; these data have {facts.labeled} labelled cases. On the hippocampus, with 9 to 34, "
-        "Mean Teacher and SKCDF gained nothing (400 steps; no other trainer was among them; "
-        f"docs/benchmarks/hippocampus.md). Whether more labels would help you at all: nnunet_ssl headroom -d "
-        f"{facts.number} -c {facts.configuration}; to compare trainers: nnunet_ssl benchmark."
-    )
-    if facts.rarest is not None and facts.rarest < RARE:
-        made = [name for name in FOR_RARE if name not in facts.unsupported]
-        yield (
-            f"The rarest class has {facts.rarest:.2%} of the labelled foreground. {', '.join(made)} (CPS with its "
-            "setting balance) are made for that, and have not been measured on such data here."
+def _next(best: str, others: Sequence[str], facts: Facts, measured: Sequence[Measured]) -> Iterator[str]:
+    for other in others:
+        row = _deciding(other, facts, measured)[0]
+        beside = "".join(f" ({own.trainer}: {own.dice:.3f})" for own in _of(best, measured) if own.data == row.data)
+        no_difference = (
+            " This difference is not meaningful: it is smaller than the difference between runs of one trainer."
+            if _within_spread(_of(best, measured), _of(other, measured))
+            else ""
         )
-    if facts.gpu is None:
         yield (
-            "There is no GPU here, and nnU-Net's full length takes weeks without one. Make plans with a small network "
-            "first (docs/how-to/splits-and-settings.md), and ask again with -p."
+            f"Next: {other}, Dice {row.dice:.3f} on {row.data}{beside}; a step takes about {_ratio(other, facts):.2g} "
+            f"times as long as nnU-Net's.{no_difference}"
         )

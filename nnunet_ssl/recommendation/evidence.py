@@ -20,34 +20,44 @@ class Measured:
         dimensions: 2 or 3.
         steps: length of every run.
         page: name of the page in docs/benchmarks.
+        classes: number of foreground classes.
         trainer: its name.
-        runs: number of seeds.
-        dice: mean of the runs, as is all that follows.
-        spread: largest difference between two runs.
-        control, control_runs: nnU-Net on the same labels.
-        all_labels: nnU-Net on every label; nan: not measured.
+        runs: number of its trainings.
+        dice, lowest, highest: mean, worst and best run, as fractions.
+        control, control_lowest, control_highest, control_runs: the same of nnU-Net on the same labels.
+        all_labels: mean of nnU-Net on every label; nan: not measured.
     """
 
     data: str
     dimensions: int
     steps: int
     page: str
+    classes: int
     trainer: str
     runs: int
     dice: float
-    spread: float
+    lowest: float
+    highest: float
     control: float
+    control_lowest: float
+    control_highest: float
     control_runs: int
     all_labels: float
 
     @property
     def gain(self) -> float:
+        """Difference of the means."""
         return self.dice - self.control
 
     @property
+    def spread(self) -> float:
+        """Largest difference between two runs."""
+        return self.highest - self.lowest
+
+    @property
     def counts(self) -> bool:
-        """Whether there are several runs and the gain is larger than they differ by."""
-        return self.runs > 1 and self.gain > self.spread
+        """Whether the gain counts: there are several runs, and the worst of them is better than nnU-Net's best."""
+        return self.runs > 1 and self.lowest > self.control_highest
 
 
 @cache

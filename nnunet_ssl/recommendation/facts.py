@@ -19,6 +19,7 @@ from nnunet_ssl.data.splits import load_fold
 from nnunet_ssl.data.unlabeled_store import unlabeled_folder, unlabeled_identifiers
 from nnunet_ssl.doctor.memory import gib_of_gpu
 from nnunet_ssl.errors import SemiSupervisedError, complain
+from nnunet_ssl.recommendation.cpu_plans import cpu_patch
 from nnunet_ssl.trainers import TRAINERS, find_trainer
 from nnunet_ssl.training.settings import BLOCK
 
@@ -40,6 +41,7 @@ class Facts:
         unsupported: trainer -> why it refuses these data.
         raw: number of images without labels that are not preprocessed yet.
         fold: that can be trained: 0, or "all" where the labelled cases are too few for folds.
+        cpu_patch: of a copy of the plans for a CPU, in voxels; ``None``: the plans' network is small enough.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Facts:
     unsupported: dict[str, str]
     raw: int = 0
     fold: str = str(FOLD)
+    cpu_patch: tuple[int, ...] | None = None
 
     @property
     def number(self) -> int:
@@ -102,6 +105,7 @@ def facts_of(dataset: str, configuration: str | None, plans_name: str, split: st
         unsupported=_refusals(plans, configuration, dataset_json),
         raw=len(raw - done),
         fold=str(FOLD) if fold is not None else _fold(base, cases),
+        cpu_patch=cpu_patch(chosen.configuration),
     )
 
 

@@ -19,7 +19,11 @@ def show(facts: Facts, choice: Choice, plans_name: str, split: str | None, conso
     )
     run = Run(facts, choice.trainer, plans_name, split)
     need = memory_of_step(run)
-    console.print(f"Take {run.name}." if choice.trainer else f"Take nnU-Net on the labels alone, {run.name}.")
+    take = f"Take {run.name}" if choice.trainer else f"Take nnU-Net on the labels alone, {run.name}"
+    if choice.before is not None:  # a command stays in one line, to be copied
+        console.print(f"First run: {choice.before}", soft_wrap=True)
+        take += " if it shows a gain"
+    console.print(f"{take}.")
     _list([*choice.reasons, *([] if need is None else [memory_line(run, need)])], console)
     if choice.open_questions:
         console.print("\nWhat this does not tell:")

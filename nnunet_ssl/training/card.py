@@ -24,6 +24,11 @@ class MethodCard:
     extra_memory: str
     extra_time: str
 
+    def step_ratio(self, dimensions: int) -> float:
+        """The number of ``extra_time`` for 2 or 3 dimensions, or where it names none, the first one."""
+        number = re.search(rf"(\d+(?:\.\d+)?) \({dimensions}D\)", self.extra_time)
+        return float(number[1]) if number else self.time_ratio
+
     @property
     def time_ratio(self) -> float:
         """The first number of ``extra_time``; infinite where there is none."""

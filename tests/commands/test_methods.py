@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_every_trainer_with_its_card_in_the_width_of_the_terminal(monkeypatch, c
         for fact in dataclasses.astuple(find_trainer(name).card):
             assert " ".join(words(fact)) in " ".join(following[:60]), (name, fact)
         assert f"{find_trainer(name).planned_epochs({})} epochs" in " ".join(following[:60])
+
+
+def test_precision_is_told_of_presets_in_float32_alone(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["methods"]) == 0
+    rows = re.findall(r"^(nnUNetTrainer\w+) (?:.+\n)+? +memory: (.*?) *$", capsys.readouterr().out, re.MULTILINE)
+    memory = dict(rows)
+    assert memory.keys() == TRAINERS.keys()
+    assert memory["nnUNetTrainerFixMatch"] == "one copy of the network"
+    assert memory["nnUNetTrainerFixMatch_paper"] == "none; in float32"
+    presets = {name for name in TRAINERS if "_" in name}
+    mixed = {"nnUNetTrainerPLGCL_paper", "nnUNetTrainerCMAformer_paper"}
+    # the control under a publication's recipe trains like a preset
+    expected = presets - mixed | {"nnUNetTrainerPublishedSupervised"}
+    assert {name for name, text in memory.items() if text.endswith("; in float32")} == expected
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerMeanTeacher", "nnUNetTrainerMeanTeacher_5epochs"])

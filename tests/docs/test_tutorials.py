@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.commands import FORK_POOLS
+from tests.integration.readme import INDENTED, OURS, within_sentences
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are executed with the extra [dev]")
 nbclient = pytest.importorskip("nbclient", reason="notebooks are executed with the extra [dev]")
@@ -34,8 +35,17 @@ SHOWN = {  # what a reader is told to look for
         r"labelled cases|pseudo",
         "Training done",
         "Dice",
+        r"With 1 and 2 labelled cases the Dice is \d",
+        "Take nnUNetTrainerFixMatch",
+        "nnUNetPlans_small__unlabeled|without labels",
     ],
-    "unlabeled-folder": ["2024-05-01.png", "2024-05-08", "7 "],
+    "unlabeled-folder": [
+        "2024-05-01.png",
+        "2024-05-08",
+        r"7/7",
+        r"Unlabelled pool: 7 cases, 0 of them withheld",
+        "Training done",
+    ],
     "compare": ["n2", r"2 jobs: 2 complete\.", r"Supervised \(control\)", "FixMatch"],
 }
 
@@ -94,6 +104,20 @@ def test_as_it_stands(name: str, tmp_path: Path, record: bool):
         (FOLDER / f"{name}.ipynb").write_text(plain + "\n", encoding="utf-8")
         return
     assert kinds(notebook) == kinds(stored), "record the outputs again: --record"
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_command_of_the_text_is_run(name: str):
+    """In a cell of the notebook, of which a sentence may name the beginning; or by a test of its own."""
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    run = [line[1:].split() for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    named = {command for text in texts for command in within_sentences(text)} - OURS.keys()
+    assert [
+        command for command in named if not any(line[: len(command.split())] == command.split() for line in run)
+    ] == []
+    blocks = [command for text in texts for command in INDENTED.findall(text)]
+    assert [command for command in blocks if command.split() not in run] == []
 
 
 @pytest.mark.parametrize("name", SHOWN)

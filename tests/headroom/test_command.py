@@ -17,6 +17,7 @@ from tests.integration.command_server import run_forked
 from tests.integration.commands import Project
 from tests.tiny import DATASET
 
+README = "nnunet_ssl headroom -d 4 -c 3d_fullres -o OUT"
 TRAINING = ("num_epochs=1", "num_iterations_per_epoch=1", "num_val_iterations_per_epoch=1", "mirror_axes=[]")
 
 
@@ -53,9 +54,10 @@ def test_from_plans_to_a_page_and_nothing_twice(make_dataset, monkeypatch: pytes
     monkeypatch.setattr(job_run, "run_command", forked)
     monkeypatch.setattr(evaluator.Evaluator, "evaluate", lambda self, task, log, stop: task.run(1))
     monkeypatch.setattr(run_local, "REFRESH", 0.02)
-    out = project.root / "out"
-    words = ["headroom", "-d", "901", "-c", "3d_fullres", "-f", "0", "--fractions", "0.5", "1", "-o", str(out)]
-    assert main([*words, "-device", "cpu", "--training", *TRAINING]) == 0
+    out = project.root / "OUT"
+    monkeypatch.chdir(project.root)
+    words = README.replace("-d 4", "-d 901").split()[1:]
+    assert main([*words, "-f", "0", "--fractions", "0.5", "1", "-device", "cpu", "--training", *TRAINING]) == 0
     said = capsys.readouterr().out
     curve = pd.read_csv(out / "headroom" / "curve.csv")
     assert curve["labeled"].tolist() == [2, 4] and curve["cases"].tolist() == [2, 2]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -11,6 +14,7 @@ from nnunet_ssl.headroom.curve import conclusion, curve_of
 from nnunet_ssl.headroom.page import write_page
 from tests.evaluation.report import synthetic
 
+ROOT = Path(__file__).resolve().parents[2]
 THREE = {"n12": (12, 12), "n6": (6, 18), "n24": (24, 0)}
 BY_SPLIT = {"n6": 0.0, "n12": 0.1, "n24": 0.14}
 
@@ -47,15 +51,18 @@ def test_where_labels_help_images_may(tmp_path):
     text = conclusion(curve, unlabeled=72)
     assert text.startswith(
         "With 6, 12 and 24 labelled cases the Dice is 55.0, 65.0 and 69.0 %, the last step being +4.0 points "
-        "(95 % interval +4.0 to +4.0): at this slope labels for the 72 images without labels would bring about 8.0 "
+        "(95 % interval +4.0 to +4.0). At this slope, labelling the 72 images without labels would add about 8.0 points"
     )  # four times as many cases are two doublings
-    assert "4.0 points more, 4.0 at" in conclusion(curve, unlabeled=0)
-    assert "31.0 points more, 31.0 at" in conclusion(curve, unlabeled=10**6)  # no more than is left to 100 %
+    assert conclusion(curve, unlabeled=0).endswith(
+        "labelling as many images again would add about 4.0 points (4.0 at the upper end of the interval). Used "
+        "without labels, they can hardly add more."
+    )
+    assert "add about 31.0 points (31.0 at" in conclusion(curve, unlabeled=10**6)  # no more than is left to 100 %
 
 
 def test_a_step_of_four_times_the_labels_is_two_doublings(tmp_path):
     _, curve = built(tmp_path, rising, {"n6": (6, 18), "n24": (24, 0)})
-    assert "about 7.0 points more" in conclusion(curve, unlabeled=24)
+    assert "about 7.0 points (" in conclusion(curve, unlabeled=24)
 
 
 def test_where_labels_bring_nothing_images_cannot(tmp_path):
@@ -64,13 +71,29 @@ def test_where_labels_bring_nothing_images_cannot(tmp_path):
     assert curve["gain_low"].iloc[-1] < 0 < curve["gain_high"].iloc[-1]
     text = conclusion(curve, unlabeled=72)
     assert "0.0 points (95 % interval" in text and "no gain that can be distinguished from chance" in text
-    assert "at this slope" not in text
+    assert "At this slope" not in text
 
 
 def test_one_validation_case_has_no_interval(tmp_path):
     values = {"labeled": [6, 12], "dice": [0.5, 0.6], "gain": [None, 0.1], "gain_low": None, "gain_high": None}
     text = conclusion(pd.DataFrame(values), unlabeled=12)
-    assert "the last step being +10.0 points: at this slope" in text and "about 10.0 points more, and" in text
+    assert "the last step being +10.0 points. At this slope" in text and "about 10.0 points. Used" in text
+
+
+def test_the_sentences_in_the_documentation_are_those_of_its_table():
+    """On ACDC the first step says that much is to be gained, the second that little is."""
+    page = (ROOT / "docs" / "how-to" / "headroom.md").read_text(encoding="utf-8")
+    rows = [
+        [float(number) for number in re.findall(r"[\d.]+", line)]
+        for line in re.findall(r"^\| (\d+ \| 0\..*) \|$", page, re.MULTILINE)
+    ]
+    columns = ("labeled", "dice", "dice_low", "dice_high", "gain", "gain_low", "gain_high")
+    curve = pd.DataFrame([dict(zip(columns, row, strict=False)) for row in rows])
+    assert curve["labeled"].tolist() == [8, 14, 28]
+    quoted = [block.replace("\n> ", " ") for block in re.findall(r"^> (With(?:.|\n)*?)\n\n", page, re.MULTILINE)]
+    little, much = conclusion(curve, 0), conclusion(curve.iloc[:2], 0)
+    assert quoted == [little, much]
+    assert "+26.7 points" in much and "add about 21.0 points" in much and "add about 2.8 points" in little
 
 
 def test_the_page(tmp_path):

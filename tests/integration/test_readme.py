@@ -1,4 +1,4 @@
-"""README.md as a reader follows it: every command of its blocks, on three annotated cases of a tiny dataset."""
+"""README.md as a reader follows it: every command, in a block or a sentence, on three cases of a tiny dataset."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluation.report import synthetic
 from tests.integration.commands import Project, inputs, shrink
+from tests.integration.readme import OURS, README, blocks, within_sentences
 from tests.tiny import DATASET
 
-pytestmark = pytest.mark.slow
-
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
 SHORT = {"num_epochs": 1, "num_iterations_per_epoch": 1, "num_val_iterations_per_epoch": 1, "optimizer": "adamw",
          "mirror_axes": []}  # fmt: skip
 # the reader's dataset, and what a computer without a GPU and a short test need; each has to be there to be replaced
@@ -37,15 +37,35 @@ TINY = {
     r"(nnunet_ssl (?:benchmark|selftrain) .*?)(?: --look)?$": r"\1 -device cpu --write sh",
     r"(nnunet_ssl benchmark .*) -o OUT": r"\1 -o OUT_BENCHMARK",
     r"(nnunet_ssl selftrain .*) -o OUT": r"\1 -o OUT_ROUNDS",
-    r"^nnunet_ssl report OUT$\n": "",  # of a benchmark that has trained: test_benchmark.py
+    r"^nnunet_ssl report OUT$": "nnunet_ssl report finished/out",  # of a benchmark that has trained
 }  # fmt: skip
+WITHIN = {  # command within a sentence -> as it is run; one that needs more says what
+    "nnunet_ssl methods": "nnunet_ssl methods",
+    "nnunet_ssl methods -tr nnUNetTrainerFixMatch": "nnunet_ssl methods -tr nnUNetTrainerFixMatch",
+    "nnunet_ssl methods --for 4": "nnunet_ssl methods --for 901",
+    "nnunet_ssl predict-as-paper": "nnunet_ssl predict-as-paper --help",
+    "nnunet_ssl figure": "nnunet_ssl figure --help",
+    "nnUNetv2_train ... --c": "nnUNetv2_train 901 3d_fullres 0 -tr nnUNetTrainerFixMatch -device cpu --c",
+}
+EXAMINED = "nnunet_ssl doctor"  # the first part of what the same command with -d does, in a block
+
+
+def test_every_command_within_a_sentence_is_run():
+    assert set(within_sentences(README)) == {EXAMINED, *WITHIN, *OURS}
+    assert f"\n{EXAMINED} -d 4\n" in blocks(README)
+    for command, file in OURS.items():
+        assert f'"{command}"' in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_what_is_collected():
+    page = "`nnunet_ssl`, `nnunet_ssl\n doctor`; `nnUNetv2_train 4`\n```bash\nnnunet_ssl a \\\n  -b  # why\nc\n```\n"
+    assert within_sentences(page) == ["nnunet_ssl doctor", "nnUNetv2_train 4"]
+    assert blocks(page) == "nnunet_ssl a -b\nc\n"
 
 
 def commands(project: Project) -> list[tuple[str, ...]]:
     """Those of all blocks, in the order of the page."""
-    page = re.sub(r" \\\n +", " ", README)
-    text = "".join(re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
-    text = re.sub(r" +#.*$", "", text, flags=re.MULTILINE)
+    text = blocks(README)
     for pattern, tiny in TINY.items():
         text, replaced = re.subn(pattern, tiny, text, flags=re.MULTILINE)
         assert replaced, pattern
@@ -53,11 +73,13 @@ def commands(project: Project) -> list[tuple[str, ...]]:
     return [tuple(shlex.split(line)) for line in text.splitlines() if line]
 
 
+@pytest.mark.slow
 def test_every_command(make_dataset):
     project = Project(make_dataset(labeled=3, preprocess=False).parents[1], DATASET)
     shutil.rmtree(project.preprocessed)
     inputs(project, project.root / "IN")
     cases = [path.name.removesuffix(".nii.gz") for path in sorted((project.raw / "labelsTr").iterdir())]
+    synthetic.build(project.root / "finished", folds={0: ("case_0", "case_1")}, seeds=(0,), failed=())
     (project.root / "groups.json").write_text(json.dumps({case: f"patient_{case}" for case in cases}))
 
     plan, *others = commands(project)
@@ -73,6 +95,9 @@ def test_every_command(make_dataset):
         if line not in done:  # the page names one training twice
             project.run_each(line, nnUNet_n_proc_DA="0")
             done.add(line)
+    for command in WITHIN.values():
+        output = project.run_each(tuple(shlex.split(command)), nnUNet_n_proc_DA="0")
+        assert "usage: nnunet_ssl" in output or "--help" not in command
 
     results = project.results("nnUNetTrainerFixMatch", "nnUNetPlans", "3d_fullres")
     assert sorted(path.name for path in results.glob("fold_*")) == ["fold_0", "fold_1", "fold_2", "fold_all"]
@@ -82,6 +107,7 @@ def test_every_command(make_dataset):
     jobs = json.loads((project.root / "OUT_BENCHMARK" / "manifest.json").read_text())["jobs"]
     assert {job["trainer"] for job in jobs} == {"nnUNetTrainerFixMatch", "nnUNetTrainerCPS", "nnUNetTrainerSupervised"}
     assert (project.root / "OUT_ROUNDS" / "selftrain.json").is_file()
+    assert "nnUNetTrainerMeanTeacher" in (project.root / "finished" / "out" / "report" / "report.md").read_text()
 
 
 def make_small(plans: Path) -> None:

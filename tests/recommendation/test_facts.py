@@ -19,6 +19,16 @@ def test_cases_classes_and_dimensions(ready_dataset):
     assert whole.classes == 2 and 0 < whole.rarest < 0.5 and "nnUNetTrainerFixMatch" not in whole.unsupported
 
 
+def test_with_many_labels_headroom_is_printed_first(ready_dataset, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")  # the command stays in one line
+    ready_dataset(labeled=10)
+    assert main(["methods", "--for", "901"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = lines.index("First run: nnunet_ssl headroom -d 901 -c 3d_fullres -device cpu")
+    assert lines[first + 1] == "Take nnUNetTrainerFixMatch if it shows a gain."
+    assert "labelled cases." in lines[first + 2]
+
+
 def test_what_refuses_the_data_is_known(ready_dataset):
     ready_dataset(labels={"background": 0, "whole": (1, 2), "box": 2, "ignore": 3}, regions_class_order=(1, 2))
     facts = facts_of("901", "3d_fullres", "nnUNetPlans", None)
@@ -42,6 +52,6 @@ def test_the_command_ends_with_what_to_run(ready_dataset, capsys, monkeypatch):
     assert any(re.search(r"a training step needs \d+\.\d GiB on a GPU", line) for line in lines)
     assert lines[-3:] == [
         "export nnUNet_extTrainer=$(nnunet_ssl path)",
-        "nnunet_ssl plans -d 901 -p nnUNetPlans --split n2",
+        "nnunet_ssl plans -d 901 --split n2",
         "nnUNetv2_train 901 2d 0 -tr nnUNetTrainerFixMatch -p nnUNetPlans_n2 -device cpu",
     ]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from nnunet_ssl.trainers.cmaformer.network import RECIPE, CMAformerNetworkHyperparameters
 from nnunet_ssl.trainers.cmaformer.trainer import CMAformerHyperparameters, nnUNetTrainerCMAformer
+from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
 
@@ -33,6 +34,11 @@ class nnUNetTrainerCMAformer_paper(nnUNetTrainerCMAformer):
 
     Hyperparameters: ClassVar[type] = CMAformerPaperHyperparameters
     hyperparameters: CMAformerPaperHyperparameters
+    card: ClassVar[MethodCard] = replace(
+        nnUNetTrainerCMAformer.card,
+        extra_memory="its own network with its whole decoder, one copy of it, heads",
+        extra_time="8.8 (3D), 5.2 (2D) in operations",
+    )
 
     @classmethod
     def recipe_for(cls, hyperparameters: CMAformerNetworkHyperparameters) -> Recipe:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nnunet_ssl.trainers.cps.settings import CPSHyperparameters
 from nnunet_ssl.trainers.cps.trainer import nnUNetTrainerCPS
 from nnunet_ssl.trainers.unimatch.paper import HALVED
+from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
 
@@ -30,6 +31,7 @@ class nnUNetTrainerCPS_released(nnUNetTrainerCPS):
 
     Hyperparameters: ClassVar[type] = CPSReleasedHyperparameters
     hyperparameters: CPSReleasedHyperparameters
+    card: ClassVar[MethodCard] = replace(nnUNetTrainerCPS.card, extra_time="about 2")
     views: ClassVar[tuple[str, ...]] = ("labeled.weak", "unlabeled.weak")
     labeled_view: ClassVar[str] = "weak"
     recipe: ClassVar[Recipe] = HALVED

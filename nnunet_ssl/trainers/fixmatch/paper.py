@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nnunet_ssl.trainers.fixmatch.settings import FixMatchHyperparameters
 from nnunet_ssl.trainers.fixmatch.trainer import nnUNetTrainerFixMatch
 from nnunet_ssl.trainers.unimatch.paper import SSL4MIS, WEAK
+from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
 
@@ -26,6 +27,7 @@ class nnUNetTrainerFixMatch_paper(nnUNetTrainerFixMatch):
 
     Hyperparameters: ClassVar[type] = FixMatchPaperHyperparameters
     hyperparameters: FixMatchPaperHyperparameters
+    card: ClassVar[MethodCard] = replace(nnUNetTrainerFixMatch.card, predicts="the network", extra_memory="none")
     recipe: ClassVar[Recipe] = SSL4MIS
     views: ClassVar[tuple[str, ...]] = WEAK
     labeled_view: ClassVar[str] = "weak"

@@ -104,7 +104,7 @@ class nnUNetTrainerLDC_released(nnUNetTrainerLDC):
         nnUNetTrainerLDC.card,
         predicts="the network",
         extra_memory="none",
-        extra_time="a forward of the unlabelled half",
+        extra_time="about 0.7: a forward alone of the unlabelled half",
     )
     recipe: ClassVar[Recipe] = replace(
         AS_PUBLISHED,

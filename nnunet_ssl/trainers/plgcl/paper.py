@@ -8,6 +8,7 @@ from typing import ClassVar
 from nnunet_ssl.trainers.plgcl.morphological_view import PublishedView
 from nnunet_ssl.trainers.plgcl.settings import PLGCLHyperparameters
 from nnunet_ssl.trainers.plgcl.trainer import nnUNetTrainerPLGCL
+from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.published_recipes import PUBLISHED
 from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
@@ -43,6 +44,11 @@ class nnUNetTrainerPLGCL_paper(nnUNetTrainerPLGCL):
 
     Hyperparameters: ClassVar[type] = PLGCLPaperHyperparameters
     hyperparameters: PLGCLPaperHyperparameters
+    card: ClassVar[MethodCard] = replace(
+        nnUNetTrainerPLGCL.card,
+        extra_memory="one copy of the network, patches",
+        extra_time="about 1.4 in operations",
+    )
     recipe: ClassVar[Recipe] = replace(PUBLISHED["plgcl"], batch_size_2d=8)  # half of Sec. 4.2's 16
 
     def make_strong_view(self, anisotropic: bool) -> PublishedView:

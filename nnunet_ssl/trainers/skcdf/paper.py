@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from nnunet_ssl.trainers.skcdf.settings import SKCDFHyperparameters
 from nnunet_ssl.trainers.skcdf.trainer import nnUNetTrainerSKCDF
+from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.published_recipes import PUBLISHED
 from nnunet_ssl.training.recipe import Recipe
 from nnunet_ssl.training.settings import other_default
@@ -38,6 +39,7 @@ class nnUNetTrainerSKCDF_paper(nnUNetTrainerSKCDF):
 
     Hyperparameters: ClassVar[type] = SKCDFPaperHyperparameters
     hyperparameters: SKCDFPaperHyperparameters
+    card: ClassVar[MethodCard] = replace(nnUNetTrainerSKCDF.card, extra_time="1.1 (3D), 1.2 (2D) in operations")
     recipe: ClassVar[Recipe] = replace(PUBLISHED["skcdf"], epochs=1500, validation_steps=VALIDATION_STEPS)  # Sec. 4.2
 
     def on_train_start(self) -> None:

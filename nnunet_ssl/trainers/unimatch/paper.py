@@ -14,6 +14,7 @@ from nnunet_ssl.data.intensity import BlurOnDevice, OnDevice
 from nnunet_ssl.data.strong_view import StrongView
 from nnunet_ssl.trainers.unimatch.settings import UniMatchHyperparameters
 from nnunet_ssl.trainers.unimatch.trainer import nnUNetTrainerUniMatch
+from nnunet_ssl.training.card import MethodCard
 from nnunet_ssl.training.recipe import AS_PUBLISHED, Optimization, Recipe
 from nnunet_ssl.training.settings import other_default
 
@@ -68,6 +69,11 @@ class nnUNetTrainerUniMatch_paper(nnUNetTrainerUniMatch):
 
     Hyperparameters: ClassVar[type] = UniMatchPaperHyperparameters
     hyperparameters: UniMatchPaperHyperparameters
+    card: ClassVar[MethodCard] = replace(
+        nnUNetTrainerUniMatch.card,
+        predicts="the network",
+        extra_memory="two batches more",
+    )
     recipe: ClassVar[Recipe] = HALVED
     views: ClassVar[tuple[str, ...]] = WEAK
     labeled_view: ClassVar[str] = "weak"
