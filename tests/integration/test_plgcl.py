@@ -37,7 +37,8 @@ def check_training(fold: Path, classes: int, contrasted: list[bool]) -> pd.DataF
     table = pd.read_csv(fold / "semi_supervised.csv")
     assert len(table) == len(contrasted) and table[["loss_supervised", "loss_consistency"]].gt(0).all(axis=None)
     assert table["loss_contrast"].gt(0).tolist() == contrasted
-    assert table["weight_contrast"].tolist() == pytest.approx([0.2 * c for c in contrasted])
+    held = [0.2 * factor * c for factor, c in zip(table["guard"], contrasted, strict=True)]
+    assert table["weight_contrast"].tolist() == pytest.approx(held)
     assert table["purity"].between(0, 1).all() and table["count_candidates"].gt(0).all()
     keys = table[[f"count_keys_{k}" for k in range(classes)]].gt(0).sum(axis=1)
     assert keys.ge(2).all()  # of a few random patches, one class may miss

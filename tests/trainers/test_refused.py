@@ -34,7 +34,7 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("URPC", {"scales": 1, "perturbation": "noise"}, ""),
     ("DHC", {"accumulate": 0, "weight_floor": 2.0, "balance": "crest"}, ""),
     ("MCNet", {"decoders": 4, "temperature": 0.0, "sharpening": "class", "consistency_on": "labeled"}, ""),
-    ("DTC", {"shape_prior": "gan", "distance_weight": 0.0, "detach": "both", "distance_unit": "cm"}, ""),
+    ("DTC", {"shape_prior": "gan", "distance_weight": -0.1, "detach": "both", "distance_unit": "cm"}, ""),
     ("SSNet", {"noise_rms": 0.0, "iterations": 0, "distance": "l2", "memory_size": 1, "remember": "all"}, ""),
     ("LDC", {"value_margin": 0.6}, "value_margin = 0.6 must lie between 0.0 and 0.4"),
 ]  # fmt: skip
