@@ -133,7 +133,7 @@ class DualAscent:
         if not self.stepped:
             return
         for part, weight in self.step_weights(ramp).items():
-            if weight > 0:
+            if weight > 0 and part in self.values:  # a part without a weight in the loss is not constrained
                 predicted, expected, bounds = self._joint(part)
                 plain = self.settings.ascent == PLAIN
                 error = predicted - expected if plain else relative_volume_error(predicted, expected)

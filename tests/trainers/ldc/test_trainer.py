@@ -286,6 +286,13 @@ def test_multipliers_follow_the_volumes_of_their_step(make_dataset, configuratio
     assert abs(error) <= means["violation_volume_labeled"] + 1e-6
 
 
+def test_without_their_weight_the_constraints_of_unlabelled_patches_move_no_multiplier(make_dataset):
+    options = {"ascent": "plain", "constrained_weight": 0.0, "contrast_weight": 1.0}
+    trainer = up_the_ramp(started(make_dataset(), hyperparameters=options))
+    trainer.train_step(next(trainer.dataloader_train))
+    assert trainer.dual.multipliers.volume[LABELED].any() and not trainer.dual.multipliers.volume[UNLABELED].any()
+
+
 def test_a_step_that_mixed_precision_skips_moves_no_multiplier(make_dataset):
     trainer = up_the_ramp(started(make_dataset()))
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
