@@ -81,10 +81,10 @@ def make_trainer(
                 made.second_network = _on_device(made.second_network, device)  # type: ignore[method-assign]
         made.initialize()
     made.current_epoch = made.num_epochs // 2
-    if isinstance(made, nnUNetTrainerSemiSupervised):  # an epoch with looks at the pull of each term
-        made.current_epoch -= made.current_epoch % epochs_between_looks(made.num_iterations_per_epoch)
     made.network.train()
     if isinstance(made, nnUNetTrainerSemiSupervised):
+        # an epoch with looks at the pull of each term
+        made.current_epoch -= made.current_epoch % epochs_between_looks(made.num_iterations_per_epoch)
         made.streams.strong_view = made.make_strong_view(anisotropic=False)
         if any(field.name == "guard" for field in fields(made.hyperparameters)):
             made.hyperparameters = replace(made.hyperparameters, guard=False)  # what is random looks like no label
