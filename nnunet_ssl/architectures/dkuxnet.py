@@ -14,8 +14,16 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nnunet_ssl.architectures.kmax import KMaxLayer, MaskPredictor, batch_norms, independent_norms, pointwise
+from nnunet_ssl.architectures.kmax import (
+    KMaxLayer,
+    MaskPredictor,
+    batch_norms,
+    independent_norms,
+    mixes_images,
+    pointwise,
+)
 from nnunet_ssl.architectures.precision import float32_region
+from nnunet_ssl.architectures.recompute import maybe_recompute
 from nnunet_ssl.architectures.uxnet import Convolution, Levels, UXNetDecoder, UXNetEncoder, check_unused
 
 LAST_KERNEL = 5  # of the mask predictors' depth-wise convolutions
@@ -101,8 +109,8 @@ class DKUXNet(nn.Module):
         norms: "independent", see :func:`independent_norms`, or "batch" as released.
         mask_stride: 2 computes the responses at half the resolution.
         ux_blocks: per stage of the encoder.
-        recompute: keep no activations of the encoder's residual blocks and, with independent norms, of the last pixel
-            embedding.
+        recompute: keep no activations of encoder and decoder but the outputs of convolutions and, with independent
+            norms, none of the last pixel embedding; ``None``: on a GPU alone.
         unused: keys of nnU-Net's plans that mean nothing here.
 
     Raises:
@@ -136,7 +144,7 @@ class DKUXNet(nn.Module):
         norms: str = "independent",
         mask_stride: int = 1,
         ux_blocks: int = 2,
-        recompute: bool = False,
+        recompute: bool | None = False,
         **unused: Any,
     ) -> None:
         super().__init__()
@@ -151,14 +159,16 @@ class DKUXNet(nn.Module):
             raise ValueError(f"mask_stride must be 1 or 2, got {mask_stride}")
         levels = Levels(n_stages, features_per_stage, conv_op, kernel_sizes, strides)
         kinds = batch_norms(conv_op) if norms == "batch" else independent_norms(norm_op, **(norm_op_kwargs or {}))
+        self._one_batch, self._recompute = mixes_images(norms, norm_op), recompute
         self.encoder = UXNetEncoder(input_channels, levels, ux_blocks, recompute)
-        self.decoder = UXNetDecoder(levels)
+        self.decoder = UXNetDecoder(levels, recompute=recompute)
         self.decoder.deep_supervision = deep_supervision
         options: dict[str, Any] = {
             "heads": attention_heads,
             "conv_op": conv_op,
             "norms": kinds,
             "scale": response_scale,
+            "recompute": False if self._one_batch else recompute,  # a second pass would enter the statistics twice
         }
         self._new_layer: Callable[..., KMaxLayer] = partial(KMaxLayer, width=query_width, **options)
         self._layers_per_level, self._levels_are_named = layers_per_level, kmax_levels is not None
@@ -180,7 +190,7 @@ class DKUXNet(nn.Module):
             kinds,
             response_scale,
             [mask_stride if k > 1 else 1 for k in kernel],
-            recompute and norms != "batch",  # a second pass would enter the running statistics twice
+            options["recompute"],
         )
         self.class_head = ClassHead(query_width, queries, num_classes, class_head)
 
@@ -196,17 +206,25 @@ class DKUXNet(nn.Module):
         )
         self.register_buffer(LEVELS_KEY, torch.tensor(chosen))
 
-    def forward(self, images: Tensor) -> Tensor | list[Tensor] | DKUXNetOutput:
-        """(B, C_in, *P) -> S, [S] or S with all responses; see the class."""
+    def forward(self, images: Tensor, taught: int | None = None) -> Tensor | list[Tensor] | DKUXNetOutput:
+        """(B, C_in, *P) -> S, [S] or S with all responses; see the class.
+
+        Args:
+            taught: so many images, the first, have a loss on the responses of the k-means layers; the other images'
+                responses there get no gradient, which saves their backward pass. ``None``, and with batch norms: all.
+        """
+        if self._one_batch:
+            taught = None
         *skips, bottleneck = self.encoder(images)
         maps = [*reversed(self.decoder([*skips, bottleneck])), bottleneck]  # by level
         centres, intermediate = self.centres.expand(len(images), -1, -1), []
         for level, layers in zip(self.kmax_levels, self.kmax_layers, strict=True):
             for layer in layers:  # type: ignore[attr-defined]
-                centres, responses = layer(centres, maps[level])
+                centres, responses = layer(centres, maps[level], taught)
                 intermediate.append(responses)
         responses = self.predictor(maps[0], self.mask_embedding(centres))
-        logits = classify_voxels(responses, self.class_head(centres)).to(maps[0].dtype)
+        run = maybe_recompute(self._recompute, responses)
+        logits = run(classify_voxels, responses, self.class_head(centres)).to(maps[0].dtype)
         if self.decoder.deep_supervision:
             return [logits]
         return DKUXNetOutput(logits, responses, intermediate) if self.training else logits

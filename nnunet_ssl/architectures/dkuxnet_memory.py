@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from nnunet_ssl.architectures.dkuxnet import LAST_KERNEL, choose_kmax_levels
+from nnunet_ssl.architectures.kmax import mixes_images
 from nnunet_ssl.architectures.uxnet import EXPANSION, Convolution, Levels
 
 BYTES = 4
@@ -30,13 +31,17 @@ def saved_floats(
     mask_stride: int = 1,
     ux_blocks: int = 2,
     norms: str = "independent",
-    recompute: bool = False,
+    norm_op: type[Any] | None = None,
+    recompute: bool | None = False,
+    taught: bool = True,
     **others: Any,
 ) -> dict[str, float]:
     """Floats per image that a training forward keeps for its backward pass, by part of the network.
 
     Args:
         patch_size: P.
+        recompute: ``None``, which is true on a GPU, counts as true.
+        taught: whether the image has a loss on the responses of the k-means layers.
         others: further arguments of :class:`nnunet_ssl.architectures.dkuxnet.DKUXNet`, which change little.
 
     Returns:
@@ -51,38 +56,49 @@ def saved_floats(
     voxels = [prod(patch_size) / prod(n for s in levels.strides[: level + 1] for n in s) for level in range(n_stages)]
     first, second = pixel_widths
 
+    recompute = recompute is not False
+    in_layers = recompute and not mixes_images(norms, norm_op)
+
     unet = input_channels * voxels[0]
     for level in range(n_stages):
         width = f[level]
         below = input_channels if level == 0 else f[level - 1]
-        maps = 5 if below != width else 4
-        if recompute:  # the inputs, which the trunk counts; and the bottleneck, of which no concatenation holds a copy
-            maps = 1 if level == n_stages - 1 else 0
+        maps = 5 if below != width else 4  # convolutions, the first activation and the result
+        if recompute:  # convolutions alone; and the bottleneck, of which no concatenation holds a copy
+            maps = 1 if level == 0 else maps - (2 if level < n_stages - 1 else 1)
         unet += voxels[level] * maps * width
         if level < n_stages - 1:
-            unet += voxels[level] * (2 + 5) * width  # concatenation and residual block of the decoder
-        if level > 0:  # trunk: blocks of input, convolution, norm, two hidden maps and update; norms around them
-            unet += voxels[level] * ux_blocks * (3 + 2 * EXPANSION + 1) * below
+            unet += voxels[level] * (2 + 5 - recompute) * width  # concatenation and residual block of the decoder
+        if level > 0:  # trunk: blocks of input and convolution, norm, two hidden maps and update; norms around them
+            unet += voxels[level] * ux_blocks * (2 if recompute else 3 + 2 * EXPANSION + 1) * below
             unet += voxels[level] * (2 + (level < n_stages - 1) + (level == 1)) * below
     kmax = 0.0
     for level in choose_kmax_levels(levels, kmax_levels):
-        of_voxel = f[level] + 11.5 * query_width + 2 * queries + 2  # the last is an index of eight bytes
+        of_features = 0 if in_layers else f[level]
+        maps_of_width = 3.0 if in_layers else 4.0  # projection, pixels, values
+        if taught or mixes_images(norms, norm_op):
+            maps_of_width += 2.5 if in_layers else 7.5
+        of_voxel = of_features + maps_of_width * query_width + 2 * queries + 2  # the last is an index of eight bytes
         of_queries = 45 * query_width * queries + 24 * queries**2
         kmax += layers_per_level * (voxels[level] * of_voxel + of_queries)
     coarse = voxels[0] / prod(mask_stride if k > 1 else 1 for k in levels.enlarged(0, LAST_KERNEL))
-    embedding = second if recompute and norms != "batch" else 3 * f[0] + 3 * first + 3 * second
-    predictor = coarse * (embedding + queries) + voxels[0] * 2 * queries
+    embedding = second if in_layers else 3 * f[0] + 3 * first + 3 * second
+    predictor = coarse * (embedding + queries) + voxels[0] * (1 if recompute else 2) * queries
     return {"unet": unet, "kmax": kmax, "predictor": predictor}
 
 
-def training_bytes(images: int, patch_size: Sequence[int], *, half: bool = False, **architecture: Any) -> float:
+def training_bytes(
+    images: int, patch_size: Sequence[int], *, half: bool = False, untaught: int = 0, **architecture: Any
+) -> float:
     """Bytes of activations in a step; weights, their gradients and the optimiser's state come on top.
 
     Args:
         images: inputs of the network, two views of each labelled and unlabelled patch.
         patch_size: P.
         half: mixed precision.
+        untaught: how many of them have no loss on the responses of the k-means layers.
         architecture: see :func:`saved_floats`.
     """
-    floats = sum(saved_floats(patch_size, **architecture).values())
-    return images * floats * BYTES * (MIXED_PRECISION if half else 1.0)
+    taught, others = (sum(saved_floats(patch_size, taught=t, **architecture).values()) for t in (True, False))
+    floats = (images - untaught) * taught + untaught * others
+    return floats * BYTES * (MIXED_PRECISION if half else 1.0)

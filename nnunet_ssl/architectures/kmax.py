@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from nnunet_ssl.architectures.channel_norm import ChannelNorm
 from nnunet_ssl.architectures.depthwise import Pointwise3d, depthwise
 from nnunet_ssl.architectures.precision import float32_region
-from nnunet_ssl.architectures.uxnet import Convolution, maybe_recompute
+from nnunet_ssl.architectures.recompute import call, chain, maybe_recompute
+from nnunet_ssl.architectures.uxnet import Convolution
 
 BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # released code
 
@@ -43,6 +44,11 @@ def independent_norms(norm_op: type[nn.Module] | None, **options: object) -> Nor
     A batch norm of queries would have few samples, and a sum over a cluster depends on its size.
     """
     return Norms(lambda c: norm_op(c, **options) if norm_op is not None else nn.Identity(), ChannelNorm, None)
+
+
+def mixes_images(norms: str, norm_op: type[nn.Module] | None) -> bool:
+    """Whether maps are normalised over the batch: all images must then pass at once, and once only."""
+    return norms == "batch" or (norm_op is not None and issubclass(norm_op, nn.modules.batchnorm._BatchNorm))
 
 
 def batch_norms(conv_op: Convolution) -> Norms:
@@ -114,7 +120,8 @@ class MaskPredictor(nn.Module):
         norms: kinds of normalisation.
         scale: initial weight of the batch norm.
         stride: of the depth-wise convolution; above 1 the responses are upsampled linearly.
-        recompute: keep no activations of the pixel embedding but run it again when the gradient reaches it.
+        recompute: keep no activations of the pixel embedding, see :func:`maybe_recompute`.
+        in_pieces: but the outputs of its convolutions, which then need not run again.
     """
 
     def __init__(
@@ -127,7 +134,8 @@ class MaskPredictor(nn.Module):
         norms: Norms,
         scale: float = 0.1,
         stride: Sequence[int] | None = None,
-        recompute: bool = False,
+        recompute: bool | None = False,
+        in_pieces: bool = False,
     ) -> None:
         super().__init__()
         strides, padding = tuple(stride or [1] * len(kernel)), tuple(k // 2 for k in kernel)
@@ -145,32 +153,51 @@ class MaskPredictor(nn.Module):
         )
         self.embed_queries = nn.Sequential(pointwise(nn.Conv1d, query_channels, widths[1]), norms.query(widths[1]))
         self.temperature = Temperature(scale)
-        self.recompute, self.strided = recompute, any(s > 1 for s in strides)
+        self.recompute, self.in_pieces, self.strided = recompute, in_pieces, any(s > 1 for s in strides)
 
-    def forward(self, pixels: Tensor, queries: Tensor) -> Tensor:
-        """(B, C_p, *S) and (B, C, N) -> R (B, N, *S), float32."""
-        embedding = maybe_recompute(self.recompute)(self.embed, pixels)
-        responses = self.respond(embedding, self.embed_queries(queries))
+    def forward(self, pixels: Tensor, queries: Tensor, taught: int | None = None) -> Tensor:
+        """(B, C_p, *S) and (B, C, N) -> R (B, N, *S), float32.
+
+        Args:
+            taught: so many images, the first, pass on a gradient; ``None``: all. The others have their part in the
+                statistics of the batch norm alone.
+        """
+        similarities = self.compare(pixels[:taught], queries[:taught])
+        if taught is not None and taught < len(pixels):
+            with torch.no_grad():
+                others = self.compare(pixels[taught:], queries[taught:])
+            similarities = torch.cat([similarities, others])
+        responses = self.rescale(similarities)
         if self.strided:
             mode = "trilinear" if pixels.ndim == 5 else "bilinear"
             responses = F.interpolate(responses, pixels.shape[2:], mode=mode, align_corners=False)
         return responses
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """(B, C_p, *S) -> (B, C2, *S / stride)."""
-        (convolution, *rest), *further = cast(Any, self.embed_pixels)
-        features = depthwise(convolution, pixels)
-        for module in (*rest, *further):
-            features = module(features)
-        return features
+    def compare(self, pixels: Tensor, queries: Tensor) -> Tensor:
+        """Responses before their scale, (B, N, *S / stride), float32."""
+        run = maybe_recompute(self.recompute, pixels)
+        features = self.convolve(pixels, run) if self.in_pieces else run(self.convolve, pixels)
+        return cast(Tensor, run(self.cosines, features, self.embed_queries(queries)))
 
-    def respond(self, embedding: Tensor, keys: Tensor) -> Tensor:
-        """Embeddings (B, C2, *S) and (B, C2, N) -> (B, N, *S); the former's norm means nothing."""
+    def convolve(self, pixels: Tensor, run: Any = call) -> Tensor:
+        """(B, C_p, *S) -> (B, C2, *S / stride), before the last norm; see :func:`maybe_recompute` for ``run``."""
+        (convolution, *rest), (second, *further), (last, _) = cast(Any, self.embed_pixels)
+        features = run(chain(*rest, second), depthwise(convolution, pixels))
+        return cast(Tensor, run(chain(*further, last), features))
+
+    def cosines(self, features: Tensor, keys: Tensor) -> Tensor:
+        """(B, C2, *S) before the last norm and (B, C2, N) -> (B, N, *S); the norm of a voxel's embedding is void."""
+        embedding = cast(Any, self.embed_pixels)[2][1](features)
         with float32_region(embedding.device):
             direction = F.normalize(embedding.float(), dim=1)  # its epsilon would be 0 in half precision
-            raw = keys.float().mT @ direction.flatten(2)
-            one_channel = raw.flatten(1)[:, None]  # as SyncBatchNorm wants it, which takes its place under DDP
-            return self.temperature(one_channel).view(*raw.shape[:2], *embedding.shape[2:])
+            # last, and its shape ready, so that recomputation ends before it
+            return (keys.float().mT @ direction.flatten(2)).unflatten(2, embedding.shape[2:])
+
+    def rescale(self, similarities: Tensor) -> Tensor:
+        """By the batch norm of one channel."""
+        with float32_region(similarities.device):
+            one_channel = similarities.flatten(1)[:, None]  # as SyncBatchNorm wants it, which takes its place under DDP
+            return self.temperature(one_channel).view(similarities.shape)
 
 
 class QuerySelfAttention(nn.Module):
@@ -215,6 +242,7 @@ class KMaxLayer(nn.Module):
         conv_op: nn.Conv2d or nn.Conv3d.
         norms: kinds of normalisation.
         scale: see :class:`MaskPredictor`.
+        recompute: keep no activations of the maps but the outputs of convolutions, see :func:`maybe_recompute`.
     """
 
     def __init__(
@@ -226,12 +254,15 @@ class KMaxLayer(nn.Module):
         conv_op: Convolution,
         norms: Norms,
         scale: float = 0.1,
+        recompute: bool | None = False,
     ) -> None:
         super().__init__()
         self.pixels = nn.Sequential(nn.GELU(), pointwise(conv_op, pixel_channels, width), norms.pixel(width), nn.GELU())
         self.queries = nn.Sequential(pointwise(nn.Conv1d, width, width), norms.query(width), nn.GELU())
         self.values = nn.Sequential(pointwise(conv_op, width, width, width**-0.5), norms.pixel(width))
-        self.predictor = MaskPredictor(width, width, kernel, (width, width // 2), conv_op, norms, scale)
+        self.predictor = MaskPredictor(
+            width, width, kernel, (width, width // 2), conv_op, norms, scale, None, recompute, True
+        )
         self.update = nn.Sequential(norms.query(width), pointwise(nn.Conv1d, width, width), zeroed(norms.query(width)))
         self.attention = QuerySelfAttention(width, heads, norms)
         self.feed_forward = nn.Sequential(
@@ -242,10 +273,15 @@ class KMaxLayer(nn.Module):
             zeroed(norms.query(width)),
         )
 
-    def forward(self, centres: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Centres (B, C, N) and a map (B, C_l, *S_l) -> new centres and the responses (B, N, *S_l) to the old ones."""
-        pixels, queries = self.pixels(features), self.queries(centres)
-        responses = self.predictor(pixels, queries)
+    def forward(self, centres: Tensor, features: Tensor, taught: int | None = None) -> tuple[Tensor, Tensor]:
+        """Centres (B, C, N) and a map (B, C_l, *S_l) -> new centres and the responses (B, N, *S_l) to the old ones.
+
+        For ``taught`` see :class:`MaskPredictor`.
+        """
+        run, (first, projection, *rest) = maybe_recompute(self.predictor.recompute, features), cast(Any, self.pixels)
+        pixels = run(chain(*rest), run(chain(first, projection), features))
+        queries = self.queries(centres)
+        responses = self.predictor(pixels, queries, taught)
         sums = assign_and_sum(responses.flatten(2), self.values(pixels).flatten(2))
         centres = centres + self.update(sums)
         centres = F.gelu(centres + self.attention(queries))  # of the queries before the update

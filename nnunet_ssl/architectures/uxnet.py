@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import pydoc
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import prod
 from typing import Any, cast
 
@@ -21,10 +20,10 @@ from dynamic_network_architectures.building_blocks.helper import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from nnunet_ssl.architectures.channel_norm import ChannelNorm
 from nnunet_ssl.architectures.depthwise import depthwise, expand, reduce
+from nnunet_ssl.architectures.recompute import maybe_recompute, residual
 
 Convolution = type[Any]  # nn.Conv2d or nn.Conv3d
 LARGE = 7  # kernel of the depth-wise convolutions
@@ -42,10 +41,14 @@ class UXBlock(nn.Module):
         channels: C; a block with kernel 7 x 7 x 7 has 360 C parameters.
         kernel: of the depth-wise convolution, one odd number per axis.
         conv_op: nn.Conv2d or nn.Conv3d.
+        recompute: of all that follows the depth-wise convolution keep nothing, see :func:`maybe_recompute`.
     """
 
-    def __init__(self, channels: int, kernel: Sequence[int], conv_op: Convolution) -> None:
+    def __init__(
+        self, channels: int, kernel: Sequence[int], conv_op: Convolution, recompute: bool | None = False
+    ) -> None:
         super().__init__()
+        self.recompute = recompute
         padding = [k // 2 for k in kernel]
         self.depthwise = conv_op(channels, channels, tuple(kernel), padding=tuple(padding), groups=channels)
         self.norm = ChannelNorm(channels)
@@ -54,8 +57,11 @@ class UXBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((channels, *[1] * len(kernel)), LAYER_SCALE))
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = expand(self.expand, self.norm(depthwise(self.depthwise, features)))
-        return features + self.scale * reduce(self.reduce, F.gelu(hidden))
+        run = maybe_recompute(self.recompute, features)
+        return features + cast(Tensor, run(self.update, depthwise(self.depthwise, features)))
+
+    def update(self, hidden: Tensor) -> Tensor:
+        return self.scale * reduce(self.reduce, F.gelu(expand(self.expand, self.norm(hidden))))
 
 
 class Levels:
@@ -121,9 +127,10 @@ class UXNetTrunk(nn.Module):
         input_channels: C.
         levels: of the plans.
         blocks: per stage.
+        recompute: see :class:`UXBlock`.
     """
 
-    def __init__(self, input_channels: int, levels: Levels, blocks: int = 2) -> None:
+    def __init__(self, input_channels: int, levels: Levels, blocks: int = 2, recompute: bool | None = False) -> None:
         super().__init__()
         self.downsample, self.stages, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         conv_op, before = levels.conv_op, input_channels
@@ -136,7 +143,7 @@ class UXNetTrunk(nn.Module):
             else:
                 reduction = conv_op(before, width, tuple(stride), tuple(stride))
                 self.downsample.append(nn.Sequential(ChannelNorm(before), reduction))
-            self.stages.append(nn.Sequential(*(UXBlock(width, kernel, conv_op) for _ in range(blocks))))
+            self.stages.append(nn.Sequential(*(UXBlock(width, kernel, conv_op, recompute) for _ in range(blocks))))
             self.norms.append(ChannelNorm(width))
             before = width
 
@@ -152,13 +159,13 @@ class UXNetEncoder(nn.Module):
     """Trunk and a residual block on each level's map: (B, C, *S_0) -> S maps (B, f_l, *S_l), level 0 on the raw image.
 
     Args:
-        recompute: keep no activations of the residual blocks but run them again when the gradient reaches them.
+        recompute: keep no activations but the outputs of convolutions, see :mod:`nnunet_ssl.architectures.recompute`.
     """
 
-    def __init__(self, input_channels: int, levels: Levels, blocks: int = 2, recompute: bool = False) -> None:
+    def __init__(self, input_channels: int, levels: Levels, blocks: int = 2, recompute: bool | None = False) -> None:
         super().__init__()
         self.levels, self.recompute = levels, recompute
-        self.trunk = UXNetTrunk(input_channels, levels, blocks)
+        self.trunk = UXNetTrunk(input_channels, levels, blocks, recompute)
         widths = [input_channels, *levels.features[:-1]]
         self.skips = nn.ModuleList(
             residual_block(levels, level, width, levels.features[level]) for level, width in enumerate(widths)
@@ -166,8 +173,11 @@ class UXNetEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         self.levels.check_size(images.shape[2:])
-        run = maybe_recompute(self.recompute)
-        return [run(skip, x) for skip, x in zip(self.skips, [images, *self.trunk(images)], strict=True)]
+        maps = [images, *self.trunk(images)]
+        return [
+            residual(skip, x, self.recompute, of_image=level == 0, copied=level < len(maps) - 1)
+            for level, (skip, x) in enumerate(zip(self.skips, maps, strict=True))
+        ]
 
 
 class UXNetDecoder(nn.Module):
@@ -175,12 +185,14 @@ class UXNetDecoder(nn.Module):
 
     Args:
         num_classes: adds an output per level, in the order of the maps (see ``segment``); ``None`` for none.
+        recompute: as the encoder's.
     """
 
     deep_supervision: bool = False
 
-    def __init__(self, levels: Levels, num_classes: int | None = None) -> None:
+    def __init__(self, levels: Levels, num_classes: int | None = None, recompute: bool | None = False) -> None:
         super().__init__()
+        self.recompute = recompute
         self.upsample, self.blocks = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(levels) - 1)):
             width, stride = levels.features[level], tuple(levels.strides[level + 1])
@@ -195,7 +207,7 @@ class UXNetDecoder(nn.Module):
     def forward(self, skips: Sequence[Tensor]) -> list[Tensor]:
         maps, features = [], skips[-1]
         for upsample, block, skip in zip(self.upsample, self.blocks, reversed(skips[:-1]), strict=True):
-            features = block(torch.cat((upsample(features), skip), 1))
+            features = residual(block, torch.cat((upsample(features), skip), 1), self.recompute)
             maps.append(features)
         return maps
 
@@ -236,14 +248,14 @@ class UXNet(nn.Module):
         deep_supervision: bool = False,
         *,
         ux_blocks: int = 2,
-        recompute: bool = False,
+        recompute: bool | None = False,
         **unused: Any,
     ) -> None:
         super().__init__()
         check_unused(unused)
         levels = Levels(n_stages, features_per_stage, conv_op, kernel_sizes, strides)
         self.encoder = UXNetEncoder(input_channels, levels, ux_blocks, recompute)
-        self.decoder = UXNetDecoder(levels, num_classes)
+        self.decoder = UXNetDecoder(levels, num_classes, recompute)
         self.decoder.deep_supervision = deep_supervision
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
@@ -306,10 +318,3 @@ def residual_block(levels: Levels, level: int, before: int, after: int) -> nn.Mo
     from monai.networks.blocks.dynunet_block import UnetResBlock  # here: importing MONAI takes most of a second
 
     return UnetResBlock(levels.dimensions, before, after, tuple(levels.kernels[level]), 1, "instance")
-
-
-def maybe_recompute(wanted: bool) -> Any:
-    """``run(module, *inputs)``: as it is, or keeping no activations."""
-    if wanted and torch.is_grad_enabled():
-        return partial(checkpoint, use_reentrant=False)
-    return lambda module, *inputs: module(*inputs)

@@ -20,7 +20,9 @@ from nnunet_ssl.training.settings import setting
 
 @dataclass(frozen=True)
 class UXNetHyperparameters:
-    recompute: bool = setting(False, "less memory, more time: parts of the network run again in the backward pass")
+    recompute: bool = setting(
+        False, "less memory, a little more time: what lies between convolutions is computed again in the backward pass"
+    )
 
 
 class nnUNetTrainerUXNet(nnUNetTrainerConfigured):

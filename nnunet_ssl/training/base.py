@@ -151,10 +151,10 @@ class nnUNetTrainerSemiSupervised(nnUNetTrainerConfigured):
     def _guarded(self) -> bool:
         return getattr(self.hyperparameters, "guard", False)
 
-    def forward(self, network: Callable[..., Any], *images: Tensor) -> Any:
+    def forward(self, network: Callable[..., Any], *inputs: Any) -> Any:
         """Forward in nnU-Net's mixed precision (on CUDA only). Returns what the network returns."""
         with self.mixed_precision():
-            return network(*images)
+            return network(*inputs)
 
     def forward_joint(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Any, Any]:
         """Outputs of the labelled and of the unlabelled patches, in one forward of self.network over both.

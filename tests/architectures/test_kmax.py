@@ -93,10 +93,15 @@ def predictor(**options) -> MaskPredictor:
     return MaskPredictor(6, 16, [5, 5], (8, 4), nn.Conv2d, INDEPENDENT, **options)
 
 
+def respond(module: MaskPredictor, embedding: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    return module.rescale(module.cosines(embedding, keys))
+
+
 def test_the_temperature_is_one_batch_norm_over_everything():
     module = predictor(scale=0.3)
+    module.embed_pixels[2][1] = nn.Identity()
     embedding, keys = torch.randn(2, 4, 5, 3), torch.randn(2, 4, 7)
-    responses = module.respond(embedding, keys)
+    responses = respond(module, embedding, keys)
     raw = torch.einsum("bcij,bcn->bnij", F.normalize(embedding, dim=1), keys)
     expected = 0.3 * (raw - raw.mean()) / (raw.var(unbiased=False) + 1e-3).sqrt()
     torch.testing.assert_close(responses, expected, atol=1e-6, rtol=1e-5)
@@ -129,14 +134,15 @@ def test_the_temperature_is_pytorchs_batch_norm_in_everything_but_speed():
 
 def test_the_norm_of_a_voxels_embedding_means_nothing():
     module = predictor()
+    module.embed_pixels[2][1] = nn.Identity()
     embedding, keys = torch.randn(2, 4, 5, 3), torch.randn(2, 4, 7)
     factor = 0.1 + 5 * torch.rand(2, 1, 5, 3)
     for training in (True, False):
         module.train(training)
         torch.testing.assert_close(
-            module.respond(factor * embedding, keys), module.respond(embedding, keys), atol=1e-5, rtol=1e-5
+            respond(module, factor * embedding, keys), respond(module, embedding, keys), atol=1e-5, rtol=1e-5
         )
-    assert not torch.allclose(module.respond(embedding, 2 * keys), module.respond(embedding, keys))
+    assert not torch.allclose(respond(module, embedding, 2 * keys), respond(module, embedding, keys))
 
 
 def test_responses_stay_in_float32_under_mixed_precision():
@@ -148,9 +154,25 @@ def test_responses_stay_in_float32_under_mixed_precision():
 def test_coarse_responses_are_upsampled():
     module = predictor(stride=[2, 2])
     pixels, queries = torch.randn(2, 6, 8, 12), torch.randn(2, 16, 7)
-    coarse = module.respond(module.embed_pixels(pixels), module.embed_queries(queries))
+    coarse = respond(module, module.convolve(pixels), module.embed_queries(queries))
     assert coarse.shape == (2, 7, 4, 6)
     torch.testing.assert_close(module(pixels, queries), F.interpolate(coarse, (8, 12), mode="bilinear"))
+
+
+def test_untaught_images_count_in_the_statistics_alone():
+    module, loss = predictor(scale=0.3), torch.nn.CrossEntropyLoss()
+    pixels, queries = torch.randn(3, 6, 5, 5).requires_grad_(), torch.randn(3, 16, 7).requires_grad_()
+    classes, found = torch.randint(7, (2, 5, 5)), {}
+    for taught in (None, 2, 3):
+        responses = module(pixels, queries, taught)
+        found[taught] = (responses, *torch.autograd.grad(loss(responses[:2], classes), (pixels, queries)))
+    for mine, other in zip(found[None], found[3], strict=True):
+        assert torch.equal(mine, other)
+    torch.testing.assert_close(found[2][0], found[None][0])  # the third image scales the responses of all
+    assert not torch.allclose(module(pixels[:2], queries[:2]), found[2][0][:2], atol=1e-3)
+    for mine, other in zip(found[2][1:], found[None][1:], strict=True):
+        assert not mine[2].any() and other[2].any()
+        torch.testing.assert_close(mine[:2], other[:2])
 
 
 # ---- a layer

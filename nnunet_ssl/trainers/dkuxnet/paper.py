@@ -51,7 +51,7 @@ class nnUNetTrainerDKUXNet_paper(nnUNetTrainerDKUXNet):
 
     Hyperparameters: ClassVar[type] = DKUXNetPaperHyperparameters
     hyperparameters: DKUXNetPaperHyperparameters
-    card: ClassVar[MethodCard] = replace(nnUNetTrainerDKUXNet.card, extra_time="2.90 (3D), 3.36 (2D) in operations")
+    card: ClassVar[MethodCard] = replace(nnUNetTrainerDKUXNet.card, extra_time="2.71 (3D), 3.14 (2D) in operations")
     published_groups: ClassVar[int] = NUMBER_OF_GROUPS
     recipe: ClassVar[Recipe] = replace(PUBLISHED["dkuxnet"], optimizers=nnUNetTrainerDKUXNet.recipe.optimizers)
 

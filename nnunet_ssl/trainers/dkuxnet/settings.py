@@ -65,8 +65,10 @@ class DKUXNetSupervisedHyperparameters(WatchedHyperparameters):
         choices=NORMS,
     )
     mask_stride: int = setting(1, "2: responses at half the resolution, upsampled; less memory", choices=(1, 2))
-    recompute: bool = setting(
-        True, "half of the memory for a sixth more time: parts of the network run again in the backward pass"
+    recompute: bool | None = setting(
+        None,
+        "half of the memory for a few percent more operations: what lies between convolutions is computed again in the "
+        "backward pass; null: on a GPU alone",
     )
     query_loss_weight: float = setting(
         1.0,

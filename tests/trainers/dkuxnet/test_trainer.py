@@ -63,8 +63,18 @@ def random_output(labeled: LabeledBatch, unlabeled: UnlabeledBatch, outputs: int
 
 
 def terms_of(trainer: Any, labeled: LabeledBatch, unlabeled: UnlabeledBatch, out: DKUXNetOutput) -> dict[str, Tensor]:
-    trainer.forward = lambda *_: out
+    trainer.forward = lambda *_: DKUXNetOutput(
+        as_forwarded(out.logits), as_forwarded(out.responses), [as_forwarded(maps) for maps in out.intermediate]
+    )
     return trainer.losses(labeled, unlabeled)
+
+
+def as_forwarded(maps: Tensor) -> Tensor:
+    """All weak views and then all strong ones, of two labelled patches and perhaps two others: in the step's order."""
+    if len(maps) == 4:
+        return maps
+    weak, other_weak, strong, other_strong = maps.split(2)
+    return torch.cat([weak, strong, other_weak, other_strong])
 
 
 def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
@@ -102,11 +112,11 @@ def test_every_weight_moves_and_one_forward_suffices(make_dataset, norms):
     trainer = started(make_dataset(channels=2), "3d_fullres", training={**SHORT, "weight_decay": 0.0},
                       hyperparameters={**AT_WORK, "norms": norms})  # fmt: skip
     calls, forward = [], trainer.forward
-    trainer.forward = lambda *arguments: calls.append(arguments[1].shape) or forward(*arguments)
+    trainer.forward = lambda *arguments: calls.append((arguments[1].shape, arguments[2])) or forward(*arguments)
     before = [p.detach().clone() for p in trainer.network.parameters()]
     for _ in range(3):
         result = trainer.train_step(next(trainer.dataloader_train))
-    assert math.isfinite(result["loss"]) and calls == [(8, 2, 16, 16, 16)] * 3
+    assert math.isfinite(result["loss"]) and calls == [((8, 2, 16, 16, 16), 4)] * 3
     shifts = {id(m.temperature.bias) for m in trainer.network.modules() if hasattr(m, "temperature")}
     for (name, p), old in zip(trainer.network.named_parameters(), before, strict=True):
         assert p.grad is not None and p.grad.isfinite().all(), name
@@ -184,12 +194,12 @@ def test_forms_of_the_contrast(make_dataset):
 def test_weight_of_the_contrast_along_the_training(make_dataset):
     trainer = make_trainer(make_dataset(), nnUNetTrainerDKUXNet, "2d", hyperparameters=SMALL,
                            training={"num_epochs": 100, "num_iterations_per_epoch": 10})  # fmt: skip
-    trainer.maps = lambda out, background: {"segmentation": out, "query": out}
+    trainer.maps = lambda out, labeled, background: {"segmentation": out, "query": out}
     trainer.contrast = lambda maps, counted: torch.ones(())
     found, names = {}, ("segmentation_contrast", "query_contrast")
     for epoch, step in ((0, 0), (9, 9), (10, 0), (25, 0), (40, 0), (99, 9)):
         trainer.current_epoch, trainer.step = epoch, step
-        terms = trainer.contrast_terms(torch.ones(()), torch.ones(()))
+        terms = trainer.contrast_terms(torch.ones(2), torch.ones(2), 1)
         found[epoch + step / 10] = [
             float(terms.get(name, 0)) / trainer.hyperparameters.contrast_weight for name in names
         ]
