@@ -126,14 +126,16 @@ def step_of(
 
 
 class StepOf:
-    """One training step; with an argument, one in which the pull of each term is measured."""
+    """One training step that only trains; with an argument, one in which the pull of each term is measured."""
 
     def __init__(self, trainer: Any, batch: dict[str, Any], looks: set[int]) -> None:
+        from nnunet_ssl.planning.rehearsal import kinds_of_steps
+
         self.trainer, self.batch, self.looks = trainer, batch, looks
+        self.plain = kinds_of_steps(trainer)[-1]  # every tenth is observed besides, which takes passes over the voxels
 
     def __call__(self, look: bool = False) -> None:
-        if self.looks:
-            self.trainer.step = min(self.looks) if look else 0
+        self.trainer.step = min(self.looks, default=self.plain) if look else self.plain
         self.trainer.train_step(self.batch)
         if self.trainer.device.type == "cuda":
             torch.cuda.synchronize()

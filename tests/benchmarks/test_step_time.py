@@ -17,6 +17,7 @@ from nnunetv2.utilities import find_objects
 from nnunet_ssl.planning.stand_in import write_stand_in
 from nnunet_ssl.trainers import find_trainer
 from nnunet_ssl.training import base
+from nnunet_ssl.training.monitor import OBSERVE_EVERY
 from tests.trainers.registered import NAMES, small
 
 
@@ -42,6 +43,7 @@ def test_a_step_of_every_trainer(tmp_path, monkeypatch, name):
     step, share = step_time.step_of(name, Namespace(device="cpu"), plans, "2d", dataset_json)
     step()
     assert not looked
+    assert step.plain % OBSERVE_EVERY != 0 and step.plain not in step.looks
     step(True)
     has_terms = hasattr(getattr(classes[name], "Hyperparameters", None), "pull_looks")
     assert len(looked) == has_terms and share == has_terms * 2 / 250
