@@ -159,7 +159,7 @@ class DKUXNet(nn.Module):
             raise ValueError(f"mask_stride must be 1 or 2, got {mask_stride}")
         levels = Levels(n_stages, features_per_stage, conv_op, kernel_sizes, strides)
         kinds = batch_norms(conv_op) if norms == "batch" else independent_norms(norm_op, **(norm_op_kwargs or {}))
-        self._one_batch, self._recompute = mixes_images(norms, norm_op), recompute
+        self._one_batch, self.recompute = mixes_images(norms, norm_op), recompute
         self.encoder = UXNetEncoder(input_channels, levels, ux_blocks, recompute)
         self.decoder = UXNetDecoder(levels, recompute=recompute)
         self.decoder.deep_supervision = deep_supervision
@@ -223,7 +223,7 @@ class DKUXNet(nn.Module):
                 centres, responses = layer(centres, maps[level], taught)
                 intermediate.append(responses)
         responses = self.predictor(maps[0], self.mask_embedding(centres))
-        run = maybe_recompute(self._recompute, responses)
+        run = maybe_recompute(self.recompute, responses)
         logits = run(classify_voxels, responses, self.class_head(centres)).to(maps[0].dtype)
         if self.decoder.deep_supervision:
             return [logits]

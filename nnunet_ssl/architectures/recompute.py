@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -25,6 +25,13 @@ def maybe_recompute(wanted: bool | None, features: Tensor) -> Any:
     if wanted and torch.is_grad_enabled():
         return partial(checkpoint, use_reentrant=False)
     return call
+
+
+def settle(network: nn.Module, wanted: bool) -> None:
+    """Say yes or no wherever the device decides, as for a step of which only the shapes are known."""
+    for module in network.modules():
+        if getattr(module, "recompute", False) is None:
+            module.recompute = wanted  # type: ignore[assignment]
 
 
 def residual(block: Any, features: Tensor, wanted: bool | None, *, of_image: bool = False, copied: bool = False) -> Any:

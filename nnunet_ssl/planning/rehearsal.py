@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from nnunet_ssl.architectures.recompute import settle
 from nnunet_ssl.planning.counted_step import CountedStep
 from nnunet_ssl.planning.shapes_alone import META, HalfPrecision, ShapesAlone
 from nnunet_ssl.planning.stand_in import make_trainer, stand_in_folders, training_batch
 from nnunet_ssl.training.base import nnUNetTrainerSemiSupervised
 from nnunet_ssl.training.monitor import OBSERVE_EVERY
+from nnunet_ssl.training.network import unwrap
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def rehearse(
         trainer: nnU-Net's own or one of this package.
         plans, configuration, dataset_json: of nnU-Net.
         patches: labelled ones per step; None: the plans' batch size.
-        mixed_precision: and fused attention, as on CUDA; otherwise float32, as on a CPU.
+        mixed_precision: with fused attention, and activations computed again where that is for a GPU alone, as on
+            CUDA; otherwise float32 without either, as on a CPU.
 
     Raises:
         NotImplementedError, SemiSupervisedError: as the trainer, for plans that it does not support.
@@ -72,6 +75,7 @@ def rehearse(
         counted = stack.enter_context(CountedStep(META))
         stack.enter_context(shapes)
         made = make_trainer(trainer, plans, configuration, dataset_json, device)
+        settle(unwrap(made.network), wanted=mixed_precision)
         if mixed_precision and _wants_half(made):
             _in_half_precision(made, stack.enter_context(HalfPrecision()))
         batch = training_batch(made, patches or made.batch_size, device)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_ssl.architectures.recompute import call, chain, maybe_recompute, residual
-from nnunet_ssl.architectures.uxnet import Levels, residual_block
+from nnunet_ssl.architectures.recompute import call, chain, maybe_recompute, residual, settle
+from nnunet_ssl.architectures.uxnet import Levels, UXBlock, residual_block
 from nnunet_ssl.planning.counted_step import CountedStep
 from tests.saved_memory import saved_floats
 
@@ -62,6 +62,12 @@ def test_where_it_is_worth_it():
     assert maybe_recompute(None, meta) is not call and maybe_recompute(True, plain) is not call
     with torch.no_grad():
         assert maybe_recompute(True, plain) is call
+
+
+def test_what_the_device_decides_can_be_settled():
+    blocks = [UXBlock(4, [3, 3], nn.Conv2d, recompute) for recompute in (None, False, True)]
+    settle(nn.Sequential(*blocks), wanted=True)
+    assert [block.recompute for block in blocks] == [True, False, True]
 
 
 def test_modules_in_a_chain():
