@@ -23,7 +23,7 @@ def maybe_recompute(wanted: bool | None, features: Tensor) -> Any:
     if wanted is None:
         wanted = features.device.type != "cpu"
     if wanted and torch.is_grad_enabled():
-        return partial(checkpoint, use_reentrant=False)
+        return partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing here draws numbers
     return call
 
 
