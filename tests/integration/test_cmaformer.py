@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,17 +137,18 @@ def test_distance_maps_cost_the_loader_less_than_a_third(project: Project, monke
     augmentation = labeled.transforms.transforms
     complete = augmentation.transforms
     assert isinstance(complete[-1], AddSignedDistance) and complete[-1].factors == [2, 2, 2]
-    times: dict[bool, list[float]] = {True: [], False: []}
-    for seed in range(8):
-        for with_maps in (True, False):
+    least = dict.fromkeys(((seed, with_maps) for seed in range(6) for with_maps in (True, False)), math.inf)
+    for _ in range(2):  # the lesser of two turns: what else runs on the machine slows a batch, and nothing speeds it up
+        for seed, with_maps in least:
             augmentation.transforms = complete if with_maps else complete[:-1]
             seed_everything(seed)
             start = time.process_time()
             next(loader)
-            times[with_maps].append(time.process_time() - start)
-    ratio = statistics.median(a / b for a, b in zip(times[True], times[False], strict=True))
+            least[seed, with_maps] = min(least[seed, with_maps], time.process_time() - start)
+    with_them, without = (sum(t for (_, maps), t in least.items() if maps == wanted) for wanted in (True, False))
+    ratio = with_them / without
     print(f"loader with distance maps: {ratio:.3f} of the time without")
-    assert ratio <= 1.3
+    assert ratio < 4 / 3
 
 
 def test_anisotropic_data_with_three_classes(acdc: Callable[[Path], Project], tmp_path: Path):
