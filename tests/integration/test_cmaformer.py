@@ -137,7 +137,7 @@ def test_distance_maps_cost_the_loader_less_than_a_third(project: Project, monke
     augmentation = labeled.transforms.transforms
     complete = augmentation.transforms
     assert isinstance(complete[-1], AddSignedDistance) and complete[-1].factors == [2, 2, 2]
-    least = dict.fromkeys(((seed, with_maps) for seed in range(6) for with_maps in (True, False)), math.inf)
+    least = dict.fromkeys(((seed, with_maps) for seed in range(8) for with_maps in (True, False)), math.inf)
     for _ in range(2):  # the lesser of two turns: what else runs on the machine slows a batch, and nothing speeds it up
         for seed, with_maps in least:
             augmentation.transforms = complete if with_maps else complete[:-1]
@@ -148,7 +148,7 @@ def test_distance_maps_cost_the_loader_less_than_a_third(project: Project, monke
     with_them, without = (sum(t for (_, maps), t in least.items() if maps == wanted) for wanted in (True, False))
     ratio = with_them / without
     print(f"loader with distance maps: {ratio:.3f} of the time without")
-    assert ratio < 4 / 3
+    assert ratio <= 1.3
 
 
 def test_anisotropic_data_with_three_classes(acdc: Callable[[Path], Project], tmp_path: Path):
