@@ -32,7 +32,7 @@ def saved_floats(
     ux_blocks: int = 2,
     norms: str = "independent",
     norm_op: type[Any] | None = None,
-    recompute: bool | None = False,
+    recompute: bool = False,
     taught: bool = True,
     **others: Any,
 ) -> dict[str, float]:
@@ -40,7 +40,6 @@ def saved_floats(
 
     Args:
         patch_size: P.
-        recompute: ``None``, which is true on a GPU, counts as true.
         taught: whether the image has a loss on the responses of the k-means layers.
         others: further arguments of :class:`nnunet_ssl.architectures.dkuxnet.DKUXNet`, which change little.
 
@@ -55,28 +54,14 @@ def saved_floats(
     f = levels.features
     voxels = [prod(patch_size) / prod(n for s in levels.strides[: level + 1] for n in s) for level in range(n_stages)]
     first, second = pixel_widths
+    one_batch = mixes_images(norms, norm_op)
+    in_layers = recompute and not one_batch
 
-    recompute = recompute is not False
-    in_layers = recompute and not mixes_images(norms, norm_op)
-
-    unet = input_channels * voxels[0]
-    for level in range(n_stages):
-        width = f[level]
-        below = input_channels if level == 0 else f[level - 1]
-        maps = 5 if below != width else 4  # convolutions, the first activation and the result
-        if recompute:  # convolutions alone; and the bottleneck, of which no concatenation holds a copy
-            maps = 1 if level == 0 else maps - (2 if level < n_stages - 1 else 1)
-        unet += voxels[level] * maps * width
-        if level < n_stages - 1:
-            unet += voxels[level] * (2 + 5 - recompute) * width  # concatenation and residual block of the decoder
-        if level > 0:  # trunk: blocks of input and convolution, norm, two hidden maps and update; norms around them
-            unet += voxels[level] * ux_blocks * (2 if recompute else 3 + 2 * EXPANSION + 1) * below
-            unet += voxels[level] * (2 + (level < n_stages - 1) + (level == 1)) * below
     kmax = 0.0
     for level in choose_kmax_levels(levels, kmax_levels):
         of_features = 0 if in_layers else f[level]
         maps_of_width = 3.0 if in_layers else 4.0  # projection, pixels, values
-        if taught or mixes_images(norms, norm_op):
+        if taught or one_batch:
             maps_of_width += 2.5 if in_layers else 7.5
         of_voxel = of_features + maps_of_width * query_width + 2 * queries + 2  # the last is an index of eight bytes
         of_queries = 45 * query_width * queries + 24 * queries**2
@@ -84,7 +69,27 @@ def saved_floats(
     coarse = voxels[0] / prod(mask_stride if k > 1 else 1 for k in levels.enlarged(0, LAST_KERNEL))
     embedding = second if in_layers else 3 * f[0] + 3 * first + 3 * second
     predictor = coarse * (embedding + queries) + voxels[0] * (1 if recompute else 2) * queries
-    return {"unet": unet, "kmax": kmax, "predictor": predictor}
+    return {"unet": unet_floats(f, voxels, input_channels, ux_blocks, recompute), "kmax": kmax, "predictor": predictor}
+
+
+def unet_floats(
+    features: Sequence[int], voxels: Sequence[float], input_channels: int, ux_blocks: int, recompute: bool
+) -> float:
+    """The part of encoder and decoder, of features and voxels per level."""
+    last = len(features) - 1
+    floats = input_channels * voxels[0]
+    for level, width in enumerate(features):
+        below = input_channels if level == 0 else features[level - 1]
+        maps = 5 if below != width else 4  # convolutions, the first activation and the result
+        if recompute:  # convolutions alone; and the bottleneck, of which no concatenation holds a copy
+            maps = 1 if level == 0 else maps - (2 if level < last else 1)
+        floats += voxels[level] * maps * width
+        if level < last:  # concatenation and residual block of the decoder
+            floats += voxels[level] * (2 + (4 if recompute else 5)) * width
+        if level > 0:  # trunk: blocks of input and convolution, norm, two hidden maps and update; norms around them
+            floats += voxels[level] * ux_blocks * (2 if recompute else 3 + 2 * EXPANSION + 1) * below
+            floats += voxels[level] * (2 + (level < last) + (level == 1)) * below
+    return floats
 
 
 def training_bytes(

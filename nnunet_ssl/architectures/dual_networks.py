@@ -6,16 +6,15 @@ Source: Lu et al., "Semi-supervised medical image segmentation via dual networks
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from nnunet_ssl.architectures.recompute import maybe_recompute
 from nnunet_ssl.architectures.resvnet import ResVNet
 from nnunet_ssl.architectures.skcdf import Logits, drop_channels
 from nnunet_ssl.architectures.unet_decoder import feature_maps
@@ -150,7 +149,7 @@ class DualNet(nn.Module):
 
     def _run(self, unet: nn.Module, images: Tensor, dropout: tuple[float, float]) -> tuple[Logits, Tensor]:
         rates = dropout if self.training else (0.0, 0.0)
-        return logits_and_features(unet, images, *rates, recompute=self.sequential and torch.is_grad_enabled())
+        return logits_and_features(unet, images, *rates, recompute=self.sequential)
 
     def _predict(self, images: Tensor) -> Logits:
         if self.predict_with != "mean":
@@ -169,16 +168,12 @@ def logits_and_features(
 
     With ``recompute``, encoder and decoder keep no activations but are run again when the gradient reaches them.
     """
-    run = partial(checkpoint, use_reentrant=False) if recompute else _call
+    run = maybe_recompute(recompute, images, draws=True)
     *skips, bottleneck = run(unet.encoder, images)
     result: tuple[Logits, Tensor] = run(
         _decode, unet.decoder, skips, drop_channels(bottleneck, bottleneck_dropout), feature_dropout
     )
     return result
-
-
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
 
 
 def _decode(decoder: Any, skips: list[Tensor], features: Tensor, dropout: float) -> tuple[Logits, Tensor]:

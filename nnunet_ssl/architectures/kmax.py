@@ -260,8 +260,9 @@ class KMaxLayer(nn.Module):
         self.pixels = nn.Sequential(nn.GELU(), pointwise(conv_op, pixel_channels, width), norms.pixel(width), nn.GELU())
         self.queries = nn.Sequential(pointwise(nn.Conv1d, width, width), norms.query(width), nn.GELU())
         self.values = nn.Sequential(pointwise(conv_op, width, width, width**-0.5), norms.pixel(width))
+        widths = (width, width // 2)
         self.predictor = MaskPredictor(
-            width, width, kernel, (width, width // 2), conv_op, norms, scale, None, recompute, True
+            width, width, kernel, widths, conv_op, norms, scale, recompute=recompute, in_pieces=True
         )
         self.update = nn.Sequential(norms.query(width), pointwise(nn.Conv1d, width, width), zeroed(norms.query(width)))
         self.attention = QuerySelfAttention(width, heads, norms)

@@ -14,16 +14,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def maybe_recompute(wanted: bool | None, features: Tensor) -> Any:
+def worth_it(wanted: bool | None, device: torch.device) -> bool:
+    """What is wanted; ``None``: unless the device is a CPU, which has more memory than time."""
+    return device.type != "cpu" if wanted is None else wanted
+
+
+def maybe_recompute(wanted: bool | None, features: Tensor, draws: bool = False) -> Any:
     """``run(module, *inputs)``: as it is, or keeping no activations.
 
     Args:
-        wanted: ``None``: unless the features are in main memory, of which there is more than time.
+        wanted: see :func:`worth_it`.
+        draws: whether modules draw random numbers, such as those of a dropout, which must then be the same again.
     """
-    if wanted is None:
-        wanted = features.device.type != "cpu"
-    if wanted and torch.is_grad_enabled():
-        return partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing here draws numbers
+    if worth_it(wanted, features.device) and torch.is_grad_enabled():
+        return partial(checkpoint, use_reentrant=False, preserve_rng_state=draws)
     return call
 
 

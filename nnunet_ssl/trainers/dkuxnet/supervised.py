@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nnunet_ssl.architectures.dkuxnet import DKUXNet, DKUXNetOutput, levels_of_weights
 from nnunet_ssl.architectures.dkuxnet_memory import training_bytes
+from nnunet_ssl.architectures.recompute import worth_it
 from nnunet_ssl.data.batches import LabeledBatch, UnlabeledBatch
 from nnunet_ssl.data.strong_view import StrongView
 from nnunet_ssl.errors import complain
@@ -127,8 +128,7 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
     def activation_memory(self) -> float:
         """Bytes, estimated from the plans, of both views of all patches of a step on this rank."""
         arguments = network_arguments(self.hyperparameters, self.configuration_manager)
-        if arguments["recompute"] is None:
-            arguments["recompute"] = self.device.type != "cpu"
+        arguments["recompute"] = worth_it(arguments["recompute"], self.device)
         return training_bytes(
             2 * (self.batch_size + self.streams.unlabeled_batch_size),
             self.configuration_manager.patch_size,
@@ -248,8 +248,9 @@ class nnUNetTrainerDKUXNetSupervised(nnUNetTrainerSemiSupervised):
             self.monitor.add(f"{COUNT}{name}_of_layers", torch.stack(of_layers).mean())
         net = cast(DKUXNet, unwrap(self.network))
         self.monitor.add("response_scale", net.predictor.temperature.weight[0])
+        both = by_view(counted, labeled)
         for name, maps in self.maps(out, labeled).items():
-            partners, others = mean_similarities((maps * by_view(counted, labeled)).flatten(1))
+            partners, others = mean_similarities((maps * both).flatten(1))
             self.monitor.add(f"similarity_of_partners_{name}", partners)
             self.monitor.add(f"similarity_of_others_{name}", others)
         self._observe_foreground("labeled", out.logits[:labeled], counted[:labeled])
